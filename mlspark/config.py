@@ -1,0 +1,324 @@
+"""Settings: YAML files, later ones over earlier ones, then --set; validated once, frozen, every key known."""
+
+import difflib
+import json
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlspark import storage
+from mlspark.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, unknown keys refused, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class StorageSettings(Section):
+    root: str = ""
+    """Folder or URI for tables, checkpoints and the embedded MLflow store; empty: $MLSPARK_HOME, else .mlspark."""
+
+
+class SourceSettings(Section):
+    """One raw data set."""
+
+    kind: Literal["csv"] = "csv"
+    """How the data is stored."""
+    path: str
+    """File, folder or glob; relative paths are taken from `sources.root`."""
+    separator: str = ","
+    """Between fields; blanks around a field are not part of it."""
+    comment: str = ""
+    """Lines that start with this character are no rows; empty: every line is a row."""
+    missing: str = ""
+    """Text that marks a missing value, besides an empty field."""
+    has_label: bool = True
+    """Whether the rows carry the contract's label column."""
+
+
+class SourcesSettings(Section):
+    root: str = ""
+    """Folder or URI that relative paths start from; empty: $MLSPARK_DATA, else data."""
+    learn: SourceSettings
+    """Rows to learn from: split into training and validation rows."""
+    test: SourceSettings | None = None
+    """Untouched rows for the final evaluation."""
+
+
+class SplitSettings(Section):
+    validation_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
+    """Share of the `learn` rows held out for choosing the best checkpoint."""
+    seed: int = 0
+    """Changes which rows are held out."""
+
+
+class LabelSettings(Section):
+    column: str
+    """Column of the contract that is predicted."""
+    positive: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Values that mean 1."""
+    negative: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Values that mean 0."""
+
+
+class NumericFeature(Section):
+    column: str
+    """Numeric column of the contract."""
+    log: bool = False
+    """Take log(1 + x) first, for amounts with a long tail; values below 0 count as 0."""
+
+
+class FeaturesSettings(Section):
+    label: LabelSettings
+    numeric: tuple[NumericFeature, ...] = ()
+    """Standardized to mean 0 and standard deviation 1 over the training rows; missing values become 0."""
+    categorical: tuple[str, ...] = ()
+    """String columns turned into integer ids: 0 missing, 1 unseen, then the training values in order."""
+    min_count: Annotated[int, Field(ge=1)] = 1
+    """Training rows a category needs for an id of its own; rarer ones share the id for unseen values."""
+
+
+class StreamingSettings(Section):
+    streams: Annotated[int, Field(ge=1)] = 8
+    """Canonical streams: the world size must divide it; the row order never depends on the world size."""
+    shuffle_window_rows: Annotated[int, Field(ge=1)] = 400_000
+    """Rows shuffled among each other, over all streams and ranks."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Reader threads per rank."""
+    remainder: Literal["pad", "drop"] = "pad"
+    """Last short batch: filled with marked rows that no metric counts, or left out."""
+
+
+class ModelSettings(Section):
+    kind: Literal["tabular"] = "tabular"
+    """Tabular network: an embedding per categorical feature, then fully connected layers."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
+    """Widths of the hidden layers."""
+    embedding_dim_max: Annotated[int, Field(ge=1)] = 16
+    """Upper bound of an embedding's width; small vocabularies get less."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class TrainingSettings(Section):
+    num_processes: Annotated[int, Field(ge=1)] = 2
+    """Ranks; each needs a free Spark task slot."""
+    use_gpu: bool = False
+    """One GPU per rank; Spark must know of them (spark.task.resource.gpu.amount)."""
+    epochs: Annotated[int, Field(ge=1)] = 12
+    global_batch_size: Annotated[int, Field(ge=1)] = 512
+    """Rows per optimizer step over all ranks; the number of ranks must divide it."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    """Peak of a one-cycle schedule."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    seed: int = 0
+    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of torch in each rank; fixed, because it decides the order of float sums."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Longest wait of a rank for the others in one collective operation."""
+
+
+class RegistrySettings(Section):
+    model_name: str = ""
+    """Registered model; empty: the pipeline's name."""
+    alias: str = "champion"
+    """Alias moved to the new version; empty: none."""
+
+
+class ScoringSettings(Section):
+    source: SourceSettings | None = None
+    """Raw rows to score."""
+    model: str = "champion"
+    """Version number or alias of the registered model."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Probability from which a row is predicted positive."""
+
+
+class TrackingSettings(Section):
+    uri: str = ""
+    """MLflow tracking server; empty: $MLFLOW_TRACKING_URI, else an embedded store below `storage.root`."""
+    experiment: str = ""
+    """MLflow experiment; empty: the pipeline's name."""
+
+
+class Settings(Section):
+    """One pipeline, from raw rows to scores."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Names the tables, the MLflow experiment and the registered model."""
+    contract: str
+    """Contract file of the raw rows (schemas/*.json), relative to the working directory."""
+    storage: StorageSettings = StorageSettings()
+    sources: SourcesSettings
+    split: SplitSettings = SplitSettings()
+    features: FeaturesSettings
+    streaming: StreamingSettings = StreamingSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    scoring: ScoringSettings = ScoringSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> "Settings":
+        training = self.training
+        if training.global_batch_size % training.num_processes:
+            raise ValueError(
+                f"training.global_batch_size={training.global_batch_size} is no multiple of "
+                f"training.num_processes={training.num_processes}; change one of them"
+            )
+        if self.streaming.streams % training.num_processes:
+            raise ValueError(
+                f"training.num_processes={training.num_processes} does not divide "
+                f"streaming.streams={self.streaming.streams}; change one of them"
+            )
+        return self
+
+    @property
+    def root(self) -> str:
+        """Absolute `storage.root`."""
+        return storage.absolute(self.storage.root)
+
+    def table(self, kind: str) -> str:
+        """Return the URI of this pipeline's table `kind` (features, quarantine, scores, ...)."""
+        return storage.join(self.root, "tables", f"{self.name}_{kind}")
+
+    def to_yaml(self) -> str:
+        """Return the resolved settings as a file that gives the same settings again."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (the second would silently win)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Settings:
+    """Return the settings of `files`, each over those before it, and `overrides` ("section.key=value") over all.
+
+    Raises:
+        ConfigError: one line naming every wrong key with its file and remedy.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[tuple[str, ...], str] = {}
+    for file in files:
+        _merge(merged, _read(file), origin, file)
+    for override in overrides:
+        _merge(merged, _parse_override(override), origin, f"--set {override}")
+    try:
+        # Through JSON, so that strict types still accept a YAML list for a tuple and 1 for 1.0.
+        return Settings.model_validate_json(json.dumps(_fill_defaults(merged)))
+    except ValidationError as error:
+        problems = (_explain(problem, origin, files) for problem in error.errors())
+        raise ConfigError("; ".join(problems)) from None
+    except TypeError as error:
+        raise ConfigError(f"{', '.join(files)}: {error}; quote dates and other special YAML values") from None
+
+
+def _fill_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return `settings` with what the environment or another setting decides, so that the saved form is complete."""
+    filled = {
+        "storage": {"root": os.environ.get("MLSPARK_HOME") or ".mlspark"},
+        "sources": {"root": os.environ.get("MLSPARK_DATA") or "data"},
+        "registry": {"model_name": settings.get("name")},
+        "tracking": {"experiment": settings.get("name")},
+    }
+    complete = dict(settings)
+    for section, defaults in filled.items():
+        given = settings.get(section, {})
+        if isinstance(given, dict):
+            complete[section] = {**given, **{key: value for key, value in defaults.items() if not given.get(key)}}
+    return complete
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give --config an existing file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected sections with keys, got {type(content).__name__}")
+    return content
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: not valid YAML: {' '.join(str(error).split())}") from None
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], update: Mapping[str, Any], origin: dict[tuple[str, ...], str], source: str,
+           at: tuple[str, ...] = ()) -> None:
+    """Lay `update` over `into`; sections merge, everything else is replaced. Notes in `origin` who set what."""
+    for key, value in update.items():
+        path = (*at, str(key))
+        origin[path] = source
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, origin, source, path)
+        else:
+            if isinstance(value, dict):
+                value = dict(value)
+                origin.update(dict.fromkeys(_paths(value, path), source))
+            into[key] = value
+
+
+def _paths(value: Mapping[str, Any], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for key, child in value.items():
+        yield (*at, str(key))
+        if isinstance(child, dict):
+            yield from _paths(child, (*at, str(key)))
+
+
+def _explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> str:
+    """Return "file: section.key: what is wrong" for one pydantic error."""
+    location = tuple(str(part) for part in problem["loc"])
+    source = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), None)
+    prefix = f"{source or ', '.join(files)}: " + (".".join(location) + ": " if location else "")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{prefix}unknown key, {hint}"
+    if problem["type"] == "missing":
+        return f"{prefix}missing"
+    if problem["type"] == "value_error":
+        return f"{prefix}{problem['ctx']['error']}"
+    return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _known_keys(section: Sequence[str]) -> list[str]:
+    """Return the keys of the settings class found by walking `section` from the top."""
+    schema = Settings.model_json_schema()
+    node = schema
+    for part in section:
+        node = _resolve(node, schema)
+        node = node.get("items", {}) if part.isdigit() else node.get("properties", {}).get(part, {})
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+        if "$ref" in choice:
+            return dict(schema["$defs"][choice["$ref"].rsplit("/", 1)[-1]])
+    return node

@@ -1,0 +1,37 @@
+"""What can go wrong and the user can mend; anything else is our own fault and keeps its traceback."""
+
+
+class MlsparkError(ValueError):
+    """Wrong input, configuration or data; jobs print the message and exit with status 2."""
+
+
+class ConfigError(MlsparkError):
+    """A setting is unknown, missing, of the wrong type or contradicts another."""
+
+
+class SourceError(MlsparkError):
+    """Raw data is absent, unreadable or not of the stated kind."""
+
+
+class ContractError(MlsparkError):
+    """A contract file is wrong, or data as a whole does not meet its contract."""
+
+
+class TableError(MlsparkError):
+    """A table or table version is absent, or in a state that cannot be read."""
+
+
+class FeatureError(MlsparkError):
+    """A feature declaration does not fit the contract or the data."""
+
+
+class DatasetError(MlsparkError):
+    """A snapshot cannot be streamed as asked (files, row groups, ranks, batch size)."""
+
+
+class TrainingFailed(MlsparkError):
+    """A training job ended without a model; names the rank, host and exception."""
+
+
+class RegistryError(MlsparkError):
+    """A model, model version or alias is absent or incomplete."""

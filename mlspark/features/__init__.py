@@ -1,0 +1,1 @@
+"""What a row becomes: split, encoder on Spark, the same encoder on Arrow."""

@@ -1,0 +1,1 @@
+"""The prepare stage: raw rows become a feature table version, every row accounted for."""

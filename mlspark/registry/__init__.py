@@ -1,0 +1,1 @@
+"""What is kept: model versions packaged with everything needed to trust and use them."""

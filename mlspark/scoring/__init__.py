@@ -1,0 +1,1 @@
+"""What it is for: rows in, predictions out."""

@@ -1,0 +1,177 @@
+"""Raw rows become predictions in a table, every row accounted for. Driver, but for what runs in `_scorer`."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.broadcast import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, StructType
+
+from mlspark import storage, tables, tracking
+from mlspark.config import Settings
+from mlspark.contracts import contract as contracts
+from mlspark.contracts import spark as conforming
+from mlspark.errors import ConfigError
+from mlspark.features import spark as features
+from mlspark.features import split
+from mlspark.registry import versions
+from mlspark.registry.bundle import Bundle, Predictor
+from mlspark.registry.versions import ModelVersion
+from mlspark.sources import raw
+
+logger = logging.getLogger(__name__)
+
+
+def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
+    """Write predictions for `scoring.source` with `scoring.model` and return the report.
+
+    Does nothing when these rows were already scored with this model version.
+
+    Raises:
+        ConfigError: scoring.source is not set.
+        RegistryError: no such model, version or alias.
+        SourceError: the source is absent or empty.
+        ContractError: the data as a whole does not meet the model's contract; nothing was written.
+    """
+    started = time.monotonic()
+    if settings.scoring.source is None:
+        raise ConfigError("scoring.source: missing; give scoring.source.path the raw rows to score")
+    model = versions.find(tracking.connect(settings), settings.registry.model_name, settings.scoring.model)
+    source = raw.find(spark, settings.scoring.source, root=settings.sources.root)
+    score_id = _score_id(source, model, settings)
+    table = settings.table("scores")
+
+    done = tables.find_commit(spark, table, score_id)
+    if done is not None:
+        logger.info("scores: already done, version %d of %s", done.version, table)
+        return _report(done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started)
+
+    contract = model.bundle.contract
+    names = [column.name for column in contract.columns]
+    fields = [*names, settings.features.label.column] if source.settings.has_label else names
+    rows = raw.read(spark, source, fields)
+    conformed = conforming.conform(rows, contract).withColumn("source", F.lit("score"))
+    conformed = conformed.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        account = conforming.account(conformed, sources=["score"], good_rows_with={})
+        totals = account.totals
+        logger.info("score: read %s rows, kept %s, rejected %s", *(f"{count:,}" for count in totals.values()))
+        contracts.check_share(
+            contract, rows_read=totals["rows_read"], rows_bad=totals["rows_quarantined"], reasons=account.reasons
+        )
+        metadata = {
+            "id": score_id,
+            "source": source.identity,
+            "model_name": model.name,
+            "model_version": model.version,
+            "reasons": account.reasons,
+            **totals,
+        }
+        storage.write_bytes(tables.sidecar(table, score_id, "config.yaml"), settings.to_yaml().encode())
+        tables.write_quarantine(
+            conformed.where(conforming.is_bad()), settings.table("scores_quarantine"), score_id, totals["rows_quarantined"]
+        )
+        scored = _scored(conformed.where(~conforming.is_bad()), model, settings, score_id, source.identity["sha256"])
+        version = tables.replace_part(scored, table, part="score_id", value=score_id, metadata=metadata)
+    finally:
+        conformed.unpersist()
+    seconds = time.monotonic() - started
+    logger.info("scores: wrote version %d of %s in %.1f s", version, table, seconds)
+    return _report(metadata, table, version, already_done=False, seconds=seconds)
+
+
+def _score_id(source: raw.Source, model: ModelVersion, settings: Settings) -> str:
+    """Return the hash of everything that decides the scores."""
+    decides = {
+        "source": source.identity,
+        "model": [model.name, model.version, model.bundle.provenance["run_id"]],
+        "threshold": settings.scoring.threshold,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _scored(good: DataFrame, model: ModelVersion, settings: Settings, score_id: str, source_version: str) -> DataFrame:
+    """Return the contract's columns with row_id, probability, prediction and where both come from."""
+    encoder, names = model.bundle.encoder, [column.name for column in model.bundle.contract.columns]
+    encoded = features.transform(encoder)
+    num_dense = len(encoder.numeric)
+    inputs = good.select(
+        *names,
+        split.row_id(names),
+        F.array(*encoded[:num_dense]).cast("array<float>").alias("_dense"),
+        F.array(*encoded[num_dense:]).cast("array<int>").alias("_categorical"),
+    )
+    kept = StructType([field for field in inputs.schema if not field.name.startswith("_")])
+    files = good.sparkSession.sparkContext.broadcast(dict(model.bundle.files))
+    scores = inputs.mapInArrow(_scorer(files), schema=StructType([*kept, *_PROBABILITY]))
+    return scores.select(
+        *names,
+        "row_id",
+        "probability",
+        (F.col("probability") >= settings.scoring.threshold).cast("int").alias("prediction"),
+        F.lit(model.name).alias("model_name"),
+        F.lit(model.version).alias("model_version"),
+        F.lit(source_version).alias("source_version"),
+        F.lit(score_id).alias("score_id"),
+    )
+
+
+_PROBABILITY = StructType().add("probability", DoubleType(), nullable=False)
+
+
+def _scorer(
+    files: Broadcast[dict[str, bytes]],
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return what scores the rows of a partition, on an executor."""
+
+    def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        predictor = _predictor(files)
+        num_dense, num_categorical = len(predictor.encoder.numeric), len(predictor.encoder.categorical)
+        for batch in batches:
+            dense = _matrix(batch.column("_dense"), num_dense).astype(np.float32)
+            categorical = _matrix(batch.column("_categorical"), num_categorical).astype(np.int64)
+            probability = pa.array(predictor.probabilities(dense, categorical))
+            kept = batch.drop_columns(["_dense", "_categorical"])
+            yield kept.append_column("probability", probability)
+
+    return score_partition
+
+
+def _predictor(files: Broadcast[dict[str, bytes]]) -> Predictor:
+    """Return the predictor of a broadcast bundle, built once for each Python worker."""
+    return _built(tuple(sorted(files.value.items())))
+
+
+@lru_cache(maxsize=2)
+def _built(files: tuple[tuple[str, bytes], ...]) -> Predictor:
+    return Predictor(Bundle(dict(files)))
+
+
+def _matrix(column: pa.Array, width: int) -> Any:
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)
+
+
+def _report(
+    metadata: Mapping[str, Any], table: str, version: int, *, already_done: bool, seconds: float
+) -> dict[str, Any]:
+    return {
+        "rows_read": metadata["rows_read"],
+        "rows_scored": metadata["rows_good"],
+        "rows_quarantined": metadata["rows_quarantined"],
+        "reasons": metadata["reasons"],
+        "output": table,
+        "output_version": version,
+        "model_name": metadata["model_name"],
+        "model_version": metadata["model_version"],
+        "already_done": already_done,
+        "seconds": round(seconds, 3),
+    }

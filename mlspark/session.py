@@ -1,0 +1,59 @@
+"""The SparkSession of a job. Driver only."""
+
+import os
+import sys
+
+import pyspark
+from pyspark.sql import SparkSession
+
+from mlspark.errors import ConfigError
+
+# The jar's name carries the Spark version since Delta 4.1.
+_DELTA_JARS = {
+    "4.0": "io.delta:delta-spark_2.13:4.0.1",
+    "4.2": "io.delta:delta-spark_4.2_2.13:4.4.0",
+}
+_DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def defaults() -> dict[str, str]:
+    """Return the settings of conf/spark-defaults.conf, for runs without spark-submit, with this Spark's Delta jar.
+
+    Raises:
+        ConfigError: no Delta jar is known for the installed pyspark.
+    """
+    version = ".".join(pyspark.__version__.split(".")[:2])
+    if version not in _DELTA_JARS:
+        raise ConfigError(f"pyspark {pyspark.__version__} is installed; supported: {', '.join(_DELTA_JARS)}")
+    return {
+        "spark.master": "local[2]",
+        "spark.jars.packages": _DELTA_JARS[version],
+        # pyspark brings its own, newer ones.
+        "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",
+        "spark.sql.extensions": _DELTA_EXTENSION,
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.ui.enabled": "false",
+    }
+
+
+def start(app_name: str) -> SparkSession:
+    """Return the session of this job; settings come from spark-submit or SPARK_CONF_DIR, else from `defaults`.
+
+    Raises:
+        ConfigError: the settings in force have no Delta.
+    """
+    # Workers must run this very Python, or they do not find the packages that the driver found.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(app_name)
+    is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
+        builder = builder.config(map=dict(defaults()))
+    spark = builder.getOrCreate()
+    if _DELTA_EXTENSION not in spark.conf.get("spark.sql.extensions", ""):
+        raise ConfigError(
+            f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "
+            f"or copy conf/spark-defaults.conf into {os.environ.get('SPARK_CONF_DIR', 'your Spark conf folder')}"
+        )
+    return spark

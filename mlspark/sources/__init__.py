@@ -1,0 +1,1 @@
+"""How raw data comes in: one reader per kind of source."""

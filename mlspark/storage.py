@@ -1,0 +1,118 @@
+"""Small files at a URI of any scheme: read whole, written whole or not at all. Runs anywhere; needs no Spark."""
+
+import json
+import os
+import posixpath
+import uuid
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+from mlspark.errors import ConfigError
+
+
+def is_local(uri: str) -> bool:
+    """Return whether `uri` is a plain path or a file: URI."""
+    return urlsplit(uri).scheme in ("", "file")
+
+
+def local_path(uri: str) -> str:
+    """Return the absolute path behind a plain path or file: URI."""
+    assert is_local(uri), uri
+    return os.path.abspath(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
+
+
+def absolute(uri: str) -> str:
+    """Return `uri` itself, or the absolute path when it is local, so that executors elsewhere find the same place."""
+    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of a file below `uri`."""
+    return posixpath.join(uri, *parts)
+
+
+def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return (filesystem, path on it) of `uri`: file:, hdfs: (hdfs-native, no Hadoop needed), s3: and s3a:.
+
+    S3 credentials, endpoint and region come from the environment (AWS_*).
+
+    Raises:
+        ConfigError: no reader for this scheme.
+    """
+    parts = urlsplit(uri)
+    if is_local(uri):
+        return fs.LocalFileSystem(), local_path(uri)
+    if parts.scheme == "hdfs":
+        from hdfs_native.fsspec import HdfsFileSystem
+
+        handler = fs.FSSpecHandler(HdfsFileSystem(parts.hostname, parts.port))
+        return fs.PyFileSystem(handler), unquote(parts.path)
+    if parts.scheme in ("s3", "s3a"):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        split = urlsplit(endpoint) if endpoint else None
+        s3 = fs.S3FileSystem(
+            endpoint_override=split.netloc if split else None,
+            scheme=split.scheme if split else None,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        )
+        return s3, parts.netloc + unquote(parts.path)
+    raise ConfigError(f"{uri}: no reader for scheme {parts.scheme!r}; use file:, hdfs:, s3: or s3a:")
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder stands at `uri`."""
+    filesys, path = filesystem(uri)
+    return bool(filesys.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def list_files(uri: str) -> list[str]:
+    """Return the URIs of the files directly in folder `uri`, sorted; empty when there is no such folder."""
+    filesys, path = filesystem(uri)
+    infos = filesys.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(join(uri, info.base_name) for info in infos if info.type == fs.FileType.File)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return the whole file. Raises FileNotFoundError when there is none."""
+    filesys, path = filesystem(uri)
+    with filesys.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write the file so that a reader sees all of `content` or the file as it was.
+
+    Object stores publish on close; elsewhere a temporary name is renamed, after an fsync on local disks.
+    """
+    filesys, path = filesystem(uri)
+    if isinstance(filesys, fs.S3FileSystem):
+        with filesys.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    folder, name = posixpath.split(path)
+    filesys.create_dir(folder, recursive=True)
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    if isinstance(filesys, fs.LocalFileSystem):
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        return
+    with filesys.open_output_stream(temporary) as stream:
+        stream.write(content)
+    if filesys.get_file_info(path).type != fs.FileType.NotFound:
+        filesys.delete_file(path)  # HDFS does not rename onto a file
+    filesys.move(temporary, path)
+
+
+def read_json(uri: str) -> Any:
+    """Return the parsed JSON file."""
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write `value` as JSON, keys in the given order: the same value gives the same bytes."""
+    write_bytes(uri, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())

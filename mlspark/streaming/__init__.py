@@ -1,0 +1,1 @@
+"""Which rank sees which row, when: snapshot, plan, reader, batches. Imports no pyspark."""

@@ -1,0 +1,87 @@
+"""MLflow runs: a tracking server, or an embedded store below storage.root. Driver only."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+import mlflow  # noqa: E402
+from mlflow import MlflowClient  # noqa: E402
+
+from mlspark import storage  # noqa: E402
+from mlspark.config import Settings  # noqa: E402
+from mlspark.errors import ConfigError  # noqa: E402
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """Return a client of the configured store, made the default of this process; an embedded store is created.
+
+    Raises:
+        ConfigError: storage.root is remote and no tracking server is set.
+    """
+    logging.getLogger("alembic").setLevel(logging.ERROR)  # one line per migration of a fresh store
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        uri = embedded_uri(settings)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = MlflowClient()
+    if client.get_experiment_by_name(settings.tracking.experiment) is None:
+        artifacts = None if "://" in uri and not uri.startswith("sqlite:") else _artifact_root(settings)
+        client.create_experiment(settings.tracking.experiment, artifact_location=artifacts)
+    mlflow.set_experiment(settings.tracking.experiment)
+    return client
+
+
+def embedded_uri(settings: Settings) -> str:
+    """Return the URI of the store below storage.root.
+
+    Raises:
+        ConfigError: storage.root is not local.
+    """
+    if not storage.is_local(settings.root):
+        raise ConfigError(
+            f"storage.root={settings.storage.root} is remote, where the embedded MLflow store cannot be; "
+            f"set tracking.uri or MLFLOW_TRACKING_URI to a tracking server"
+        )
+    folder = Path(storage.local_path(settings.root)) / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _artifact_root(settings: Settings) -> str:
+    return (Path(storage.local_path(settings.root)) / "mlflow" / "artifacts").as_uri()
+
+
+@contextmanager
+def run(name: str, *, tags: Mapping[str, str]) -> Iterator[str]:
+    """Give the id of a new run, which ends as FINISHED or, when the body raises, as FAILED."""
+    with mlflow.start_run(run_name=name, tags=dict(tags)) as active:
+        yield active.info.run_id
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log settings of the active run; nested ones as section.key."""
+    mlflow.log_params(dict(_flat(params)))
+
+
+def log_metrics(metrics: Mapping[str, float], *, step: int) -> None:
+    """Log figures of the active run."""
+    mlflow.log_metrics(dict(metrics), step=step)
+
+
+def log_text(text: str, name: str) -> None:
+    """Keep `text` as a file of the active run."""
+    mlflow.log_text(text, name)
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

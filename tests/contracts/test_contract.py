@@ -1,0 +1,141 @@
+"""Contracts: files that are refused, rows that are good or bad for stated reasons, equal on Spark and Arrow."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark.contracts import arrow, contract, spark as conforming
+from mlspark.contracts.contract import Contract
+from mlspark.errors import ContractError
+
+PEOPLE = Contract.model_validate_json(
+    json.dumps(
+        {
+            "name": "people",
+            "label": "rich",
+            "columns": [
+                {"name": "age", "type": "int", "nullable": False, "min": 0, "max": 120},
+                {"name": "height", "type": "double"},
+                {"name": "sex", "type": "string", "allowed": ["Female", "Male"]},
+                {"name": "rich", "type": "string", "nullable": False, "allowed": ["no", "yes"]},
+            ],
+        }
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lable": "rich"}, "lable: Extra inputs are not permitted"),
+        ({"label": "poor"}, "label 'poor' is not among the columns"),
+        ({"columns": []}, "columns: Tuple should have at least 1 item"),
+        ({"columns": [{"name": "a", "type": "string", "min": 1}]}, "a: min and max need a numeric type"),
+        ({"columns": [{"name": "a", "type": "int", "allowed": ["x"]}]}, "a: allowed needs type string"),
+        ({"columns": [{"name": "a", "type": "int"}] * 2, "label": None}, "columns declared twice: a"),
+        ({"columns": [{"name": "a", "type": "integer"}]}, "columns.0.type: Input should be 'int'"),
+    ],
+)
+def test_wrong_contract_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    file = tmp_path / "people.json"
+    file.write_text(json.dumps(contract.to_json(PEOPLE) | change))
+    with pytest.raises(ContractError, match="people.json") as refused:
+        contract.load(str(file))
+    assert message in str(refused.value)
+
+
+def test_absent_contract_file_names_the_setting() -> None:
+    with pytest.raises(ContractError, match="contract no/such.json: cannot be read .* check the setting `contract`"):
+        contract.load("no/such.json")
+
+
+def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> None:
+    rows = [
+        ("39", "1.8", "Male", "yes", None),
+        ("0", None, None, "no", None),
+        ("forty", "NaN", "male", "yes", None),
+        ("121", "Infinity", "Male", None, None),
+        (None, "1e400", "", "maybe", None),
+        ("1", None, None, None, "not 4 fields"),
+    ]
+    raw = spark.createDataFrame(
+        [(*row, f"line {number}", "file") for number, row in enumerate(rows)],
+        "age string, height string, sex string, rich string, _malformed string, _raw string, _source_file string",
+    )
+    conformed = conforming.conform(raw, PEOPLE).collect()
+    found = [[(reason.column, reason.rule, reason.value) for reason in row._reasons] for row in conformed]
+    assert found == [
+        [],
+        [],
+        [("age", "type", "forty"), ("height", "finite", "NaN"), ("sex", "allowed", "male")],
+        [("age", "max", "121"), ("height", "finite", "Infinity"), ("rich", "null", None)],
+        [("age", "null", None), ("height", "finite", "1e400"), ("sex", "allowed", ""), ("rich", "allowed", "maybe")],
+        [("", "malformed", "not 4 fields")],
+    ]
+    assert [row._raw for row in conformed] == [None, None, "line 2", "line 3", "line 4", "line 5"]
+    assert conformed[0][:4] == (39, 1.8, "Male", "yes")
+
+
+def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: SparkSession) -> None:
+    raw = spark.createDataFrame(
+        [
+            ("train", "1", "1.0", "Male", "yes", None, "a", "f"),
+            ("train", "-1", "1.0", "x", "yes", None, "b", "f"),
+            ("test", "-1", "1.0", "Male", "no", None, "c", "f"),
+        ],
+        "source string, age string, height string, sex string, rich string, _malformed string, _raw string, "
+        "_source_file string",
+    )
+    conformed = conforming.conform(raw, PEOPLE)
+    # `conform` drops what it does not know; put the source back by row.
+    by_raw = {"b": "train", "c": "test"}
+    from pyspark.sql import functions as F
+
+    source = F.coalesce(*(F.when(F.col("_raw") == raw_line, name) for raw_line, name in by_raw.items()), F.lit("train"))
+    account = conforming.account(
+        conformed.withColumn("source", source),
+        sources=["train", "test", "empty"],
+        good_rows_with={"rich": F.col("rich") == "yes"},
+    )
+    assert account.totals == {"rows_read": 3, "rows_good": 1, "rows_quarantined": 2}
+    assert account.reasons == {"age.min": 2, "sex.allowed": 1}
+    assert account.sources["train"] == {"rows_read": 2, "rows_good": 1, "rows_quarantined": 1, "rich": 1}
+    assert account.sources["empty"] == {"rows_read": 0, "rows_good": 0, "rows_quarantined": 0, "rich": 0}
+
+
+def test_too_many_bad_rows_fail_with_the_commonest_reasons() -> None:
+    contract.check_share(PEOPLE, rows_read=10, rows_bad=1, reasons={"age.min": 1})
+    with pytest.raises(ContractError, match=r"people: 2 of 10 rows are bad \(age.min 2\).*nothing was written"):
+        contract.check_share(PEOPLE, rows_read=10, rows_bad=2, reasons={"age.min": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"age": [1, None]}, "age.null: row 1 has None"),
+        ({"age": [1, -1]}, "age.min: row 1 has -1"),
+        ({"age": [121, 1]}, "age.max: row 0 has 121"),
+        ({"age": [1.5, 2.0]}, "age.type: expected int"),
+        ({"age": ["1", "2"]}, "age.type: is string, expected int"),
+        ({"height": [1.0, float("inf")]}, "height.finite: row 1 has inf"),
+        ({"sex": ["male", None]}, "sex.allowed: row 0 has 'male'"),
+        ({"sex": None}, "columns missing: sex"),
+    ],
+)
+def test_arrow_rows_that_break_the_contract_are_refused(change: dict[str, Any], message: str) -> None:
+    columns = {"age": [1, 2], "height": [None, 1.5], "sex": ["Male", None], "extra": [0, 0]} | change
+    rows = pa.table({name: values for name, values in columns.items() if values is not None})
+    with pytest.raises(ContractError) as refused:
+        arrow.conform(rows, PEOPLE.without_label())
+    assert message in str(refused.value)
+
+
+def test_arrow_rows_come_back_in_the_contracts_types_and_order() -> None:
+    rows = pa.table({"sex": ["Male", None], "height": [1.5, float("nan")], "age": [1.0, 2.0], "extra": [0, 0]})
+    conformed = arrow.conform(rows, PEOPLE.without_label())
+    assert conformed.to_pydict() == {"age": [1, 2], "height": [1.5, None], "sex": ["Male", None]}
+    assert conformed.schema.types == [pa.int32(), pa.float64(), pa.string()]
