@@ -13,6 +13,15 @@ _DELTA_JARS = {
     "4.0": "io.delta:delta-spark_2.13:4.0.1",
     "4.2": "io.delta:delta-spark_4.2_2.13:4.4.0",
 }
+# What Delta drags in and pyspark already has, in the same or a newer version.
+_JARS_OF_PYSPARK = ",".join(
+    f"{group}:*"
+    for group in (
+        "com.fasterxml.jackson.*", "com.github.luben", "io.airlift", "org.apache.hadoop", "org.apache.logging.log4j",
+        "org.apache.parquet", "org.locationtech.jts", "org.slf4j", "org.xerial.snappy", "commons-pool",
+        "com.google.code.findbugs", "org.roaringbitmap",
+    )
+)  # fmt: skip
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 
@@ -27,14 +36,16 @@ def defaults() -> dict[str, str]:
         raise ConfigError(f"pyspark {pyspark.__version__} is installed; supported: {', '.join(_DELTA_JARS)}")
     return {
         "spark.master": "local[2]",
+        "spark.driver.memory": "2g",
         "spark.jars.packages": _DELTA_JARS[version],
-        # pyspark brings its own, newer ones.
-        "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",
+        "spark.jars.excludes": _JARS_OF_PYSPARK,
         "spark.sql.extensions": _DELTA_EXTENSION,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.databricks.delta.snapshotPartitions": "2",
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
     }
 
 

@@ -95,8 +95,8 @@ def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadat
     )
 
 
-def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> int:
-    """Write the bad rows of a job, with their reasons, as partition `job_id` of its quarantine; return the version.
+def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> None:
+    """Write the bad rows of a job, with their reasons, as partition `job_id` of its quarantine.
 
     Args:
         bad: conformed bad rows with a column `source`.
@@ -104,6 +104,8 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
         job_id: the id of the commit that holds the good rows of the same job.
         num_rows: rows of `bad`; decides the number of files.
     """
+    if not num_rows and exists(bad.sparkSession, table):
+        return
     rows = bad.select(
         F.lit(job_id).alias("job_id"),
         "source",
@@ -112,7 +114,7 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
         F.col("_raw").alias("raw"),
     )
     rows = rows.repartition(max(1, -(-num_rows // _QUARANTINE_ROWS_PER_FILE)))
-    return replace_part(rows, table, part="job_id", value=job_id, metadata={"id": job_id, "rows": num_rows})
+    replace_part(rows, table, part="job_id", value=job_id, metadata={"id": job_id, "rows": num_rows})
 
 
 def read(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:

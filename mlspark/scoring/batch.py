@@ -20,7 +20,7 @@ from mlspark import storage, tables, tracking
 from mlspark.config import Settings
 from mlspark.contracts import contract as contracts
 from mlspark.contracts import spark as conforming
-from mlspark.errors import ConfigError
+from mlspark.errors import ConfigError, ContractError
 from mlspark.features import spark as features
 from mlspark.features import split
 from mlspark.registry import versions
@@ -68,6 +68,8 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         contracts.check_share(
             contract, rows_read=totals["rows_read"], rows_bad=totals["rows_quarantined"], reasons=account.reasons
         )
+        if not totals["rows_good"]:
+            raise ContractError(f"{source.uri}: {totals['rows_read']:,} rows read, none of them good; nothing was written")
         metadata = {
             "id": score_id,
             "source": source.identity,

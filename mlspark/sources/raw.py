@@ -62,9 +62,10 @@ def find(spark: SparkSession, settings: SourceSettings, *, root: str) -> Source:
             f"{uri}: no such file or folder; check sources.*.path, sources.root and MLSPARK_DATA, "
             f"or get the census files with: mlspark fetch adult"
         ) from None
+    # An empty file is not listed.
     files = tuple(SourceFile(row.path, row.length, row.time) for row in sorted(rows))
-    if not sum(file.size_bytes for file in files):
-        raise SourceError(f"{uri}: empty ({len(files)} files, 0 bytes); nothing to read")
+    if not files:
+        raise SourceError(f"{uri}: no bytes to read; check that the file is whole")
     return Source(uri, settings, files)
 
 

@@ -1,0 +1,218 @@
+"""The three stages in a row, with real ranks, MLflow and Delta; and the jobs as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark import tables, tracking
+from mlspark.config import Settings
+from mlspark.errors import ContractError, RegistryError
+from mlspark.preparation.prepare import prepare
+from mlspark.registry import versions
+from mlspark.registry.bundle import Predictor
+from mlspark.scoring.batch import score
+from mlspark.train import train
+
+from ..conftest import ROOT, census_settings
+
+FAST = ("training.epochs=3", "training.global_batch_size=64", "model.hidden=[16]")
+
+
+def without_label(data: Path, into: Path) -> Path:
+    """Write adult.test without its last field, as a scoring job would get it."""
+    lines = (data / "adult" / "adult.test").read_text().splitlines()
+    into.write_text("\n".join(text.rsplit(",", 1)[0] if "," in text else text for text in lines) + "\n")
+    return into
+
+
+def scored_accuracy(data: Path, scores: pd.DataFrame, names: list[str]) -> float:
+    """Accuracy of scored rows, labels looked up by a row's content; equal rows must have equal predictions."""
+    predictions: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for row in scores.itertuples():
+        predictions[tuple("?" if pd.isna(getattr(row, name)) else str(getattr(row, name)) for name in names)].add(
+            row.prediction
+        )
+    assert all(len(found) == 1 for found in predictions.values())
+    right = total = 0
+    for text in (data / "adult" / "adult.test").read_text().splitlines():
+        *fields, label = [field.strip() for field in text.split(",")]
+        if tuple(fields) in predictions and label in ("<=50K.", ">50K."):
+            total += 1
+            right += predictions[tuple(fields)] == {int(label == ">50K.")}
+    assert total == len(scores)
+    return right / total
+
+
+@pytest.fixture(scope="module")
+def pipeline(spark: SparkSession, small_census: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished prepare and train on the small census."""
+    home = tmp_path_factory.mktemp("home")
+    unlabelled = without_label(small_census, home / "unlabelled.csv")
+    settings = census_settings(
+        small_census, home, *FAST, f"scoring.source.path={unlabelled}", "scoring.source.has_label=false"
+    )
+    return {"settings": settings, "prepared": prepare(spark, settings), "trained": train(spark, settings)}
+
+
+def test_each_rank_takes_equal_steps_and_every_row_is_seen_once_per_epoch(pipeline: dict[str, Any]) -> None:
+    trained, learn = pipeline["trained"], pipeline["prepared"]["sources"]["learn"]
+    rows = trained["rows_per_epoch"]
+    assert 0.8 * learn["rows_good"] < rows < learn["rows_good"]
+    assert sum(trained["rows_seen_per_rank"]) == 3 * rows
+    assert trained["steps"] == 3 * -(-rows // 64)
+    assert trained["world_size"] == 2
+
+
+def test_scores_agree_with_the_evaluation_and_a_second_run_adds_none(
+    spark: SparkSession, small_census: Path, pipeline: dict[str, Any]
+) -> None:
+    settings: Settings = pipeline["settings"]
+    first = score(spark, settings)
+    assert first["rows_read"] == first["rows_scored"] + first["rows_quarantined"]
+    scores = tables.read(spark, first["output"]).toPandas()
+    assert len(scores) == first["rows_scored"]
+    assert set(scores["model_version"]) == {first["model_version"]}
+    assert scores["probability"].between(0, 1).all()
+
+    model = versions.find(tracking.connect(settings), "census", "champion")
+    names = [column.name for column in model.bundle.contract.columns]
+    labelled = scores[names + ["prediction"]]
+    evaluated = pipeline["trained"]["metrics"]["test"]
+    # Rows with a broken label are good rows without it: the evaluation never saw them, scoring does.
+    broken = first["rows_scored"] - evaluated["num_rows"]
+    assert broken >= 0
+    if not broken:
+        assert scored_accuracy(small_census, labelled, names) == evaluated["accuracy"]
+
+    again = score(spark, settings)
+    assert again["already_done"]
+    assert (again["output_version"], again["rows_scored"]) == (first["output_version"], first["rows_scored"])
+    assert tables.read(spark, first["output"]).count() == len(scores)
+
+
+def test_one_row_in_python_scores_as_on_spark(spark: SparkSession, pipeline: dict[str, Any]) -> None:
+    settings: Settings = pipeline["settings"]
+    model = versions.find(tracking.connect(settings), "census", "1")
+    scored = tables.read(spark, score(spark, settings)["output"]).limit(20).toArrow()
+    probability = Predictor(model.bundle).predict(scored)
+    assert probability.tolist() == pytest.approx(scored.column("probability").to_pylist(), abs=1e-6)
+
+
+def test_registered_model_serves_raw_rows_through_mlflow(pipeline: dict[str, Any]) -> None:
+    import mlflow
+
+    settings: Settings = pipeline["settings"]
+    tracking.connect(settings)
+    model = mlflow.pyfunc.load_model("models:/census@champion")
+    row = {
+        "age": 39.0, "workclass": None, "fnlwgt": 77516.0, "education": "Bachelors", "education_num": 13.0,
+        "marital_status": "Never-married", "occupation": "Sales", "relationship": "Husband", "race": "White",
+        "sex": "Male", "capital_gain": 0.0, "capital_loss": 0.0, "hours_per_week": 40.0, "native_country": "Peru",
+    }  # fmt: skip
+    [probability] = model.predict(pd.DataFrame([row]))["probability"]
+    assert 0 < probability < 1
+    with pytest.raises(ContractError, match="sex.allowed: row 0 has 'M'"):
+        model.predict(pd.DataFrame([row | {"sex": "M"}]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["scoring.model=99"], r"model census: no version or alias '99' \(versions: 1.*aliases: champion\)"),
+        (["scoring.model=best"], "model census: no version or alias 'best'"),
+        (["registry.model_name=other"], r"model other: not registered \(registered: census\)"),
+    ],
+)
+def test_absent_model_is_refused_by_name(
+    spark: SparkSession, small_census: Path, pipeline: dict[str, Any], overrides: list[str], message: str
+) -> None:
+    settings = census_settings(small_census, Path(pipeline["settings"].root), *overrides)
+    with pytest.raises(RegistryError, match=message):
+        score(spark, settings)
+
+
+def test_training_before_preparing_is_refused(spark: SparkSession, small_census: Path, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no feature table; run jobs/prepare.py"):
+        train(spark, census_settings(small_census, tmp_path))
+
+
+@pytest.mark.slow
+def test_real_census_reaches_the_stated_accuracy_and_scores_equal_it(
+    spark: SparkSession, adult: Path, tmp_path: Path
+) -> None:
+    unlabelled = without_label(adult, tmp_path / "unlabelled.csv")
+    settings = census_settings(
+        adult, tmp_path / "home", f"scoring.source.path={unlabelled}", "scoring.source.has_label=false"
+    )
+    prepare(spark, settings)
+    reports = [train(spark, settings) for _ in range(2)]
+    evaluated = reports[0]["metrics"]["test"]
+    assert evaluated["accuracy"] >= 0.853
+    assert evaluated["roc_auc"] >= 0.908
+    assert reports[0]["metrics"] == reports[1]["metrics"]  # the same seed, the same numbers
+    one_rank = train(spark, census_settings(adult, tmp_path / "home", "training.num_processes=1", "registry.alias=''"))
+    assert one_rank["steps"] == reports[0]["steps"]
+    assert one_rank["rows_per_epoch"] == reports[0]["rows_per_epoch"]
+    assert one_rank["metrics"]["test"]["roc_auc"] == pytest.approx(evaluated["roc_auc"], abs=0.005)
+    result = score(spark, settings)
+    scores = tables.read(spark, result["output"]).toPandas()
+    names = [column for column in scores.columns[:14]]
+    assert scored_accuracy(adult, scores, names) == evaluated["accuracy"]
+
+
+def submit(job: str, *arguments: str, home: Path, command: str = "spark-submit") -> subprocess.CompletedProcess[str]:
+    """Run a job as a user does, from the repository's root."""
+    starter = [str(Path(sys.executable).with_name("spark-submit"))] if command == "spark-submit" else [sys.executable]
+    environment = os.environ | {"MLSPARK_HOME": str(home)}
+    if command == "spark-submit":
+        environment["SPARK_CONF_DIR"] = "conf"
+    return subprocess.run(
+        [*starter, f"jobs/{job}.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_spark_submit_runs_a_job_and_writes_its_report(small_census: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = submit(
+        "prepare", "--config", "conf/census.yaml", "--set", f"sources.root={small_census}", "--report", str(report),
+        home=tmp_path / "home",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(report.read_text())["rows_quarantined"] == 40
+    assert "features: wrote version 0" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["spark-submit", "python"])
+def test_what_the_user_can_mend_exits_2_with_one_message(tmp_path: Path, command: str) -> None:
+    failed = submit(
+        "prepare", "--config", "conf/census.yaml", "--set", "sources.root=no/such/folder", home=tmp_path, command=command
+    )
+    assert failed.returncode == 2
+    assert "no/such/folder/adult/adult.data: no such file or folder" in failed.stderr
+    assert "Traceback" not in failed.stderr + failed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "no.yaml"], "prepare: no.yaml: cannot be read"),
+        (["--config", "conf/census.yaml", "--set", "training.epoch=1"], "unknown key, did you mean epochs?"),
+        (["--config", "conf/census.yaml", "--report", "no/such/folder/r.json"], "the folder does not exist"),
+        ([], "Missing option '--config'"),
+    ],
+)
+def test_wrong_arguments_exit_2_before_spark_starts(tmp_path: Path, arguments: list[str], message: str) -> None:
+    failed = submit("prepare", *arguments, home=tmp_path, command="python")
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
