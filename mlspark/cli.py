@@ -33,10 +33,12 @@ def _mlspark() -> None:
 @app.command()
 def fetch(
     data_set: Annotated[Literal["adult"], typer.Argument(metavar="adult", help="UCI Adult (Census Income), 6 MB.")],
-    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Raw data; MLSPARK_DATA names it to the jobs.")]
-    = Path("data"),
-    base_url: Annotated[str, typer.Option(metavar="URL", help="Folder on a web server that has the files.")]
-    = adult.BASE_URL,
+    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Raw data; MLSPARK_DATA names it to the jobs.")] = Path(
+        "data"
+    ),
+    base_url: Annotated[
+        str, typer.Option(metavar="URL", help="Folder on a web server that has the files.")
+    ] = adult.BASE_URL,
 ) -> None:
     """Download a public data set; run it again to go on after a break."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
@@ -49,8 +51,10 @@ def fetch(
             bars.update(tasks[name], completed=done)
 
         downloaded = adult.fetch(into / data_set, base_url=base_url, progress=show)
-    typer.echo(f"{into / data_set}: {', '.join(downloaded) or 'everything'} "
-               f"{'downloaded, checksums right' if downloaded else 'already there'}")
+    typer.echo(
+        f"{into / data_set}: {', '.join(downloaded) or 'everything'} "
+        f"{'downloaded, checksums right' if downloaded else 'already there'}"
+    )
 
 
 @app.command()

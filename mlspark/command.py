@@ -12,10 +12,11 @@ from pyspark.sql import SparkSession
 
 from mlspark import config, session
 from mlspark.config import Settings
-from mlspark.errors import MlsparkError
+from mlspark.errors import ConfigError, MlsparkError
 
 Config = Annotated[
-    list[str], typer.Option("--config", metavar="FILE", help="YAML settings; given again, later files override earlier.")
+    list[str],
+    typer.Option("--config", metavar="FILE", help="YAML settings; given again, later files override earlier."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
@@ -48,7 +49,7 @@ def run(
     try:
         settings = config.load(files, overrides or ())
         if report and not Path(report).resolve().parent.is_dir():
-            raise config.ConfigError(f"--report {report}: the folder does not exist")
+            raise ConfigError(f"--report {report}: the folder does not exist")
         spark = session.start(f"mlspark {name} {settings.name}")
         try:
             result = work(spark, settings)

@@ -133,7 +133,7 @@ class RegistrySettings(Section):
 class ScoringSettings(Section):
     source: SourceSettings | None = None
     """Raw rows to score."""
-    model: str = "champion"
+    model: int | str = "champion"
     """Version number or alias of the registered model."""
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Probability from which a row is predicted positive."""
@@ -228,7 +228,7 @@ def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Settings:
 
 def _fill_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Return `settings` with what the environment or another setting decides, so that the saved form is complete."""
-    filled = {
+    filled: dict[str, dict[str, Any]] = {
         "storage": {"root": os.environ.get("MLSPARK_HOME") or ".mlspark"},
         "sources": {"root": os.environ.get("MLSPARK_DATA") or "data"},
         "registry": {"model_name": settings.get("name")},
@@ -268,8 +268,13 @@ def _parse_override(override: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _merge(into: dict[str, Any], update: Mapping[str, Any], origin: dict[tuple[str, ...], str], source: str,
-           at: tuple[str, ...] = ()) -> None:
+def _merge(
+    into: dict[str, Any],
+    update: Mapping[str, Any],
+    origin: dict[tuple[str, ...], str],
+    source: str,
+    at: tuple[str, ...] = (),
+) -> None:
     """Lay `update` over `into`; sections merge, everything else is replaced. Notes in `origin` who set what."""
     for key, value in update.items():
         path = (*at, str(key))

@@ -62,7 +62,7 @@ def start(app_name: str) -> SparkSession:
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
     spark = builder.getOrCreate()
-    if _DELTA_EXTENSION not in spark.conf.get("spark.sql.extensions", ""):
+    if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise ConfigError(
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "
             f"or copy conf/spark-defaults.conf into {os.environ.get('SPARK_CONF_DIR', 'your Spark conf folder')}"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-import mlflow  # noqa: E402
-from mlflow import MlflowClient  # noqa: E402
+import mlflow
+from mlflow import MlflowClient
 
-from mlspark import storage  # noqa: E402
-from mlspark.config import Settings  # noqa: E402
-from mlspark.errors import ConfigError  # noqa: E402
+from mlspark import storage
+from mlspark.config import Settings
+from mlspark.errors import ConfigError
 
 
 def connect(settings: Settings) -> MlflowClient:

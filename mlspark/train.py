@@ -131,7 +131,7 @@ def _bundle(
 
 def _git_commit() -> str:
     """Return the commit of the code that trains, or "" outside a checkout."""
-    found = subprocess.run(  # noqa: S603 (a fixed command)
+    found = subprocess.run(
         ["git", "rev-parse", "HEAD"],  # noqa: S607
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     )  # fmt: skip

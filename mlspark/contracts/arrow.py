@@ -38,9 +38,9 @@ def _typed(values: pa.ChunkedArray, column: ColumnRule, contract: str) -> pa.Chu
     if column.type != "string" and pa.types.is_floating(values.type):
         # A data frame has no missing value but NaN in a column of numbers.
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    if (column.type == "string") != (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        if values.null_count < len(values):
-            raise ContractError(f"contract {contract}: {column.name}.type: is {values.type}, expected {column.type}")
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if is_text != (column.type == "string") and values.null_count < len(values):
+        raise ContractError(f"contract {contract}: {column.name}.type: is {values.type}, expected {column.type}")
     try:
         return values.cast(wanted)
     except pa.ArrowInvalid as error:

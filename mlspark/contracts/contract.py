@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,7 +73,9 @@ def load(path: str) -> Contract:
     try:
         return Contract.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ContractError(f"contract {path}: cannot be read ({error.strerror}); check the setting `contract`") from None
+        raise ContractError(
+            f"contract {path}: cannot be read ({error.strerror}); check the setting `contract`"
+        ) from None
     except ValidationError as error:
         problems = (
             ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"] for problem in error.errors()
@@ -80,7 +83,7 @@ def load(path: str) -> Contract:
         raise ContractError(f"contract {path}: {'; '.join(problems)}") from None
 
 
-def check_share(contract: Contract, *, rows_read: int, rows_bad: int, reasons: dict[str, int]) -> None:
+def check_share(contract: Contract, *, rows_read: int, rows_bad: int, reasons: Mapping[str, int]) -> None:
     """Refuse data that is bad as a whole, before anything is written.
 
     Raises:

@@ -74,7 +74,9 @@ def account(conformed: DataFrame, *, sources: Sequence[str], good_rows_with: Map
     groups = conformed.groupBy("source", names).agg(
         F.count("*").alias("rows"), *(F.count_if(condition).alias(name) for name, condition in good_rows_with.items())
     )
-    counts = {name: dict.fromkeys(("rows_read", "rows_good", "rows_quarantined", *good_rows_with), 0) for name in sources}
+    counts = {
+        name: dict.fromkeys(("rows_read", "rows_good", "rows_quarantined", *good_rows_with), 0) for name in sources
+    }
     reasons: dict[str, int] = {}
     for group in groups.collect():
         source = counts[group["source"]]

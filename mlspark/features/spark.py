@@ -58,15 +58,19 @@ def fit(train: DataFrame, settings: FeaturesSettings, *, pipeline: str) -> Encod
     rows = ranges["rows"]
     if not rows:
         raise FeatureError(f"pipeline {pipeline}: no training rows to fit on; check sources.learn and split")
-    entries = [_number_entry(feature, ranges) for feature in settings.numeric if ranges[f"max_{feature.column}"] is not None]
+    entries = [
+        _number_entry(feature, ranges) for feature in settings.numeric if ranges[f"max_{feature.column}"] is not None
+    ]
     entries += [
-        F.struct(F.lit(column).alias("column"), F.col(column).alias("value"), *_no_sums()) for column in settings.categorical
+        F.struct(F.lit(column).alias("column"), F.col(column).alias("value"), *_no_sums())
+        for column in settings.categorical
     ]
     counted: dict[str, dict[str | None, Any]] = {}
     if entries:
         groups = train.select(F.explode(F.array(*entries)).alias("entry")).select("entry.*").groupBy("column", "value")
         sums = groups.agg(
-            F.count("*").alias("rows"), *(F.sum(name).alias(name) for name in ("first", "second_high", "second_low", "present"))
+            F.count("*").alias("rows"),
+            *(F.sum(name).alias(name) for name in ("first", "second_high", "second_low", "present")),
         )
         for row in sums.collect():
             counted.setdefault(row["column"], {})[row["value"]] = row
@@ -77,7 +81,8 @@ def fit(train: DataFrame, settings: FeaturesSettings, *, pipeline: str) -> Encod
         negative=settings.label.negative,
         rows=rows,
         numeric=tuple(
-            _numeric_encoding(feature, ranges, counted.get(feature.column, {}).get(None)) for feature in settings.numeric
+            _numeric_encoding(feature, ranges, counted.get(feature.column, {}).get(None))
+            for feature in settings.numeric
         ),
         categorical=tuple(
             _categorical_encoding(column, counted[column], settings.min_count) for column in settings.categorical

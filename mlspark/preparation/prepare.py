@@ -128,7 +128,9 @@ def latest(spark: SparkSession, settings: Settings) -> Prepared:
 def _find_sources(spark: SparkSession, settings: Settings) -> dict[str, raw.Source]:
     configured = {"learn": settings.sources.learn, "test": settings.sources.test}
     return {
-        name: raw.find(spark, source, root=settings.sources.root) for name, source in configured.items() if source is not None
+        name: raw.find(spark, source, root=settings.sources.root)
+        for name, source in configured.items()
+        if source is not None
     }
 
 
@@ -174,9 +176,7 @@ def _refuse_empty(account: Account, settings: Settings) -> None:
             )
 
 
-def _write_features(
-    good: DataFrame, encoder: Encoder, table: str, num_rows: int, provenance: Mapping[str, Any]
-) -> int:
+def _write_features(good: DataFrame, encoder: Encoder, table: str, num_rows: int, provenance: Mapping[str, Any]) -> int:
     """Write the encoded rows, the same rows into the same files in the same order whatever the cluster."""
     encoded = good.select(*features.transform(encoder), features.label(encoder), "row_id", "split")
     placed = encoded.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)), "row_id")

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from mlspark.registry.bundle import Bundle, Predictor
 
 
-class ServingModel(PythonModel):  # type: ignore[misc]
+class ServingModel(PythonModel):
     """Checks rows against the model's contract, encodes and scores them."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -8,11 +8,10 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import RegistryError
-
 from mlspark.registry.bundle import Bundle
 
 
@@ -48,15 +47,15 @@ def register(client: MlflowClient, bundle: Bundle, *, run_id: str, name: str, al
     return int(version.version)
 
 
-def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+def find(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
     """Return the version with number or alias `wanted`.
 
     Raises:
         RegistryError: no such model, version or alias; names those that there are.
     """
     try:
-        if wanted.isdigit():
-            found = client.get_model_version(name, wanted)
+        if isinstance(wanted, int):
+            found = client.get_model_version(name, str(wanted))
         else:
             found = client.get_model_version_by_alias(name, wanted)
     except MlflowException as error:
@@ -79,9 +78,9 @@ def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
 
 def _signature(contract: Contract) -> ModelSignature:
     # Numbers as double: MLflow refuses a whole number sent as 1.0 for any integer type. The contract checks the rest.
-    columns = [
+    columns: list[ColSpec | TensorSpec] = [
         ColSpec("string" if column.type == "string" else "double", column.name, required=not column.nullable)
         for column in contract.columns
     ]
-    outputs = [ColSpec("double", "probability"), ColSpec("integer", "prediction")]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("double", "probability"), ColSpec("integer", "prediction")]
     return ModelSignature(inputs=Schema(columns), outputs=Schema(outputs))

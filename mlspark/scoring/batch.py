@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.broadcast import Broadcast
+from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, StructType
@@ -69,7 +69,9 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             contract, rows_read=totals["rows_read"], rows_bad=totals["rows_quarantined"], reasons=account.reasons
         )
         if not totals["rows_good"]:
-            raise ContractError(f"{source.uri}: {totals['rows_read']:,} rows read, none of them good; nothing was written")
+            raise ContractError(
+                f"{source.uri}: {totals['rows_read']:,} rows read, none of them good; nothing was written"
+            )
         metadata = {
             "id": score_id,
             "source": source.identity,
@@ -80,7 +82,10 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         }
         storage.write_bytes(tables.sidecar(table, score_id, "config.yaml"), settings.to_yaml().encode())
         tables.write_quarantine(
-            conformed.where(conforming.is_bad()), settings.table("scores_quarantine"), score_id, totals["rows_quarantined"]
+            conformed.where(conforming.is_bad()),
+            settings.table("scores_quarantine"),
+            score_id,
+            totals["rows_quarantined"],
         )
         scored = _scored(conformed.where(~conforming.is_bad()), model, settings, score_id, source.identity["sha256"])
         version = tables.replace_part(scored, table, part="score_id", value=score_id, metadata=metadata)

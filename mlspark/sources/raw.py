@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.utils import AnalysisException
 
 from mlspark import storage
 from mlspark.config import SourceSettings
@@ -54,7 +54,9 @@ def find(spark: SparkSession, settings: SourceSettings, *, root: str) -> Source:
     # binaryFile lists files of any scheme and glob; the content is not read when its column is not selected.
     listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     try:
-        rows = listing.load(uri).select("path", "length", F.col("modificationTime").cast("string").alias("time")).collect()
+        rows = (
+            listing.load(uri).select("path", "length", F.col("modificationTime").cast("string").alias("time")).collect()
+        )
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise

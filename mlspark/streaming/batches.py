@@ -219,7 +219,9 @@ class Batches:
         layout = self._layout
         for name in (*layout.dense, *layout.categorical, layout.label, layout.row_id):
             if table.column(name).null_count:
-                raise DatasetError(f"column {name} holds nulls; features are written without any: prepare the table anew")
+                raise DatasetError(
+                    f"column {name} holds nulls; features are written without any: prepare the table anew"
+                )
         dense = np.empty((table.num_rows, len(layout.dense)), np.float32)
         for index, name in enumerate(layout.dense):
             dense[:, index] = table.column(name).to_numpy()

@@ -8,8 +8,8 @@ number of ranks:
 3. Each stream is cut into windows and shuffled within each.
 4. Row j of the epoch is row j // C of stream j mod C.
 
-A global batch of G rows is j in [k G, (k + 1) G). Rank r of W, where W divides C, reads the streams s with s mod W = r, which
-are exactly the rows with j mod W = r: G / W of each batch. So the batches are the same for every W, every rank takes the
+A global batch of G rows is j in [k G, (k + 1) G). Rank r of W, where W divides C, reads the streams s with s mod W = r,
+which are exactly the rows with j mod W = r: G / W of each batch. So the batches are the same for every W, every rank takes the
 same number of steps, and a position in the epoch is one integer.
 """
 
@@ -188,7 +188,9 @@ class RankPlan:
         """Return where each row of the block, in the epoch's order, stands among its windows laid end to end."""
         shares = self.block_streams(block)
         longest = max(rows for _, rows in shares)
-        order = np.full((longest, len(shares)), -1, dtype=np.int64)  # (row of the window, stream): epoch order is row-major
+        order = np.full(
+            (longest, len(shares)), -1, dtype=np.int64
+        )  # (row of the window, stream): epoch order is row-major
         base = 0
         for column, (stream, rows) in enumerate(shares):
             order[:rows, column] = base + self.plan.window_order(stream, block)

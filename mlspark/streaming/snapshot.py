@@ -128,7 +128,9 @@ def take(table: str, *, version: int | None = None, threads: int = 8) -> Snapsho
     for feature in delta.protocol().reader_features or ():
         if feature in _UNREADABLE_FEATURES:
             remedy = _UNREADABLE_FEATURES[feature].format(table=table)
-            raise TableError(f"{table}: version {delta.version()} uses {feature}, which cannot be streamed; run: {remedy}")
+            raise TableError(
+                f"{table}: version {delta.version()} uses {feature}, which cannot be streamed; run: {remedy}"
+            )
     actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
     with ThreadPoolExecutor(threads) as pool:
         files = list(pool.map(lambda action: _data_file(table, action), actions))

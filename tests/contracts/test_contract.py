@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark.contracts import arrow, contract, spark as conforming
+from mlspark.contracts import arrow, contract
+from mlspark.contracts import spark as conforming
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ContractError
 
@@ -43,13 +44,13 @@ PEOPLE = Contract.model_validate_json(
 def test_wrong_contract_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     file = tmp_path / "people.json"
     file.write_text(json.dumps(contract.to_json(PEOPLE) | change))
-    with pytest.raises(ContractError, match="people.json") as refused:
+    with pytest.raises(ContractError, match=r"people\.json") as refused:
         contract.load(str(file))
     assert message in str(refused.value)
 
 
 def test_absent_contract_file_names_the_setting() -> None:
-    with pytest.raises(ContractError, match="contract no/such.json: cannot be read .* check the setting `contract`"):
+    with pytest.raises(ContractError, match=r"contract no/such\.json: cannot be read .* check the setting `contract`"):
         contract.load("no/such.json")
 
 

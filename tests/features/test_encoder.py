@@ -13,7 +13,8 @@ from pyspark.sql import SparkSession
 from mlspark.config import FeaturesSettings, LabelSettings, NumericFeature
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import FeatureError
-from mlspark.features import arrow, spark as features
+from mlspark.features import arrow
+from mlspark.features import spark as features
 from mlspark.features.encoder import Encoder
 
 SETTINGS = FeaturesSettings(
@@ -124,7 +125,10 @@ LABEL = LabelSettings(column="rich", positive=("yes",), negative=("no",))
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"numeric": (NumericFeature(column="wage"),)}, "numeric wage: not a column of contract people (age, job, rich)"),
+        (
+            {"numeric": (NumericFeature(column="wage"),)},
+            "numeric wage: not a column of contract people (age, job, rich)",
+        ),
         ({"numeric": (NumericFeature(column="job"),)}, "numeric job: type string, expected a number"),
         ({"categorical": ("age",)}, "categorical age: type int, expected string"),
         ({"categorical": ("job", "job")}, "job: declared twice"),

@@ -15,7 +15,10 @@ from mlspark.streaming import snapshot
 
 from ..conftest import census_settings
 
-TRAIN_LINE = "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K"
+TRAIN_LINE = (
+    "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, "
+    "United-States, <=50K"
+)
 
 
 def write_census(folder: Path, train: list[str], test: list[str]) -> Path:
@@ -78,7 +81,9 @@ def test_other_settings_or_other_bytes_are_prepared_anew(spark: SparkSession, tm
     data = write_census(tmp_path / "data", [TRAIN_LINE, line(f0=40)], [line(f14=">50K.")])
     versions = [prepare(spark, census_settings(data, tmp_path / "home", "split.validation_share=0"))["version"]]
     versions.append(
-        prepare(spark, census_settings(data, tmp_path / "home", "split.validation_share=0", "features.min_count=2"))["version"]
+        prepare(spark, census_settings(data, tmp_path / "home", "split.validation_share=0", "features.min_count=2"))[
+            "version"
+        ]
     )
     with (data / "adult" / "adult.data").open("a") as file:
         file.write(line(f0=41) + "\n")
@@ -86,9 +91,7 @@ def test_other_settings_or_other_bytes_are_prepared_anew(spark: SparkSession, tm
     assert versions == [0, 1, 2]
 
 
-def test_two_homes_get_the_same_rows_in_the_same_order(
-    spark: SparkSession, small_census: Path, tmp_path: Path
-) -> None:
+def test_two_homes_get_the_same_rows_in_the_same_order(spark: SparkSession, small_census: Path, tmp_path: Path) -> None:
     orders = []
     for home, partitions in (("a", "2"), ("b", "5")):
         settings = census_settings(small_census, tmp_path / home)
@@ -144,7 +147,12 @@ def test_validation_rows_are_chosen_by_content(spark: SparkSession, tmp_path: Pa
         (TRAIN_LINE.rsplit(", ", 1)[0], [], ContractError, r"1 of 2 rows are bad \(malformed 1\).*nothing was written"),
         (line(f0="forty"), [], ContractError, r"1 of 2 rows are bad \(age.type 1\)"),
         (TRAIN_LINE, ["contract=no.json"], ContractError, "contract no.json: cannot be read"),
-        (TRAIN_LINE, ["features.categorical=[jobs]"], MlsparkError, "categorical jobs: not a column of contract census"),
+        (
+            TRAIN_LINE,
+            ["features.categorical=[jobs]"],
+            MlsparkError,
+            "categorical jobs: not a column of contract census",
+        ),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(

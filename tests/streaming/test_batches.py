@@ -12,11 +12,26 @@ from mlspark.streaming.snapshot import Snapshot
 from .conftest import LAYOUT, write_snapshot
 
 
-def stream(snapshot: Snapshot, *, rank: int = 0, world_size: int = 1, epoch: int = 0, start_step: int = 0,
-           window: int = 40, remainder: str = "pad") -> list[Batch]:
+def stream(
+    snapshot: Snapshot,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    epoch: int = 0,
+    start_step: int = 0,
+    window: int = 40,
+    remainder: str = "pad",
+) -> list[Batch]:
     settings = StreamingSettings(shuffle_window_rows=window, remainder=remainder)
     with open_batches(
-        snapshot, LAYOUT, settings, rank=rank, world_size=world_size, global_batch_size=16, seed=3, epoch=epoch,
+        snapshot,
+        LAYOUT,
+        settings,
+        rank=rank,
+        world_size=world_size,
+        global_batch_size=16,
+        seed=3,
+        epoch=epoch,
         start_step=start_step,
     ) as batches:
         return list(batches)
@@ -57,8 +72,9 @@ def test_resuming_at_any_step_gives_the_rest_of_the_uninterrupted_epoch(small_sn
     rank = world_size - 1
     whole = real_ids(stream(small_snapshot, rank=rank, world_size=world_size))
     for start_step in range(len(whole) + 1):
-        assert real_ids(stream(small_snapshot, rank=rank, world_size=world_size, start_step=start_step)) == (
-            whole[start_step:]
+        assert (
+            real_ids(stream(small_snapshot, rank=rank, world_size=world_size, start_step=start_step))
+            == (whole[start_step:])
         )
 
 
@@ -74,7 +90,9 @@ def test_no_fast_read_loses_or_reorders_a_row_group(tmp_path, workers):
     snapshot = write_snapshot(tmp_path, [[3] * 40])
     for _ in range(40):
         with PlannedReader(
-            snapshot.row_group_items(), columns=["row_id"], workers=workers,
+            snapshot.row_group_items(),
+            columns=["row_id"],
+            workers=workers,
             decode=lambda table: table.column("row_id").to_pylist(),
         ) as reader:
             assert sum(reader, []) == list(range(120))
