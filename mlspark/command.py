@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from mlspark import config, session
@@ -33,6 +35,14 @@ def start(main: Callable[..., None]) -> None:
     app()
 
 
+def _tell(message: str) -> None:
+    """Print to standard error. spark-submit sends its Python child's to standard output, but not the JVM's own."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        launch_gateway().jvm.System.err.println(message)  # type: ignore[no-untyped-call]
+    else:
+        print(message, file=sys.stderr)
+
+
 def run(
     name: str,
     work: Callable[[SparkSession, Settings], dict[str, Any]],
@@ -56,7 +66,7 @@ def run(
         finally:
             spark.stop()
     except MlsparkError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _tell(f"{name}: {error}")
         raise typer.Exit(USER_ERROR) from None
     if report:
         Path(report).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

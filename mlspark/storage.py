@@ -61,6 +61,11 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     raise ConfigError(f"{uri}: no reader for scheme {parts.scheme!r}; use file:, hdfs:, s3: or s3a:")
 
 
+def rust_uri(uri: str) -> str:
+    """Return `uri` as deltalake names it: it knows s3: where Hadoop says s3a:."""
+    return "s3://" + uri.removeprefix("s3a://") if uri.startswith("s3a://") else uri
+
+
 def exists(uri: str) -> bool:
     """Return whether a file or folder stands at `uri`."""
     filesys, path = filesystem(uri)

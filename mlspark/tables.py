@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delta.tables import DeltaTable
+from deltalake import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,26 +25,26 @@ class Commit:
     metadata: Mapping[str, Any]
 
 
-def exists(spark: SparkSession, table: str) -> bool:
+def exists(table: str) -> bool:
     """Return whether a Delta table stands at `table`."""
-    return bool(DeltaTable.isDeltaTable(spark, table))
+    return DeltaTable.is_deltatable(storage.rust_uri(table))
 
 
-def commits(spark: SparkSession, table: str) -> list[Commit]:
-    """Return the versions that mlspark wrote, newest first; empty when there is no table."""
-    if not exists(spark, table):
+def commits(table: str) -> list[Commit]:
+    """Return the versions that mlspark wrote, newest first; empty when there is no table. No Spark job."""
+    if not exists(table):
         return []
-    history = DeltaTable.forPath(spark, table).history().select("version", "userMetadata").collect()
+    history = DeltaTable(storage.rust_uri(table)).history()
     return [
-        Commit(row.version, json.loads(row.userMetadata)[_KEY])
-        for row in history
-        if row.userMetadata and row.userMetadata.startswith(f'{{"{_KEY}"')
+        Commit(entry["version"], json.loads(entry["userMetadata"])[_KEY])
+        for entry in history
+        if (entry.get("userMetadata") or "").startswith(f'{{"{_KEY}"')
     ]
 
 
-def find_commit(spark: SparkSession, table: str, commit_id: str) -> Commit | None:
+def find_commit(table: str, commit_id: str) -> Commit | None:
     """Return the newest version whose metadata has id `commit_id`."""
-    return next((commit for commit in commits(spark, table) if commit.metadata["id"] == commit_id), None)
+    return next((commit for commit in commits(table) if commit.metadata["id"] == commit_id), None)
 
 
 def write(
@@ -74,7 +74,7 @@ def write(
     elif mode == "overwrite":
         writer = writer.option("overwriteSchema", "true")
     writer.save(table)
-    commit = find_commit(frame.sparkSession, table, metadata["id"])
+    commit = find_commit(table, metadata["id"])
     assert commit is not None, f"{table}: the commit just written is not in the history"
     return commit.version
 
@@ -84,7 +84,7 @@ def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadat
 
     A second run writes the same partition anew, so rows that an interrupted one left are not kept beside it.
     """
-    is_new = not exists(frame.sparkSession, table)
+    is_new = not exists(table)
     return write(
         frame,
         table,
@@ -104,7 +104,7 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
         job_id: the id of the commit that holds the good rows of the same job.
         num_rows: rows of `bad`; decides the number of files.
     """
-    if not num_rows and exists(bad.sparkSession, table):
+    if not num_rows and exists(table):
         return
     rows = bad.select(
         F.lit(job_id).alias("job_id"),

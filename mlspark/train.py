@@ -36,7 +36,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         TrainingFailed: a rank failed; names it. The MLflow run is marked FAILED and nothing is registered.
     """
     started = time.monotonic()
-    prepared = prepare.latest(spark, settings)
+    prepared = prepare.latest(settings)
     client = tracking.connect(settings)
     tags = {"mlspark.table": prepared.table, "mlspark.table_version": str(prepared.version)}
     with tracking.run(f"{settings.name} v{prepared.version}", tags=tags) as run_id:

@@ -61,7 +61,7 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     commit_id = _commit_id(settings, contract, sources)
     table = settings.table("features")
 
-    done = tables.commits(spark, table)[:1]
+    done = tables.commits(table)[:1]
     if done and done[0].metadata["id"] == commit_id:
         logger.info("%s: already done, version %d of %s", settings.name, done[0].version, table)
         return _report(done[0].metadata, table, done[0].version, already_done=True, seconds=time.monotonic() - started)
@@ -109,14 +109,14 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     return _report(provenance, table, version, already_done=False, seconds=seconds)
 
 
-def latest(spark: SparkSession, settings: Settings) -> Prepared:
+def latest(settings: Settings) -> Prepared:
     """Return the newest version of the pipeline's feature table that prepare wrote.
 
     Raises:
         ContractError: there is none yet.
     """
     table = settings.table("features")
-    found = tables.commits(spark, table)[:1]
+    found = tables.commits(table)[:1]
     if not found:
         raise ContractError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
     metadata = found[0].metadata

@@ -50,7 +50,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     score_id = _score_id(source, model, settings)
     table = settings.table("scores")
 
-    done = tables.find_commit(spark, table, score_id)
+    done = tables.find_commit(table, score_id)
     if done is not None:
         logger.info("scores: already done, version %d of %s", done.version, table)
         return _report(done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started)

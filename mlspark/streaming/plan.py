@@ -9,8 +9,8 @@ number of ranks:
 4. Row j of the epoch is row j // C of stream j mod C.
 
 A global batch of G rows is j in [k G, (k + 1) G). Rank r of W, where W divides C, reads the streams s with s mod W = r,
-which are exactly the rows with j mod W = r: G / W of each batch. So the batches are the same for every W, every rank takes the
-same number of steps, and a position in the epoch is one integer.
+which are exactly the rows with j mod W = r: G / W of each batch. So the batches are the same for every W, every rank takes
+the same number of steps, and a position in the epoch is one integer.
 """
 
 from collections.abc import Iterator

@@ -120,7 +120,7 @@ def take(table: str, *, version: int | None = None, threads: int = 8) -> Snapsho
         TableError: no such table or version, or a table feature that cannot be read, with the command that removes it.
     """
     try:
-        delta = DeltaTable(_deltalake_uri(table), version=version)
+        delta = DeltaTable(storage.rust_uri(table), version=version)
     except TableNotFoundError:
         raise TableError(f"{table}: no Delta table here; run prepare first or check storage.root") from None
     except DeltaError as error:
@@ -153,7 +153,3 @@ def _data_file(table: str, action: Mapping[str, Any]) -> DataFile:
     }
     rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
     return DataFile(path, action["size_bytes"], partition, tuple(count for count in rows))
-
-
-def _deltalake_uri(table: str) -> str:
-    return "s3://" + table.removeprefix("s3a://") if table.startswith("s3a://") else table

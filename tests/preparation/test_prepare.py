@@ -38,7 +38,7 @@ def line(**changes: Any) -> str:
 def encoder_of(spark: SparkSession, data: Path, home: Path) -> Any:
     settings = census_settings(data, home)
     prepare(spark, settings)
-    return preparation.latest(spark, settings).encoder
+    return preparation.latest(settings).encoder
 
 
 def test_every_row_is_good_or_quarantined_with_its_reasons(
@@ -74,7 +74,7 @@ def test_second_run_says_already_done_and_adds_no_version(
     assert second["already_done"]
     assert {**first, "already_done": 0, "seconds": 0} == {**second, "already_done": 0, "seconds": 0}
     for kind in ("features", "quarantine"):
-        assert [commit.version for commit in tables.commits(spark, settings.table(kind))] == [0]
+        assert [commit.version for commit in tables.commits(settings.table(kind))] == [0]
 
 
 def test_other_settings_or_other_bytes_are_prepared_anew(spark: SparkSession, tmp_path: Path) -> None:

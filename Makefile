@@ -1,0 +1,58 @@
+# `make` alone lists the targets. PYTHON=python3.12 VENV=.venv-3.12 make test  uses another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+host_path := $(PATH)
+bin := $(abspath $(VENV))/bin
+ready := $(VENV)/.ready
+
+# The environment's own Spark with this folder's settings, on the loopback interface only.
+export PATH := $(bin):$(PATH)
+export SPARK_CONF_DIR := $(CURDIR)/conf
+export SPARK_LOCAL_IP ?= 127.0.0.1
+export PYSPARK_PYTHON := $(bin)/python
+export PYSPARK_DRIVER_PYTHON := $(bin)/python
+unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help setup demo test test-fast lint bench clean distclean
+
+help:  ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: $(ready)  ## Make the environment (.venv, Java, Delta jars); the other targets do it when needed
+	@echo "ready: $(VENV)"
+
+demo: $(ready)  ## Raw census rows to features, a trained model, a registered version and scores
+	@$(bin)/mlspark demo $(ARGS)
+
+test: $(ready)  ## Run all tests; ARGS="-k name" chooses some
+	@$(bin)/python -m pytest $(ARGS)
+
+test-fast: $(ready)  ## Run the tests that take seconds
+	@$(bin)/python -m pytest -m "not slow and not gpu and not spark_cluster" $(ARGS)
+
+lint: $(ready)  ## Check style, types and the direction of imports
+	$(bin)/ruff check
+	$(bin)/mypy
+	$(bin)/lint-imports --no-logo
+
+bench: $(ready)  ## Run every benchmark in benchmarks/
+	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "$$file"; $(bin)/python "$$file" $(ARGS); done
+
+clean:  ## Remove caches and build products; tables, models, data and .venv stay
+	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache spark-warehouse metastore_db derby.log
+	@find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean  ## Remove the environment too
+	@rm -rf $(VENV)
+
+# Made again only when the pins change, or when the folder was moved (scripts in a venv hold absolute paths).
+ifneq ($(shell cat $(ready) 2>/dev/null),$(abspath $(VENV)))
+.PHONY: $(ready)
+endif
+$(ready): pyproject.toml constraints.txt
+	@PATH="$(host_path)" scripts/setup.sh "$(PYTHON)" "$(abspath $(VENV))"

@@ -1,0 +1,1 @@
+"""Example data: fetched from its publisher, or generated."""

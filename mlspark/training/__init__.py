@@ -1,0 +1,1 @@
+"""Trainer (one rank), checkpoint, metrics; launcher (all ranks)."""

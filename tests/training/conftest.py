@@ -1,0 +1,116 @@
+"""Training runs on a small feature table that is written without Spark."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch.distributed as dist
+from pyarrow import parquet as pq
+
+from mlspark import storage
+from mlspark.config import ModelSettings, StreamingSettings, TrainingSettings
+from mlspark.features.layout import Layout
+from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.training.spec import TrainingSpec
+from mlspark.training.trainer import RankResult, fit
+
+LAYOUT = Layout(dense=("age", "hours"), categorical=("job",), cardinalities=(7,))
+ROWS = {"train": 2003, "validation": 301, "test": 307}  # prime: no batch size divides them
+EPOCHS = 3
+
+
+def columns(split: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The rows of a split: two standard normal columns, an id, and a label that depends on all three."""
+    count = ROWS[split]
+    random = np.random.default_rng(list(ROWS).index(split))
+    age, hours, job = random.normal(size=count), random.normal(size=count), random.integers(0, 7, count)
+    label = random.random(count) < 1 / (1 + np.exp(-(2 * age - hours + (job % 3) - 1)))
+    row_id = random.integers(-(2**62), 2**62, count)
+    return {
+        "age": age.astype(np.float32),
+        "hours": hours.astype(np.float32),
+        "job": job.astype(np.int32),
+        "label": label.astype(np.float32),
+        "row_id": row_id,
+    }
+
+
+def write_snapshot(folder: Path, change: Callable[[str, dict[str, Any]], None] | None = None) -> Snapshot:
+    """Write one file per split, in row groups of 300; `change` may alter the columns of a split first."""
+    files = []
+    for split in ROWS:
+        table = columns(split)
+        if change is not None:
+            change(split, table)
+        path = folder / f"split={split}" / "part-00000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(table), path, row_group_size=300)
+        groups = tuple(min(300, ROWS[split] - start) for start in range(0, ROWS[split], 300))
+        files.append(DataFile(str(path.relative_to(folder)), path.stat().st_size, {"split": split}, groups))
+    return Snapshot(str(folder), 0, {}, tuple(sorted(files, key=lambda file: file.path)))
+
+
+def new_run(folder: Path, snapshot: Snapshot, *, dropout: float = 0.0, **training: Any) -> TrainingSpec:
+    """A run folder with its snapshot in place."""
+    defaults = {"num_processes": 2, "epochs": EPOCHS, "global_batch_size": 256, "learning_rate": 2e-2}
+    spec = TrainingSpec(
+        run_uri=str(folder),
+        layout=LAYOUT,
+        model=ModelSettings(hidden=(16,), dropout=dropout),
+        training=TrainingSettings(**(defaults | training)),
+        streaming=StreamingSettings(shuffle_window_rows=500),
+    )
+    snapshot.save(spec.snapshot_uri)
+    return spec
+
+
+def fit_here(spec: TrainingSpec) -> RankResult:
+    """Train as the only rank, in this process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        return fit(spec)
+    finally:
+        dist.destroy_process_group()
+
+
+def run_ranks(spec: TrainingSpec) -> subprocess.CompletedProcess[str]:
+    """Train on `num_processes` real processes, with torchrun and without Spark."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
+    command += [f"--nproc-per-node={spec.training.num_processes}", "-m", "mlspark.training.rank", spec.save()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+def rank_results(spec: TrainingSpec) -> list[Mapping[str, Any]]:
+    ranks = range(spec.training.num_processes)
+    return [storage.read_json(storage.join(spec.ranks_uri, f"rank-{rank}.json")) for rank in ranks]
+
+
+def events(spec: TrainingSpec) -> list[dict[str, Any]]:
+    return [storage.read_json(uri) for uri in storage.list_files(spec.events_uri)]
+
+
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return write_snapshot(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="session")
+def one_rank(tmp_path_factory: pytest.TempPathFactory, snapshot: Snapshot) -> TrainingSpec:
+    """A finished run of one rank."""
+    spec = new_run(tmp_path_factory.mktemp("one"), snapshot, num_processes=1)
+    storage.write_json(storage.join(spec.ranks_uri, "rank-0.json"), fit_here(spec).to_json())
+    return spec
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory, snapshot: Snapshot) -> TrainingSpec:
+    """A finished run of two ranks, like `one_rank` otherwise."""
+    spec = new_run(tmp_path_factory.mktemp("two"), snapshot)
+    done = run_ranks(spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return spec

@@ -1,0 +1,210 @@
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.ml.torch import distributor
+from pyspark.sql import SparkSession
+
+from mlspark import storage
+from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.training import launcher
+from mlspark.training.launcher import launch
+from mlspark.training.spec import TrainingSpec
+
+from .conftest import EPOCHS, ROWS, events, new_run, rank_results, write_snapshot
+
+
+def ranks_of(spec: TrainingSpec) -> list[int]:
+    """Ids of the living processes that train `spec`, by their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"mlspark.training.rank" in arguments and spec.uri.encode() in arguments:
+            found.append(int(path.parent.name))
+    return found
+
+
+def assert_no_rank_is_left(spec: TrainingSpec) -> None:
+    deadline = time.monotonic() + 10
+    while ranks_of(spec) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ranks_of(spec) == []
+
+
+def ignore(event: dict[str, Any]) -> None:
+    pass
+
+
+def test_launched_ranks_do_what_torchrun_would(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot, two_ranks: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("TorchDistributor's log server listens on all interfaces")
+
+    monkeypatch.setattr(distributor.LogStreamingServer, "start", refuse)
+    spec = new_run(tmp_path, snapshot)
+    seen: list[dict[str, Any]] = []
+    outcome = launch(spark, spec, seen.append)
+
+    assert seen == events(spec)
+    assert [event["event"] for event in seen] == ["epoch"] * EPOCHS + ["evaluation"]
+    assert (outcome.world_size, outcome.steps, outcome.rows_per_epoch) == (2, 8 * EPOCHS, ROWS["train"])
+    assert sum(outcome.rows_seen_per_rank) == ROWS["train"] * EPOCHS
+    assert 0 <= outcome.data_wait_fraction <= 1
+    assert outcome.rows_per_second > 0
+    # The same seed gives the same bits, whatever started the ranks.
+    metrics = {split: found.to_json() for split, found in outcome.metrics.items()}
+    assert metrics.keys() == {"validation", "test"}
+    assert metrics == rank_results(two_ranks)[0]["metrics"]
+    manifests = [storage.join(run.checkpoint_uri("best"), "manifest.json") for run in (spec, two_ranks)]
+    assert storage.read_json(manifests[0]) == storage.read_json(manifests[1])
+    assert_no_rank_is_left(spec)
+
+    with pytest.raises(TrainingFailed, match="holds the results of an earlier run"):
+        launch(spark, spec, ignore)
+
+
+def test_exception_of_a_rank_is_raised_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    def spoil(split: str, table: dict[str, Any]) -> None:
+        if split == "train":
+            table["job"][1000] = 99  # one row, so one rank; the other waits for it
+
+    spec = new_run(tmp_path / "run", write_snapshot(tmp_path / "table", spoil), timeout_seconds=600.0)
+    with pytest.raises(TrainingFailed, match=r"rank [01] of 2 on \S+: IndexError: index out of range") as raised:
+        launch(spark, spec, ignore)
+    assert "Traceback" not in str(raised.value).splitlines()[0]
+    assert re.search(r'File ".*tabular\.py", line \d+, in forward', str(raised.value))
+    assert_no_rank_is_left(spec)
+
+
+def test_error_that_the_user_can_mend_comes_without_traceback(spark: SparkSession, tmp_path: Path) -> None:
+    spec = new_run(tmp_path / "run", write_snapshot(tmp_path / "table"))
+    victim = tmp_path / "table" / "split=train" / "part-00000.parquet"
+    victim.unlink()
+    with pytest.raises(TrainingFailed, match=r"rank [01] of 2 on \S+: DatasetError: .*part-00000\.parquet") as raised:
+        launch(spark, spec, ignore)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    spec = new_run(tmp_path, snapshot, epochs=500)
+    killed: list[float] = []
+
+    def kill_one(event: dict[str, Any]) -> None:
+        if not killed:
+            killed.append(time.monotonic())
+            os.kill(ranks_of(spec)[0], signal.SIGKILL)
+
+    # Which of them Spark hears of first is open: the killed one, or the one that has lost it.
+    with pytest.raises(TrainingFailed, match=r"rank \d of 2 on \S+: killed by SIGKILL|lost rank \d, which left no exc"):
+        launch(spark, spec, kill_one)
+    assert time.monotonic() - killed[0] < 30
+    assert_no_rank_is_left(spec)
+
+
+def test_too_few_slots_are_refused_at_once(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    started = time.monotonic()
+    message = (
+        r"training\.num_processes=4 needs as many free Spark task slots, but local\[2\] has 2, 0 of them busy; "
+        r"lower training\.num_processes or start Spark with --master local\[4\]"
+    )
+    with pytest.raises(ConfigError, match=message):
+        launch(spark, new_run(tmp_path, snapshot, num_processes=4), ignore)
+    assert time.monotonic() - started < 5
+    assert not storage.exists(str(tmp_path / "spec.json"))
+
+
+def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    started, may_end = tmp_path / "started", tmp_path / "may_end"
+
+    def occupy(_: int) -> None:
+        started.touch()
+        while not may_end.exists():
+            time.sleep(0.05)
+
+    job = threading.Thread(target=lambda: spark.sparkContext.parallelize([0], 1).foreach(occupy))
+    job.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(ConfigError, match=r"has 2, 1 of them busy"):
+            launch(spark, new_run(tmp_path / "run", snapshot), ignore)
+    finally:
+        may_end.touch()
+        job.join()
+
+
+def test_gpus_that_spark_does_not_know_of_are_refused(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    with pytest.raises(ConfigError, match=r"training\.use_gpu needs spark\.task\.resource\.gpu\.amount=1, got None"):
+        launch(spark, new_run(tmp_path, snapshot, use_gpu=True), ignore)
+
+
+def test_executors_without_mlspark_are_told_apart(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A Python that is like this one but for mlspark.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'mlspark':\n"
+        "            raise ModuleNotFoundError(\"No module named 'mlspark'\", name='mlspark')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(python))
+    with pytest.raises(TrainingFailed, match="the executors' Python cannot import mlspark; install the same mlspark"):
+        launch(spark, new_run(tmp_path / "run", snapshot), ignore)
+
+
+def lose_a_rank(ranks: list[Any]) -> None:
+    ranks.pop()
+
+
+def take_another_step(ranks: list[Any]) -> None:
+    ranks[1]["steps"] += 1
+
+
+def miss_a_row(ranks: list[Any]) -> None:
+    ranks[0]["rows_seen"][1] -= 1
+
+
+def see_a_row_twice_and_another_never(ranks: list[Any]) -> None:
+    ranks[0]["row_id_sums"][2] += 1
+
+
+@pytest.mark.parametrize(
+    ("doctor", "message"),
+    [
+        (lose_a_rank, r"rank-1\.json: no result of this rank"),
+        (take_another_step, r"unequal numbers of steps: \[24, 25\]"),
+        (miss_a_row, r"ranks saw \[2003, 2002, 2003\] rows in the epochs, the plan has 2003 in each"),
+        (see_a_row_twice_and_another_never, "not the same ones"),
+    ],
+)
+def test_counts_that_do_not_add_up_fail_the_run(
+    tmp_path: Path, snapshot: Snapshot, two_ranks: TrainingSpec, doctor: Callable[[list[Any]], None], message: str
+) -> None:
+    spec = new_run(tmp_path, snapshot)
+    ranks: list[Any] = rank_results(two_ranks)
+    doctor(ranks)
+    shutil.rmtree(spec.ranks_uri, ignore_errors=True)
+    for rank, result in enumerate(ranks):
+        storage.write_json(storage.join(spec.ranks_uri, f"rank-{rank}.json"), result)
+    with pytest.raises(TrainingFailed, match=message):
+        launcher._outcome(spec, snapshot, seconds=1.0)
