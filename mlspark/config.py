@@ -25,21 +25,95 @@ class StorageSettings(Section):
     """Folder or URI for tables, checkpoints and the embedded MLflow store; empty: $MLSPARK_HOME, else .mlspark."""
 
 
-class SourceSettings(Section):
-    """One raw data set."""
-
-    kind: Literal["csv"] = "csv"
-    """How the data is stored."""
-    path: str
-    """File, folder or glob; relative paths are taken from `sources.root`."""
-    separator: str = ","
-    """Between fields; blanks around a field are not part of it."""
-    comment: str = ""
-    """Lines that start with this character are no rows; empty: every line is a row."""
-    missing: str = ""
-    """Text that marks a missing value, besides an empty field."""
+class _SourceSettings(Section):
     has_label: bool = True
     """Whether the rows carry the contract's label column."""
+    filter: str = ""
+    """SQL condition over the source's own columns: only these rows are read; pushed down where the store can."""
+
+
+class _FilesSettings(_SourceSettings):
+    path: str
+    """File, folder or glob; relative paths are taken from `sources.root`. Compressed text (.gz, .bz2, ...) is read too."""
+
+
+class CsvSettings(_FilesSettings):
+    """Lines of separated fields; a line is a row."""
+
+    kind: Literal["csv"]
+    separator: Annotated[str, Field(min_length=1)] = ","
+    """Between fields; blanks around a field are not part of it."""
+    header: bool = False
+    """The first line of each file names the columns; else the fields are in the contract's order."""
+    comment: Annotated[str, Field(max_length=1)] = ""
+    """Lines that start with this are no rows; empty: every line is a row."""
+    missing: str = ""
+    """Text that marks a missing value, besides an empty field."""
+    max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """A longer line is a bad row."""
+
+
+class JsonSettings(_FilesSettings):
+    """Lines that hold one JSON object each."""
+
+    kind: Literal["json"]
+    missing: str = ""
+    """Text that marks a missing value, besides null and an absent key; empty: none."""
+    max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """A longer line is a bad row."""
+
+
+class ParquetSettings(_FilesSettings):
+    kind: Literal["parquet"]
+
+
+class OrcSettings(_FilesSettings):
+    kind: Literal["orc"]
+
+
+class DeltaSettings(_FilesSettings):
+    """A Delta table at one version."""
+
+    kind: Literal["delta"]
+    version: Annotated[int, Field(ge=0)] | None = None
+    """Unset: the latest when the job starts."""
+    timestamp: str = ""
+    """The version that was the latest at this time, "2026-01-31 12:00:00"; not together with version."""
+
+
+class HiveSettings(_SourceSettings):
+    """A table of a Hive metastore; a filter over partition columns reads only those partitions."""
+
+    kind: Literal["hive"]
+    table: str
+    """database.table"""
+    metastore: str = ""
+    """thrift://host:port; empty: what Spark's own settings say, else an embedded one."""
+
+
+class JdbcSettings(_SourceSettings):
+    """A table or query of a database; its driver must be on Spark's class path (spark.jars.packages)."""
+
+    kind: Literal["jdbc"]
+    url: str
+    """jdbc:postgresql://host:port/database, without credentials."""
+    query: str
+    """Table, or SELECT statement."""
+    partition_column: str = ""
+    """Numeric, date or timestamp column by whose ranges connections share the rows; empty: one connection."""
+    num_partitions: Annotated[int, Field(ge=1)] = 1
+    """Connections at a time."""
+    user_variable: str = "MLSPARK_JDBC_USER"
+    """Environment variable that holds the user's name."""
+    password_variable: str = "MLSPARK_JDBC_PASSWORD"  # noqa: S105 (a name)
+    """Environment variable that holds the password."""
+
+
+SourceSettings = Annotated[
+    CsvSettings | JsonSettings | ParquetSettings | OrcSettings | DeltaSettings | HiveSettings | JdbcSettings,
+    Field(discriminator="kind"),
+]
+"""One raw data set; `kind` says how it is stored."""
 
 
 class SourcesSettings(Section):
@@ -297,19 +371,30 @@ def _paths(value: Mapping[str, Any], at: tuple[str, ...]) -> Iterator[tuple[str,
 
 def _explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> str:
     """Return "file: section.key: what is wrong" for one pydantic error."""
-    location = tuple(str(part) for part in problem["loc"])
+    # The tag of a union stands in pydantic's path, but not in the file.
+    tagged = tuple(str(part) for part in problem["loc"])
+    location = tuple(part for index, part in enumerate(tagged) if not _is_tag(tagged, index))
     source = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), None)
     prefix = f"{source or ', '.join(files)}: " + (".".join(location) + ": " if location else "")
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(tagged[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return f"{prefix}unknown key, {hint}"
     if problem["type"] == "missing":
         return f"{prefix}missing"
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"{prefix}kind: must be one of {problem['ctx'].get('expected_tags', ', '.join(_KINDS))}"
     if problem["type"] == "value_error":
         return f"{prefix}{problem['ctx']['error']}"
     return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+_KINDS = ("csv", "json", "parquet", "orc", "delta", "hive", "jdbc")
+
+
+def _is_tag(path: Sequence[str], index: int) -> bool:
+    return path[index] in _KINDS and index > 0 and path[index - 1] in ("learn", "test", "source")
 
 
 def _known_keys(section: Sequence[str]) -> list[str]:
@@ -318,12 +403,17 @@ def _known_keys(section: Sequence[str]) -> list[str]:
     node = schema
     for part in section:
         node = _resolve(node, schema)
-        node = node.get("items", {}) if part.isdigit() else node.get("properties", {}).get(part, {})
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        else:
+            node = node.get("items", {}) if part.isdigit() else node.get("properties", {}).get(part, {})
     return list(_resolve(node, schema).get("properties", {}))
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+        if "discriminator" in choice:
+            return dict(choice)
         if "$ref" in choice:
             return dict(schema["$defs"][choice["$ref"].rsplit("/", 1)[-1]])
     return node

@@ -23,7 +23,8 @@ from mlspark.errors import ContractError
 from mlspark.features import spark as features
 from mlspark.features import split
 from mlspark.features.encoder import Encoder
-from mlspark.sources import raw
+from mlspark.sources import catalog
+from mlspark.sources.source import Source, reading
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     contract = contracts.load(settings.contract)
     features.check(settings.features, contract, settings.name)
     sources = _find_sources(spark, settings)
+    drifts = _drifts(spark, contract, sources)
     commit_id = _commit_id(settings, contract, sources)
     table = settings.table("features")
 
@@ -68,16 +70,11 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
 
     conformed = _conformed(spark, settings, contract, sources).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        account = _account(conformed, contract, settings, list(sources))
+        with reading(", ".join(source.uri for source in sources.values())):
+            account = _account(conformed, contract, settings, list(sources))
         for name, counts in account.sources.items():
             logger.info("%s: read %s rows, kept %s, rejected %s", name, *(f"{counts[key]:,}" for key in account.totals))
-        contracts.check_share(
-            contract,
-            rows_read=account.totals["rows_read"],
-            rows_bad=account.totals["rows_quarantined"],
-            reasons=account.reasons,
-        )
-        _refuse_empty(account, settings)
+        conforming.check_account(account, contract)
         good = conformed.where(~conforming.is_bad())
         train = good.where(F.col("split") == split.TRAIN)
         encoder = features.fit(train, settings.features, pipeline=settings.name)
@@ -90,7 +87,10 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             "encoder": encoder.fingerprint,
             **account.totals,
             "reasons": account.reasons,
-            "sources": {name: {**source.identity, **account.sources[name]} for name, source in sources.items()},
+            "sources": {
+                name: {**source.identity, "drift": drifts[name], **account.sources[name]}
+                for name, source in sources.items()
+            },
         }
         storage.write_json(tables.sidecar(table, commit_id, "encoder.json"), encoder.to_json())
         storage.write_json(tables.sidecar(table, commit_id, "contract.json"), contracts.to_json(contract))
@@ -125,16 +125,31 @@ def latest(settings: Settings) -> Prepared:
     return Prepared(table, found[0].version, metadata, encoder)
 
 
-def _find_sources(spark: SparkSession, settings: Settings) -> dict[str, raw.Source]:
+def _find_sources(spark: SparkSession, settings: Settings) -> dict[str, Source]:
     configured = {"learn": settings.sources.learn, "test": settings.sources.test}
     return {
-        name: raw.find(spark, source, root=settings.sources.root)
+        name: catalog.find(spark, source, root=settings.sources.root)
         for name, source in configured.items()
         if source is not None
     }
 
 
-def _commit_id(settings: Settings, contract: Contract, sources: Mapping[str, raw.Source]) -> str:
+def _drifts(spark: SparkSession, contract: Contract, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+    """Return how each source's columns differ from the contract's; raises what the contract's policy refuses."""
+    found = {}
+    for name, source in sources.items():
+        with reading(source.uri):
+            columns = catalog.columns(spark, source)
+        drift = conforming.Drift()
+        if columns is not None:
+            drift = conforming.drift(columns, contract, has_types=catalog.has_types(source))
+        found[name] = drift.to_json()
+        if found[name]:
+            logger.warning("%s: columns differ from contract %s: %s", name, contract.name, found[name])
+    return found
+
+
+def _commit_id(settings: Settings, contract: Contract, sources: Mapping[str, Source]) -> str:
     """Return the hash of everything that decides the features: equal ids mean equal rows."""
     decides = {
         "transform": TRANSFORM_VERSION,
@@ -146,15 +161,12 @@ def _commit_id(settings: Settings, contract: Contract, sources: Mapping[str, raw
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _conformed(
-    spark: SparkSession, settings: Settings, contract: Contract, sources: Mapping[str, raw.Source]
-) -> DataFrame:
+def _conformed(spark: SparkSession, settings: Settings, contract: Contract, sources: Mapping[str, Source]) -> DataFrame:
     """Return every row of every source: typed columns, `_reasons`, `_raw`, `_source_file`, `source`, `row_id`, `split`."""
-    names = [column.name for column in contract.columns]
-    content = [name for name in names if name != contract.label]
+    content = [column.name for column in contract.columns if column.name != contract.label]
     frames = []
     for name, source in sources.items():
-        rows = conforming.conform(raw.read(spark, source, names), contract)
+        rows = conforming.conform(catalog.read(spark, source, contract), contract)
         frames.append(rows.withColumns({"source": F.lit(name), "row_id": split.row_id(content)}))
     side = F.when(F.col("source") == "test", split.TEST).otherwise(split.side(F.col("row_id"), settings.split))
     return reduce(DataFrame.unionByName, frames).withColumn("split", side)
@@ -162,18 +174,8 @@ def _conformed(
 
 def _account(conformed: DataFrame, contract: Contract, settings: Settings, sources: Sequence[str]) -> Account:
     label = settings.features.label
-    missing = {f"missing_{column.name}": F.col(column.name).isNull() for column in contract.columns if column.nullable}
     positive = {"label_positive": F.col(label.column).isin(*label.positive)}
-    return conforming.account(conformed, sources=sources, good_rows_with=positive | missing)
-
-
-def _refuse_empty(account: Account, settings: Settings) -> None:
-    for name, counts in account.sources.items():
-        if not counts["rows_good"]:
-            raise ContractError(
-                f"sources.{name}: {counts['rows_read']:,} rows read, none of them good; nothing was written. "
-                f"Check that it is the file that contract {settings.contract} describes"
-            )
+    return conforming.account(conformed, contract, sources=sources, good_rows_with=positive)
 
 
 def _write_features(good: DataFrame, encoder: Encoder, table: str, num_rows: int, provenance: Mapping[str, Any]) -> int:

@@ -18,15 +18,16 @@ from pyspark.sql.types import DoubleType, StructType
 
 from mlspark import storage, tables, tracking
 from mlspark.config import Settings
-from mlspark.contracts import contract as contracts
 from mlspark.contracts import spark as conforming
-from mlspark.errors import ConfigError, ContractError
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.errors import ConfigError
 from mlspark.features import spark as features
 from mlspark.features import split
 from mlspark.registry import versions
 from mlspark.registry.bundle import Bundle, Predictor
 from mlspark.registry.versions import ModelVersion
-from mlspark.sources import raw
+from mlspark.sources import catalog
+from mlspark.sources.source import Source, reading
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     if settings.scoring.source is None:
         raise ConfigError("scoring.source: missing; give scoring.source.path the raw rows to score")
     model = versions.find(tracking.connect(settings), settings.registry.model_name, settings.scoring.model)
-    source = raw.find(spark, settings.scoring.source, root=settings.sources.root)
+    source = catalog.find(spark, settings.scoring.source, root=settings.sources.root)
     score_id = _score_id(source, model, settings)
     table = settings.table("scores")
 
@@ -56,22 +57,17 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         return _report(done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started)
 
     contract = model.bundle.contract
-    names = [column.name for column in contract.columns]
-    fields = [*names, settings.features.label.column] if source.settings.has_label else names
-    rows = raw.read(spark, source, fields)
+    rows = catalog.read(spark, source, _with_label(contract, settings) if source.settings.has_label else contract)
+    if (columns := catalog.columns(spark, source)) is not None:
+        conforming.drift(columns, contract, has_types=catalog.has_types(source))
     conformed = conforming.conform(rows, contract).withColumn("source", F.lit("score"))
     conformed = conformed.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        account = conforming.account(conformed, sources=["score"], good_rows_with={})
+        with reading(source.uri):
+            account = conforming.account(conformed, contract, sources=["score"])
         totals = account.totals
         logger.info("score: read %s rows, kept %s, rejected %s", *(f"{count:,}" for count in totals.values()))
-        contracts.check_share(
-            contract, rows_read=totals["rows_read"], rows_bad=totals["rows_quarantined"], reasons=account.reasons
-        )
-        if not totals["rows_good"]:
-            raise ContractError(
-                f"{source.uri}: {totals['rows_read']:,} rows read, none of them good; nothing was written"
-            )
+        conforming.check_account(account, contract)
         metadata = {
             "id": score_id,
             "source": source.identity,
@@ -96,7 +92,13 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     return _report(metadata, table, version, already_done=False, seconds=seconds)
 
 
-def _score_id(source: raw.Source, model: ModelVersion, settings: Settings) -> str:
+def _with_label(contract: Contract, settings: Settings) -> Contract:
+    """Return the contract with the label as last column, for sources whose rows carry one; it is not looked at."""
+    label = ColumnRule(name=settings.features.label.column, type="string")
+    return contract.model_copy(update={"columns": (*contract.columns, label)})
+
+
+def _score_id(source: Source, model: ModelVersion, settings: Settings) -> str:
     """Return the hash of everything that decides the scores."""
     decides = {
         "source": source.identity,

@@ -35,10 +35,10 @@ PEOPLE = Contract.model_validate_json(
         ({"lable": "rich"}, "lable: Extra inputs are not permitted"),
         ({"label": "poor"}, "label 'poor' is not among the columns"),
         ({"columns": []}, "columns: Tuple should have at least 1 item"),
-        ({"columns": [{"name": "a", "type": "string", "min": 1}]}, "a: min and max need a numeric type"),
+        ({"columns": [{"name": "a", "type": "string", "min": 1}]}, "a: min needs a number, date or timestamp, not string"),
         ({"columns": [{"name": "a", "type": "int", "allowed": ["x"]}]}, "a: allowed needs type string"),
         ({"columns": [{"name": "a", "type": "int"}] * 2, "label": None}, "columns declared twice: a"),
-        ({"columns": [{"name": "a", "type": "integer"}]}, "columns.0.type: Input should be 'int'"),
+        ({"columns": [{"name": "a", "type": "integer"}]}, "columns.0.type: String should match pattern"),
     ],
 )
 def test_wrong_contract_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -99,13 +99,15 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
     source = F.coalesce(*(F.when(F.col("_raw") == raw_line, name) for raw_line, name in by_raw.items()), F.lit("train"))
     account = conforming.account(
         conformed.withColumn("source", source),
+        PEOPLE,
         sources=["train", "test", "empty"],
         good_rows_with={"rich": F.col("rich") == "yes"},
     )
+    none_missing = {"missing_height": 0, "missing_sex": 0}
     assert account.totals == {"rows_read": 3, "rows_good": 1, "rows_quarantined": 2}
     assert account.reasons == {"age.min": 2, "sex.allowed": 1}
-    assert account.sources["train"] == {"rows_read": 2, "rows_good": 1, "rows_quarantined": 1, "rich": 1}
-    assert account.sources["empty"] == {"rows_read": 0, "rows_good": 0, "rows_quarantined": 0, "rich": 0}
+    assert account.sources["train"] == {"rows_read": 2, "rows_good": 1, "rows_quarantined": 1, "rich": 1, **none_missing}
+    assert account.sources["empty"] == {"rows_read": 0, "rows_good": 0, "rows_quarantined": 0, "rich": 0, **none_missing}
 
 
 def test_too_many_bad_rows_fail_with_the_commonest_reasons() -> None:
