@@ -158,6 +158,17 @@ class FeaturesSettings(Section):
     """Training rows a category needs for an id of its own; rarer ones share the id for unseen values."""
 
 
+class DriftSettings(Section):
+    """Past these, `prepare --mode append` warns that the new rows are not like those that the encoder was fitted on."""
+
+    max_unseen_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Share of the new rows with a category that has no id."""
+    max_mean_shift: Annotated[float, Field(ge=0.0)] = 0.25
+    """Distance of a number's mean from the fitted one, in fitted standard deviations."""
+    max_missing_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Change of a column's share of missing values."""
+
+
 class StreamingSettings(Section):
     streams: Annotated[int, Field(ge=1)] = 8
     """Canonical streams: the world size must divide it; the row order never depends on the world size."""
@@ -231,6 +242,7 @@ class Settings(Section):
     sources: SourcesSettings
     split: SplitSettings = SplitSettings()
     features: FeaturesSettings
+    drift: DriftSettings = DriftSettings()
     streaming: StreamingSettings = StreamingSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()

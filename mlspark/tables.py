@@ -1,20 +1,27 @@
 """Delta tables: whole commits that say what they hold, and versions that can be found again. Driver only."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from deltalake import DeltaTable
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
 from mlspark.errors import TableError
 
+logger = logging.getLogger(__name__)
+
 _KEY = "mlspark"
 _QUARANTINE_ROWS_PER_FILE = 100_000
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ def find_commit(table: str, commit_id: str) -> Commit | None:
     return next((commit for commit in commits(table) if commit.metadata["id"] == commit_id), None)
 
 
+def latest(table: str) -> Commit | None:
+    """Return the newest version that mlspark wrote."""
+    return next(iter(commits(table)), None)
+
+
 def write(
     frame: DataFrame,
     table: str,
@@ -55,8 +67,8 @@ def write(
     mode: str,
     partition_by: Sequence[str] = (),
     replace_where: str | None = None,
-) -> int:
-    """Write `frame` as one commit and return its version. Readers see all of it or nothing.
+) -> Commit:
+    """Write `frame` as one commit and return it. Readers see all of it or nothing.
 
     Args:
         frame: rows to write.
@@ -65,8 +77,69 @@ def write(
         mode: "overwrite" or "append".
         partition_by: partition columns.
         replace_where: with "overwrite": replace only the rows that satisfy this.
+
+    Raises:
+        ConcurrentWrite: another writer committed meanwhile what this one would overwrite; nothing was written.
     """
-    writer = frame.write.format("delta").mode(mode).option("userMetadata", json.dumps({_KEY: dict(metadata)}))
+    writer = frame.write.format("delta").mode(mode)
+    with _refusing_conflicts(table):
+        _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=replace_where)
+    commit = find_commit(table, metadata["id"])
+    assert commit is not None, f"{table}: the commit just written is not in the history"
+    return commit
+
+
+def write_next(
+    frame: DataFrame,
+    table: str,
+    *,
+    after: Commit | None,
+    metadata: Mapping[str, Any],
+    mode: str,
+    partition_by: Sequence[str] = (),
+) -> Commit:
+    """Write `frame` as the mlspark commit that follows `after`, or lose to another writer that did so first.
+
+    Delta's own transaction record decides: of all writers that start from the same commit, one is accepted.
+
+    Returns:
+        The commit that won; it is this one when its metadata is `metadata`.
+
+    Raises:
+        ConcurrentWrite: another commit than this one, with another id, follows `after`; nothing was written.
+    """
+    turn = -1 if after is None else after.version
+    writer = frame.write.format("delta").mode(mode).option("txnAppId", _KEY).option("txnVersion", turn + 1)
+    try:
+        with _refusing_conflicts(table):
+            _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=None)
+    except ConcurrentWrite:
+        logger.info("%s: another writer was first", table)
+    won = latest(table)
+    assert won is not None, f"{table}: nothing was written"
+    assert won.version > turn, f"{table}: nothing follows version {turn}"
+    if won.metadata["id"] != metadata["id"]:
+        raise ConcurrentWrite(
+            f"{table}: another run wrote version {won.version} (id {won.metadata['id']}) while this one ran; "
+            f"this one wrote nothing. Run it again if its rows shall follow"
+        )
+    return won
+
+
+class ConcurrentWrite(TableError):
+    """Another writer of the same table was first."""
+
+
+def _save(
+    writer: DataFrameWriter,
+    table: str,
+    *,
+    metadata: Mapping[str, Any],
+    mode: str,
+    partition_by: Sequence[str],
+    replace_where: str | None,
+) -> None:
+    writer = writer.option("userMetadata", json.dumps({_KEY: dict(metadata)}))
     if partition_by:
         writer = writer.partitionBy(*partition_by)
     if replace_where is not None:
@@ -74,34 +147,68 @@ def write(
     elif mode == "overwrite":
         writer = writer.option("overwriteSchema", "true")
     writer.save(table)
-    commit = find_commit(table, metadata["id"])
-    assert commit is not None, f"{table}: the commit just written is not in the history"
-    return commit.version
 
 
-def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadata: Mapping[str, Any]) -> int:
-    """Write `frame` as the whole of partition `part` = `value` and return the version.
+@contextmanager
+def _refusing_conflicts(table: str) -> Iterator[None]:
+    """Turn Delta's many exceptions for a lost race into ConcurrentWrite."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if not any(sign in f"{type(error).__name__} {error}" for sign in _CONFLICTS):
+            raise
+        raise ConcurrentWrite(f"{table}: another writer was first; nothing was written. Run again") from error
 
-    A second run writes the same partition anew, so rows that an interrupted one left are not kept beside it.
+
+_CONFLICTS = (
+    "ConcurrentAppend",
+    "ConcurrentDelete",
+    "ConcurrentWrite",
+    "ConcurrentTransaction",
+    "MetadataChanged",
+    "ProtocolChanged",
+    "DELTA_CONCURRENT",
+    "DELTA_METADATA_CHANGED",
+    "DELTA_PROTOCOL_CHANGED",
+)
+
+
+def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadata: Mapping[str, Any]) -> Commit:
+    """Write `frame` as the whole of partition `part` = `value` and return the commit.
+
+    A second run writes the same partition anew, so rows that an interrupted one left are not kept beside it. Runs that
+    write other partitions at the same time do not lose anything; this one tries again after them.
+
+    Raises:
+        ConcurrentWrite: the same partition was written again and again by others.
     """
-    is_new = not exists(table)
-    return write(
-        frame,
-        table,
-        metadata=metadata,
-        mode="overwrite",
-        partition_by=[part],
-        replace_where=None if is_new else f"{part} = '{value}'",
-    )
+    for attempt in range(_ATTEMPTS):
+        is_new = not exists(table)
+        try:
+            return write(
+                frame,
+                table,
+                metadata=metadata,
+                mode="overwrite",
+                partition_by=[part],
+                replace_where=None if is_new else f"{part} = '{value}'",
+            )
+        except ConcurrentWrite:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> None:
     """Write the bad rows of a job, with their reasons, as partition `job_id` of its quarantine.
 
+    They count from when the commit with that id stands in the table of the good rows: see `read_quarantine`.
+
     Args:
         bad: conformed bad rows with a column `source`.
         table: URI of the quarantine.
-        job_id: the id of the commit that holds the good rows of the same job.
+        job_id: the id of the commit that will hold the good rows of the same job.
         num_rows: rows of `bad`; decides the number of files.
     """
     if not num_rows and exists(table):
@@ -115,6 +222,19 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
     )
     rows = rows.repartition(max(1, -(-num_rows // _QUARANTINE_ROWS_PER_FILE)))
     replace_part(rows, table, part="job_id", value=job_id, metadata={"id": job_id, "rows": num_rows})
+
+
+def read_quarantine(spark: SparkSession, quarantine: str, job_ids: Sequence[str]) -> DataFrame:
+    """Return the bad rows of the jobs whose good rows are in force: job_id, source, source_file, reasons, raw.
+
+    What an interrupted run left has another id, and is not seen.
+
+    Args:
+        spark: any session.
+        quarantine: URI of the quarantine.
+        job_ids: `ids` of the metadata of a commit of good rows.
+    """
+    return read(spark, quarantine).where(F.col("job_id").isin(*job_ids))
 
 
 def read(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:

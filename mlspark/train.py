@@ -10,11 +10,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mlspark import __version__, storage, tables, tracking
+from mlspark import __version__, storage, tracking
 from mlspark.config import Settings
-from mlspark.contracts.contract import Contract
-from mlspark.preparation import prepare
-from mlspark.preparation.prepare import Prepared
+from mlspark.preparation import prepared as preparations
+from mlspark.preparation.prepared import Prepared
 from mlspark.registry import versions
 from mlspark.registry.bundle import Bundle
 from mlspark.streaming import snapshot as snapshots
@@ -36,7 +35,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         TrainingFailed: a rank failed; names it. The MLflow run is marked FAILED and nothing is registered.
     """
     started = time.monotonic()
-    prepared = prepare.latest(settings)
+    prepared = preparations.latest(settings)
     client = tracking.connect(settings)
     tags = {"mlspark.table": prepared.table, "mlspark.table_version": str(prepared.version)}
     with tracking.run(f"{settings.name} v{prepared.version}", tags=tags) as run_id:
@@ -101,15 +100,12 @@ def _follow(event: dict[str, Any]) -> None:
 def _bundle(
     prepared: Prepared, spec: TrainingSpec, outcome: TrainingOutcome, run_id: str, metrics: dict[str, Any]
 ) -> Bundle:
-    contract = Contract.model_validate_json(
-        storage.read_bytes(tables.sidecar(prepared.table, prepared.metadata["id"], "contract.json"))
-    )
     return Bundle.pack(
         model=spec.model,
         layout=spec.layout,
         weights=checkpoint.load(outcome.checkpoint_uri).weights,
         encoder=prepared.encoder,
-        contract=contract.without_label(),
+        contract=prepared.contract.without_label(),
         provenance={
             "run_id": run_id,
             "table": prepared.table,

@@ -28,7 +28,7 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
 
     Returns:
         The contract's columns in its types, then `_reasons` (array of column, rule, value; empty for a good row),
-        `_raw` (null for a good row), `_source_file`.
+        `_raw`, `_source_file`.
 
     Raises:
         ContractError: the expression of a row rule cannot be analysed.
@@ -56,7 +56,18 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
         reason = F.array(_reason(named, "unique", key)).cast(_REASONS_TYPE)
         found = F.when(shared & present & ~is_bad(), reason).otherwise(F.col("_reasons"))
         conformed = conformed.withColumn("_reasons", found)
+    return conformed
+
+
+def without_raw(conformed: DataFrame) -> DataFrame:
+    """Return conformed rows with `_raw` of bad rows alone, to be kept in memory."""
     return conformed.withColumn("_raw", F.when(is_bad(), F.col("_raw")))
+
+
+def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) -> DataFrame:
+    """Return conformed rows with a reason for those good ones that satisfy `broken`."""
+    reason = F.array(_reason(column, rule, F.lit(None).cast("string"))).cast(_REASONS_TYPE)
+    return conformed.withColumn("_reasons", F.when(broken & ~is_bad(), reason).otherwise(F.col("_reasons")))
 
 
 def is_bad() -> Column:

@@ -32,6 +32,14 @@ def check(settings: FeaturesSettings, contract: Contract, pipeline: str) -> None
             problems.append(f"{kind} {column}: not a column of contract {contract.name} ({', '.join(types)})")
         elif (types[column] == "string") != is_string:
             problems.append(f"{kind} {column}: type {types[column]}, expected {'string' if is_string else 'a number'}")
+    labels = {*settings.label.positive, *settings.label.negative}
+    if contract.label == settings.label.column:
+        allowed = contract.column(contract.label).allowed
+        if allowed is None or not labels.issuperset(allowed):
+            problems.append(
+                f"label {contract.label}: the contract must allow no other values than label.positive and "
+                f"label.negative, it allows {', '.join(allowed) if allowed else 'any'}"
+            )
     names = [column for _, column, _ in wanted]
     problems += [f"{name}: declared twice" for name in sorted({name for name in names if names.count(name) > 1})]
     if contract.label != settings.label.column:
@@ -103,15 +111,16 @@ def label(encoder: Encoder) -> Column:
     return F.when(positive, 1.0).when(negative, 0.0).cast("float").alias("label")
 
 
-def _value(feature: NumericFeature | NumericEncoding) -> Column:
-    value = F.col(feature.column).cast("double")
+def value(feature: NumericFeature | NumericEncoding) -> Column:
+    """Return the number that is standardized: the column, or its logarithm; null where it is missing."""
+    given = F.col(feature.column).cast("double")
     # `when`, not `greatest`: greatest(null, 0) is 0, and a missing value must stay missing.
-    return F.log1p(F.when(value < 0.0, 0.0).otherwise(value)) if feature.log else value
+    return F.log1p(F.when(given < 0.0, 0.0).otherwise(given)) if feature.log else given
 
 
 def _ranges(train: DataFrame, features: Sequence[NumericFeature]) -> Mapping[str, Any]:
     bounds = [
-        aggregate(_value(feature)).alias(f"{name}_{feature.column}")
+        aggregate(value(feature)).alias(f"{name}_{feature.column}")
         for feature in features
         for name, aggregate in (("min", F.min), ("max", F.max))
     ]
@@ -127,7 +136,7 @@ def _step(low: float, high: float) -> float:
 
 def _number_entry(feature: NumericFeature, ranges: Mapping[str, Any]) -> Column:
     low, high = ranges[f"min_{feature.column}"], ranges[f"max_{feature.column}"]
-    position = F.rint((_value(feature) - low) / _step(low, high)).cast("bigint")
+    position = F.rint((value(feature) - low) / _step(low, high)).cast("bigint")
     square = position * position
     return F.struct(
         F.lit(feature.column).alias("column"),
@@ -176,7 +185,7 @@ def _categorical_encoding(column: str, counted: Mapping[str | None, Any], min_co
 
 
 def _encode_number(encoding: NumericEncoding) -> Column:
-    scaled = (_value(encoding) - encoding.mean) / encoding.std
+    scaled = (value(encoding) - encoding.mean) / encoding.std
     return F.coalesce(scaled, F.lit(0.0)).cast("float").alias(encoding.column)
 
 

@@ -50,8 +50,8 @@ class TabularNet(nn.Module):
     batch size, number of ranks and padding, in training as in scoring.
     """
 
-    # Adult, mean of 3 seeds, test accuracy / ROC AUC with otherwise equal settings: without periodic embeddings
-    # 0.855 / 0.908, scale 1: 0.862 / 0.917, scale 4: 0.867 / 0.921, scale 8: 0.869 / 0.924.
+    # Adult, mean of 3 seeds, test accuracy / ROC AUC: 0.853 / 0.906 without periodic embeddings (dense_frequencies=0),
+    # 0.869 / 0.924 with; a dense_scale of 1, 2 and 4 lay between, in this order; 16 was no better than 8.
     def __init__(
         self,
         num_dense: int,

@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -19,12 +19,15 @@ from mlspark.contracts import contract as contracts
 from mlspark.contracts import spark as conforming
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.spark import Account
-from mlspark.errors import ContractError
+from mlspark.errors import SourceError
 from mlspark.features import spark as features
 from mlspark.features import split
 from mlspark.features.encoder import Encoder
+from mlspark.preparation import appending, prepared
+from mlspark.preparation.prepared import Prepared
 from mlspark.sources import catalog
 from mlspark.sources.source import Source, reading
+from mlspark.tables import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -35,40 +38,50 @@ _ROWS_PER_FILE = 1_000_000
 """Aim for a file of features: some 60 MB of 15 columns."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A version of the feature table, with what travels with it."""
-
-    table: str
-    version: int
-    metadata: Mapping[str, Any]
-    encoder: Encoder
-
-
-def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
+def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -> dict[str, Any]:
     """Write the feature table and the quarantine of the configured sources, and return the report.
 
-    Does nothing when the latest feature table already holds these sources under these settings.
+    The commit of the feature table is what makes a preparation count: bad rows, encoder and settings are written before
+    it under its id, and no reader asks for an id that no commit names. A run that is killed leaves nothing that counts, and
+    the next one ends as if it had not been.
+
+    Args:
+        spark: the session of the job.
+        settings: the pipeline.
+        mode: "rebuild" reads all rows and fits the encoder on them, and does nothing when the newest version already
+            holds just that. "append" reads only files or partitions that no version in force has taken, and encodes
+            them with the encoder in force.
 
     Raises:
-        SourceError: a source is absent or empty.
-        ContractError: the data as a whole does not meet the contract; nothing was written.
+        SourceError: a source is absent, empty, unreadable, or changed while it was read.
+        ContractError: the data as a whole does not meet the contract.
         FeatureError: the features do not fit the contract.
+        ConfigError: append to a table of other settings, or to none.
+        ConcurrentWrite: another run with other rows was first.
+        In all these cases nothing was written that counts.
     """
-    started = time.monotonic()
+    started, run = time.monotonic(), uuid.uuid4().hex
     contract = contracts.load(settings.contract)
     features.check(settings.features, contract, settings.name)
-    sources = _find_sources(spark, settings)
+    found = _find_sources(spark, settings)
+    base = tables.latest(settings.table("features"))
+    sources, in_force = found, None
+    if mode == "append":
+        in_force = prepared.latest(settings)
+        appending.check_settings(
+            in_force, contract=contract, features_fingerprint=_fingerprint(settings), transform=TRANSFORM_VERSION
+        )
+        sources = appending.new_parts(found, in_force)
+    commit_id = _commit_id(settings, contract, sources, in_force)
+    if base is not None and (base.metadata["id"] == commit_id or not sources):
+        logger.info("%s: already done, version %d of %s", settings.name, base.version, settings.table("features"))
+        return _report(settings, base, already_done=True, seconds=time.monotonic() - started)
+
     drifts = _drifts(spark, contract, sources)
-    commit_id = _commit_id(settings, contract, sources)
-    table = settings.table("features")
-
-    done = tables.commits(table)[:1]
-    if done and done[0].metadata["id"] == commit_id:
-        logger.info("%s: already done, version %d of %s", settings.name, done[0].version, table)
-        return _report(done[0].metadata, table, done[0].version, already_done=True, seconds=time.monotonic() - started)
-
-    conformed = _conformed(spark, settings, contract, sources).persist(StorageLevel.MEMORY_AND_DISK)
+    conformed = _conformed(spark, settings, contract, sources)
+    if in_force is not None and contract.unique_key:
+        conformed = appending.without_known_keys(spark, conformed, contract, in_force)
+    conformed = conforming.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with reading(", ".join(source.uri for source in sources.values())):
             account = _account(conformed, contract, settings, list(sources))
@@ -76,53 +89,50 @@ def prepare(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             logger.info("%s: read %s rows, kept %s, rejected %s", name, *(f"{counts[key]:,}" for key in account.totals))
         conforming.check_account(account, contract)
         good = conformed.where(~conforming.is_bad())
-        train = good.where(F.col("split") == split.TRAIN)
-        encoder = features.fit(train, settings.features, pipeline=settings.name)
-        logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
-
-        provenance = {
+        shift: dict[str, Any] = {}
+        if in_force is None:
+            train = good.where(F.col("split") == split.TRAIN)
+            encoder = features.fit(train, settings.features, pipeline=settings.name)
+            logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
+        else:
+            encoder = in_force.encoder
+            shift = appending.shift(good, encoder, settings.drift)
+        metadata = {
             "id": commit_id,
+            "run": run,
+            "ids": [*(in_force.metadata["ids"] if in_force else ()), commit_id],
+            "mode": mode,
             "contract": contract.fingerprint,
+            "features": _fingerprint(settings),
             "transform_version": TRANSFORM_VERSION,
             "encoder": encoder.fingerprint,
             **account.totals,
             "reasons": account.reasons,
+            "shift": shift,
             "sources": {
                 name: {**source.identity, "drift": drifts[name], **account.sources[name]}
                 for name, source in sources.items()
             },
         }
-        storage.write_json(tables.sidecar(table, commit_id, "encoder.json"), encoder.to_json())
-        storage.write_json(tables.sidecar(table, commit_id, "contract.json"), contracts.to_json(contract))
-        storage.write_bytes(tables.sidecar(table, commit_id, "config.yaml"), settings.to_yaml().encode())
-        tables.write_quarantine(
-            conformed.where(conforming.is_bad()),
-            settings.table("quarantine"),
-            commit_id,
-            account.totals["rows_quarantined"],
+        _write_sidecars(settings, contract, sources, encoder, commit_id)
+        bad, num_bad = conformed.where(conforming.is_bad()), account.totals["rows_quarantined"]
+        tables.write_quarantine(bad, settings.table("quarantine"), commit_id, num_bad)
+        _refuse_changed(spark, settings, found)
+        placed = _placed(good, encoder, account.totals["rows_good"])
+        commit = tables.write_next(
+            placed,
+            settings.table("features"),
+            after=base,
+            metadata=metadata,
+            mode="append" if in_force else "overwrite",
+            partition_by=["split"],
         )
-        version = _write_features(good, encoder, table, account.totals["rows_good"], provenance)
     finally:
         conformed.unpersist()
-    seconds = time.monotonic() - started
-    logger.info("features: wrote version %d of %s in %.1f s", version, table, seconds)
-    return _report(provenance, table, version, already_done=False, seconds=seconds)
-
-
-def latest(settings: Settings) -> Prepared:
-    """Return the newest version of the pipeline's feature table that prepare wrote.
-
-    Raises:
-        ContractError: there is none yet.
-    """
-    table = settings.table("features")
-    found = tables.commits(table)[:1]
-    if not found:
-        raise ContractError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
-    metadata = found[0].metadata
-    encoder = Encoder.from_json(storage.read_json(tables.sidecar(table, metadata["id"], "encoder.json")))
-    assert encoder.fingerprint == metadata["encoder"], f"{table}: encoder.json is not the one that was fitted"
-    return Prepared(table, found[0].version, metadata, encoder)
+    seconds, is_mine = time.monotonic() - started, commit.metadata["run"] == run
+    told = "wrote" if is_mine else "another run was first with the same rows as"
+    logger.info("features: %s version %d of %s in %.1f s", told, commit.version, settings.table("features"), seconds)
+    return _report(settings, commit, already_done=not is_mine, seconds=seconds)
 
 
 def _find_sources(spark: SparkSession, settings: Settings) -> dict[str, Source]:
@@ -149,9 +159,16 @@ def _drifts(spark: SparkSession, contract: Contract, sources: Mapping[str, Sourc
     return found
 
 
-def _commit_id(settings: Settings, contract: Contract, sources: Mapping[str, Source]) -> str:
+def _fingerprint(settings: Settings) -> str:
+    """Return the hash of the settings that decide what a row becomes."""
+    decides = {"features": settings.features.model_dump(), "split": settings.split.model_dump()}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _commit_id(settings: Settings, contract: Contract, sources: Mapping[str, Source], in_force: Prepared | None) -> str:
     """Return the hash of everything that decides the features: equal ids mean equal rows."""
     decides = {
+        "after": in_force.metadata["id"] if in_force else "",
         "transform": TRANSFORM_VERSION,
         "sources": {name: source.identity for name, source in sources.items()},
         "contract": contract.fingerprint,
@@ -167,7 +184,7 @@ def _conformed(spark: SparkSession, settings: Settings, contract: Contract, sour
     frames = []
     for name, source in sources.items():
         rows = conforming.conform(catalog.read(spark, source, contract), contract)
-        frames.append(rows.withColumns({"source": F.lit(name), "row_id": split.row_id(content)}))
+        frames.append(rows.withColumns({"source": F.lit(name), "row_id": split.row_id(contract.unique_key or content)}))
     side = F.when(F.col("source") == "test", split.TEST).otherwise(split.side(F.col("row_id"), settings.split))
     return reduce(DataFrame.unionByName, frames).withColumn("split", side)
 
@@ -178,22 +195,46 @@ def _account(conformed: DataFrame, contract: Contract, settings: Settings, sourc
     return conforming.account(conformed, contract, sources=sources, good_rows_with=positive)
 
 
-def _write_features(good: DataFrame, encoder: Encoder, table: str, num_rows: int, provenance: Mapping[str, Any]) -> int:
-    """Write the encoded rows, the same rows into the same files in the same order whatever the cluster."""
+def _placed(good: DataFrame, encoder: Encoder, num_rows: int) -> DataFrame:
+    """Return the encoded rows, the same rows in the same files in the same order whatever the cluster."""
     encoded = good.select(*features.transform(encoder), features.label(encoder), "row_id", "split")
     placed = encoded.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)), "row_id")
-    # Sorted by all columns: rows with the same hash are the same but for the label.
-    placed = placed.sortWithinPartitions("split", "row_id", "label")
-    return tables.write(placed, table, metadata=provenance, mode="overwrite", partition_by=["split"])
+    # By all that can differ: rows with the same hash are the same but for the label.
+    return placed.sortWithinPartitions("split", "row_id", "label")
 
 
-def _report(
-    metadata: Mapping[str, Any], table: str, version: int, *, already_done: bool, seconds: float
-) -> dict[str, Any]:
+def _write_sidecars(
+    settings: Settings, contract: Contract, sources: Mapping[str, Source], encoder: Encoder, commit_id: str
+) -> None:
+    """Write what travels with the rows of a commit; it counts from when the commit stands."""
+    table = settings.table("features")
+    parts = {name: {part.name: part.state for part in source.parts} for name, source in sources.items()}
+    storage.write_json(tables.sidecar(table, commit_id, "parts.json"), parts)
+    storage.write_json(tables.sidecar(table, commit_id, "encoder.json"), encoder.to_json())
+    storage.write_json(tables.sidecar(table, commit_id, "contract.json"), contracts.to_json(contract))
+    storage.write_bytes(tables.sidecar(table, commit_id, "config.yaml"), settings.to_yaml().encode())
+
+
+def _refuse_changed(spark: SparkSession, settings: Settings, read: Mapping[str, Source]) -> None:
+    """Raise SourceError when a source is no longer what it was when the job began to read it."""
+    for name, source in _find_sources(spark, settings).items():
+        before = {part.name: part.state for part in read[name].parts}
+        now = {part.name: part.state for part in source.parts}
+        changed = sorted(part for part, state in before.items() if now.get(part) != state)
+        if changed:
+            raise SourceError(
+                f"{source.uri}: changed while it was read ({', '.join(changed[:3])}); nothing was written. Run again"
+            )
+
+
+def _report(settings: Settings, commit: Commit, *, already_done: bool, seconds: float) -> dict[str, Any]:
+    metadata = commit.metadata
+    counts = ("rows_read", "rows_good", "rows_quarantined", "reasons", "sources", "shift")
     return {
-        **{key: metadata[key] for key in ("rows_read", "rows_good", "rows_quarantined", "reasons", "sources")},
-        "table": table,
-        "version": version,
+        **{key: metadata[key] for key in counts},
+        "mode": metadata["mode"],
+        "table": settings.table("features"),
+        "version": commit.version,
         "encoder_fingerprint": metadata["encoder"],
         "already_done": already_done,
         "seconds": round(seconds, 3),

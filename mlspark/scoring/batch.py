@@ -61,7 +61,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     if (columns := catalog.columns(spark, source)) is not None:
         conforming.drift(columns, contract, has_types=catalog.has_types(source))
     conformed = conforming.conform(rows, contract).withColumn("source", F.lit("score"))
-    conformed = conformed.persist(StorageLevel.MEMORY_AND_DISK)
+    conformed = conforming.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with reading(source.uri):
             account = conforming.account(conformed, contract, sources=["score"])
@@ -84,12 +84,12 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             totals["rows_quarantined"],
         )
         scored = _scored(conformed.where(~conforming.is_bad()), model, settings, score_id, source.identity["sha256"])
-        version = tables.replace_part(scored, table, part="score_id", value=score_id, metadata=metadata)
+        written = tables.replace_part(scored, table, part="score_id", value=score_id, metadata=metadata)
     finally:
         conformed.unpersist()
     seconds = time.monotonic() - started
-    logger.info("scores: wrote version %d of %s in %.1f s", version, table, seconds)
-    return _report(metadata, table, version, already_done=False, seconds=seconds)
+    logger.info("scores: wrote version %d of %s in %.1f s", written.version, table, seconds)
+    return _report(metadata, table, written.version, already_done=False, seconds=seconds)
 
 
 def _with_label(contract: Contract, settings: Settings) -> Contract:

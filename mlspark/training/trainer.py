@@ -51,10 +51,6 @@ class RankResult:
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "RankResult":
-        return cls(**value)
-
 
 def fit(spec: TrainingSpec) -> RankResult:
     """Train as rank `dist.get_rank()` of the initialised process group and return what this rank did.

@@ -116,7 +116,7 @@ CONTRACT = Contract(
     columns=(
         ColumnRule(name="age", type="int"),
         ColumnRule(name="job", type="string"),
-        ColumnRule(name="rich", type="string"),
+        ColumnRule(name="rich", type="string", allowed=("no", "yes")),
     ),
 )
 LABEL = LabelSettings(column="rich", positive=("yes",), negative=("no",))

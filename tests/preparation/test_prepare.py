@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from mlspark import tables
 from mlspark.errors import ContractError, MlsparkError, SourceError
-from mlspark.preparation import prepare as preparation
+from mlspark.preparation import prepared
 from mlspark.preparation.prepare import prepare
 from mlspark.streaming import snapshot
 
@@ -38,7 +38,7 @@ def line(**changes: Any) -> str:
 def encoder_of(spark: SparkSession, data: Path, home: Path) -> Any:
     settings = census_settings(data, home)
     prepare(spark, settings)
-    return preparation.latest(settings).encoder
+    return prepared.latest(settings).encoder
 
 
 def test_every_row_is_good_or_quarantined_with_its_reasons(

@@ -127,18 +127,22 @@ def test_too_few_slots_are_refused_at_once(spark: SparkSession, tmp_path: Path, 
 
 
 def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
-    started, may_end = tmp_path / "started", tmp_path / "may_end"
+    may_end = tmp_path / "may_end"
 
     def occupy(_: int) -> None:
-        started.touch()
-        while not may_end.exists():
+        deadline = time.monotonic() + 60
+        while not may_end.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
 
+    tracker = spark.sparkContext.statusTracker()
     job = threading.Thread(target=lambda: spark.sparkContext.parallelize([0], 1).foreach(occupy))
     job.start()
     try:
         deadline = time.monotonic() + 60
-        while not started.exists() and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            if any(stage is not None and stage.numActiveTasks for stage in stages):
+                break
             time.sleep(0.05)
         with pytest.raises(ConfigError, match=r"has 2, 1 of them busy"):
             launch(spark, new_run(tmp_path / "run", snapshot), ignore)
