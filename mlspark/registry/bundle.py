@@ -21,6 +21,7 @@ from mlspark.features.encoder import Encoder
 from mlspark.features.layout import Layout
 from mlspark.models import weights as weights_file
 from mlspark.models.build import build
+from mlspark.training import metrics
 
 _FORMAT = 1
 _FILES = ("model.json", "weights.safetensors", "encoder.json", "contract.json", "provenance.json")
@@ -118,8 +119,7 @@ class Predictor:
         """Return the probability of the positive class (n,) of encoded rows, dense (n, F) and categorical (n, K)."""
         with torch.inference_mode():
             logits = self._network(torch.from_numpy(dense), torch.from_numpy(categorical))
-        # Sigmoid in float64: float32 would round probabilities near 1 together.
-        return np.asarray(torch.sigmoid(logits.double()).numpy())
+        return metrics.probabilities(logits.numpy())
 
     def predict(self, rows: pa.Table) -> NDArray[np.float64]:
         """Return the probability of the positive class (n,) of raw rows.

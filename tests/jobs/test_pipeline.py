@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from mlspark import tables, tracking
@@ -189,6 +190,24 @@ def test_spark_submit_runs_a_job_and_writes_its_report(small_census: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert json.loads(report.read_text())["rows_quarantined"] == 40
     assert "features: wrote version 0" in done.stdout
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_one_writes_and_the_other_says_so(small_census: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"MLSPARK_HOME": str(tmp_path)}
+    command = [sys.executable, "jobs/prepare.py", "--config", "conf/census.yaml", "--set", f"sources.root={small_census}"]
+    reports = [tmp_path / f"report{number}.json" for number in range(2)]
+    runs = [
+        subprocess.Popen([*command, "--report", str(report)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        for report in reports
+    ]
+    assert [run.wait(timeout=300) for run in runs] == [0, 0]
+    told = [json.loads(report.read_text()) for report in reports]
+    assert sorted(report["already_done"] for report in told) == [False, True]
+    assert {report["version"] for report in told} == {0}
+    table = told[0]["table"]
+    assert [commit.version for commit in tables.commits(table)] == [0]
+    assert DeltaTable(table).to_pyarrow_table(columns=["row_id"]).num_rows == told[0]["rows_good"]
 
 
 @pytest.mark.slow
