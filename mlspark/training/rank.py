@@ -93,4 +93,10 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _end_with_parent()
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except Exception:
+        traceback.print_exc()
+        # Not through the interpreter's end: torch may deadlock where it takes a model apart after its process group
+        # (seen on Python 3.12), and a rank that does not end would keep the others waiting.
+        os._exit(1)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ def fit_here(spec: TrainingSpec) -> RankResult:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         return fit(spec)
+    except Exception as error:
+        # The traceback keeps the model alive, and torch may deadlock when that goes after its process group.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         dist.destroy_process_group()
 
