@@ -361,17 +361,22 @@ def _merge(
     source: str,
     at: tuple[str, ...] = (),
 ) -> None:
-    """Lay `update` over `into`; sections merge, everything else is replaced. Notes in `origin` who set what."""
+    """Lay `update` over `into`; sections of one kind merge, all else is replaced. Notes in `origin` who set what."""
     for key, value in update.items():
         path = (*at, str(key))
         origin[path] = source
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
+        if isinstance(value, dict) and isinstance(into.get(key), dict) and _same_kind(into[key], value):
             _merge(into[key], value, origin, source, path)
         else:
             if isinstance(value, dict):
                 value = dict(value)
                 origin.update(dict.fromkeys(_paths(value, path), source))
             into[key] = value
+
+
+def _same_kind(section: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
+    """Return whether a section may be merged: a source of another kind takes over none of the settings."""
+    return bool("kind" not in update or update["kind"] == section.get("kind"))
 
 
 def _paths(value: Mapping[str, Any], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

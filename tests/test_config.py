@@ -74,6 +74,17 @@ def test_later_files_and_overrides_win_key_by_key(tmp_path: Path) -> None:
     assert settings.sources.learn.path == "adult/adult.data"  # untouched by the overlay
 
 
+def test_source_of_another_kind_takes_over_no_setting() -> None:
+    settings = config.load([CENSUS], ["sources.learn.kind=parquet", "sources.learn.path=some.parquet"])
+    assert settings.sources.learn.model_dump() == {
+        "kind": "parquet", "path": "some.parquet", "has_label": True, "filter": "",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"sources\.learn: kind: must be one of 'csv', 'json'"):
+        config.load([CENSUS], ["sources.learn.kind=xls"])
+    with pytest.raises(ConfigError, match=r"sources\.learn\.sheet: unknown key, known here: has_label, filter, path, kind"):
+        config.load([CENSUS], ["sources.learn.kind=orc", "sources.learn.path=x", "sources.learn.sheet=1"])
+
+
 def test_saved_form_gives_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLSPARK_HOME", "/some/home")
     settings = config.load([CENSUS])
