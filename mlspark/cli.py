@@ -65,6 +65,75 @@ def demo() -> None:
     raise typer.Exit(demonstration.run())
 
 
+contract = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(contract, name="contract", help="Draft a contract from data; hold data against a contract.")
+
+Kind = Annotated[
+    Literal["csv", "json", "parquet", "orc", "delta", "hive", "jdbc"] | None,
+    typer.Option(help="How the data is stored; its name tells, if you do not."),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="As in the sources of a configuration; may be repeated. csv: header=true, separator=';', missing='?', ...",
+    ),
+]
+
+
+@contract.command()
+def infer(
+    source: Annotated[str, typer.Argument(help="Path or URI, database.table, or jdbc: URL.")],
+    kind: Kind = None,
+    option: Option = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Names for CSV without a header; else c1, c2, ...")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The contract's; else from the source.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to be predicted.")] = None,
+    into: Annotated[str | None, typer.Option(metavar="FILE", help="A new file; else it is printed.")] = None,
+) -> None:
+    """Draft a contract from data: types, ranges, category lists and a key, as seen; widen it before use."""
+    from mlspark import contract_commands  # here, because it imports Spark, which takes a second or two
+
+    contract_commands.run_infer(
+        source, kind=kind, options=option or (), columns=columns, name=name, label=label, into=into
+    )
+
+
+@contract.command()
+def check(
+    source: Annotated[
+        str | None, typer.Argument(help="With --contract: path or URI, database.table, jdbc: URL.")
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="FILE", help="Settings: checks sources.learn and sources.test."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    ] = None,
+    contract_file: Annotated[
+        str | None, typer.Option("--contract", metavar="FILE", help="The source's contract.")
+    ] = None,
+    kind: Kind = None,
+    option: Option = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
+) -> None:
+    """Tell which rows and rules fail, without writing; status 2 when prepare would refuse the data as a whole."""
+    from mlspark import contract_commands
+
+    contract_commands.run_check(
+        source,
+        kind=kind,
+        options=option or (),
+        contract_file=contract_file,
+        files=config or (),
+        overrides=set_ or (),
+        json_file=json_file,
+    )
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -175,18 +174,3 @@ def load(path: str) -> Contract:
 def to_json(contract: Contract) -> dict[str, Any]:
     """Return the contract's file content; what is at its default is left out."""
     return dict(json.loads(contract.model_dump_json(exclude_defaults=True)))
-
-
-def check_share(contract: Contract, *, rows_read: int, rows_bad: int, reasons: Mapping[str, int]) -> None:
-    """Refuse data that is bad as a whole, before anything is written.
-
-    Raises:
-        ContractError: more than max_quarantined_share of the rows are bad; names the commonest reasons.
-    """
-    if rows_bad > contract.max_quarantined_share * rows_read:
-        worst = ", ".join(f"{reason} {count:,}" for reason, count in list(reasons.items())[:5])
-        raise ContractError(
-            f"contract {contract.name}: {rows_bad:,} of {rows_read:,} rows are bad ({worst}), more than "
-            f"max_quarantined_share={contract.max_quarantined_share}; nothing was written. "
-            f"Check the source and its settings, or raise the share in the contract"
-        )

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mlspark.contracts.contract import ColumnRule, Contract, check_share
+from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import ContractError
 
 _REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
@@ -102,10 +102,15 @@ def drift(schema: StructType, contract: Contract, *, has_types: bool = True) -> 
         ContractError: a difference that the contract's drift policy refuses; names each.
     """
     given = {field.name: field.dataType.simpleString() for field in schema if field.name not in _OWN}
+    # Files of one source can differ: a column that only some have.
+    partly = {field.name: field.metadata["absent_from"] for field in schema if "absent_from" in field.metadata}
     wanted = {column.name: column.type for column in contract.columns}
     found = Drift(
         extra=tuple(name for name in given if name not in wanted),
-        missing=tuple(name for name in wanted if name not in given),
+        missing=(
+            *(name for name in wanted if name not in given),
+            *(f"{name}: not in {file}" for name, file in partly.items() if name in wanted),
+        ),
         retyped=tuple(
             f"{name}: {given[name]}, expected {kind}"
             for name, kind in wanted.items()
@@ -184,7 +189,8 @@ def account(
         source["rows_read"] += group["rows"]
         source["rows_quarantined" if group["reasons"] else "rows_good"] += group["rows"]
         if not group["reasons"]:
-            found_newest[group["source"]] = group["newest"]
+            if group["newest"] is not None:
+                found_newest[group["source"]] = group["newest"]
             for name in counted:
                 source[name] += group[name]
         for reason in group["reasons"]:
@@ -197,15 +203,30 @@ def check_account(account: Account, contract: Contract) -> None:
     """Refuse data that does not meet its contract as a whole, before anything is written.
 
     Raises:
-        ContractError: too many bad rows, too few good ones, a column without values, or no recent row.
+        ContractError: names every one of its `problems`.
     """
-    totals = account.totals
-    check_share(contract, rows_read=totals["rows_read"], rows_bad=totals["rows_quarantined"], reasons=account.reasons)
-    problems = []
+    found = problems(account, contract)
+    if found:
+        raise ContractError(f"contract {contract.name}: {'; '.join(found)}; nothing was written")
+
+
+def problems(account: Account, contract: Contract) -> list[str]:
+    """Return why data does not meet its contract as a whole.
+
+    Too many bad rows, too few good ones, a column without values, no recent row.
+    """
+    found = []
+    bad, read = account.totals["rows_quarantined"], account.totals["rows_read"]
+    if bad > contract.max_quarantined_share * read:
+        worst = ", ".join(f"{reason} {count:,}" for reason, count in list(account.reasons.items())[:5])
+        found.append(
+            f"{bad:,} of {read:,} rows are bad ({worst}), more than max_quarantined_share="
+            f"{contract.max_quarantined_share}: check the source and its settings, or raise the share in the contract"
+        )
     for name, counts in account.sources.items():
         rows = counts["rows_good"]
         if rows < contract.min_rows:
-            problems.append(
+            found.append(
                 f"{name}: {rows:,} good rows of {counts['rows_read']:,} read, fewer than min_rows={contract.min_rows:,}"
             )
             continue
@@ -214,16 +235,16 @@ def check_account(account: Account, contract: Contract) -> None:
             limit = column.max_missing_share
             if rows and (missing == rows if limit is None else missing > limit * rows):
                 what = "no value at all" if limit is None else f"more missing than max_missing_share={limit}"
-                problems.append(f"{name}: {column.name}: {missing:,} of {rows:,} values are missing: {what}")
-        if contract.freshness and rows:
-            age_hours = (time.time() - account.newest[name]) / 3600
+                found.append(f"{name}: {column.name}: {missing:,} of {rows:,} values are missing: {what}")
+        newest = account.newest.get(name)
+        if contract.freshness and newest is not None:  # a column without any value is named above
+            age_hours = (time.time() - newest) / 3600
             if age_hours > contract.freshness.max_age_hours:
-                problems.append(
+                found.append(
                     f"{name}: newest {contract.freshness.column} is {age_hours:,.1f} hours old, "
                     f"more than freshness.max_age_hours={contract.freshness.max_age_hours:g}"
                 )
-    if problems:
-        raise ContractError(f"contract {contract.name}: {'; '.join(problems)}; nothing was written")
+    return found
 
 
 def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
@@ -245,12 +266,18 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
 def _failures(column: ColumnRule, given: Column, typed: Column, given_type: str) -> list[tuple[str, Column]]:
     """Return (rule, whether a row breaks it) for each rule of a column."""
     failures = []
+    survives = typed.isNotNull()
     if column.type != given_type and not column.is_text:
-        survives = typed.isNotNull()
-        if given_type != "string" and column.type != "float":
+        if given_type == "string":
+            survives = survives & _says_all(given, typed, column.type)
+        elif column.type != "float":
             # 1.5 casts to int, and would be 1.
-            survives = survives & typed.cast(given_type).eqNullSafe(given)
+            survives = survives & typed.try_cast(given_type).eqNullSafe(given)
         failures.append(("type", given.isNotNull() & ~survives))
+    if column.type in ("date", "timestamp"):
+        # What Spark promises for these types, and all that Python and Parquet's readers know.
+        first, last = (F.lit(text).cast(column.type) for text in ("0001-01-01", "9999-12-31 23:59:59.999999"))
+        failures.append(("range", survives & ~typed.between(first, last)))
     if column.type in ("float", "double"):
         failures.append(("finite", F.isnan(typed) | F.abs(typed).eqNullSafe(float("inf"))))
     if not column.nullable:
@@ -263,12 +290,29 @@ def _failures(column: ColumnRule, given: Column, typed: Column, given_type: str)
     if column.allowed is not None:
         failures.append(("allowed", ~typed.isin(*column.allowed)))
     if column.pattern is not None:
-        failures.append(("pattern", ~typed.rlike(f"^(?:{column.pattern})$")))
+        failures.append(("pattern", ~typed.rlike(rf"\A(?:{column.pattern})\z")))
     if column.min_length is not None:
         failures.append(("min_length", F.char_length(typed) < column.min_length))
     if column.max_length is not None:
         failures.append(("max_length", F.char_length(typed) > column.max_length))
     return failures
+
+
+def _says_all(text: Column, typed: Column, kind: str) -> Column:
+    """Return whether a text that casts says no more and no less than its value.
+
+    Spark takes "1f", "2020", "2020-01-01 or so" and "10:30" (of today), and rounds decimals.
+    """
+    if kind in ("float", "double"):
+        return ~text.rlike(r"(?i)^\s*[+-]?(0x.*|[0-9.]+(e[+-]?[0-9]+)?[df])\s*$")
+    if kind == "date":
+        return text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$")
+    if kind == "timestamp":
+        return text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}([T ]|\s*$)")
+    if kind.startswith("decimal"):
+        digits, scale = (int(number) for number in kind[len("decimal(") : -1].split(","))
+        return typed.eqNullSafe(text.try_cast(f"decimal(38,{38 - digits + scale})"))
+    return F.lit(True)
 
 
 def _any_null(names: Sequence[str]) -> Column:

@@ -1,6 +1,7 @@
 """Contracts: files that are refused, rows that are good or bad for stated reasons, equal on Spark and Arrow."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 from mlspark.contracts import arrow, contract
 from mlspark.contracts import spark as conforming
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.spark import Account
 from mlspark.errors import ContractError
 
 PEOPLE = Contract.model_validate_json(
@@ -110,10 +112,35 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
     assert account.sources["empty"] == {"rows_read": 0, "rows_good": 0, "rows_quarantined": 0, "rich": 0, **none_missing}
 
 
-def test_too_many_bad_rows_fail_with_the_commonest_reasons() -> None:
-    contract.check_share(PEOPLE, rows_read=10, rows_bad=1, reasons={"age.min": 1})
-    with pytest.raises(ContractError, match=r"people: 2 of 10 rows are bad \(age.min 2\).*nothing was written"):
-        contract.check_share(PEOPLE, rows_read=10, rows_bad=2, reasons={"age.min": 2})
+def test_data_that_is_bad_as_a_whole_is_refused_with_every_problem() -> None:
+    counts = {"rows_read": 10, "rows_good": 9, "rows_quarantined": 1, "missing_height": 8, "missing_sex": 0}
+    conforming.check_account(Account({"age.min": 1}, {"train": counts}), PEOPLE)
+    empty = dict.fromkeys(counts, 0)
+    worse = counts | {"rows_good": 8, "rows_quarantined": 2}
+    with pytest.raises(ContractError) as refused:
+        conforming.check_account(Account({"age.min": 2}, {"train": worse, "test": empty}), PEOPLE)
+    assert str(refused.value) == (
+        "contract people: 2 of 10 rows are bad (age.min 2), more than max_quarantined_share=0.1: check the source and its "
+        "settings, or raise the share in the contract; train: height: 8 of 8 values are missing: no value at all; "
+        "test: 0 good rows of 0 read, fewer than min_rows=1; nothing was written"
+    )
+
+
+def test_stale_data_is_refused_and_a_date_column_without_values_is_no_crash() -> None:
+    daily = Contract.model_validate_json(
+        json.dumps(
+            {
+                "name": "daily",
+                "columns": [{"name": "day", "type": "date", "max_missing_share": 1.0}],
+                "freshness": {"column": "day", "max_age_hours": 24},
+            }
+        )
+    )
+    counts = {"rows_read": 1, "rows_good": 1, "rows_quarantined": 0, "missing_day": 0}
+    assert conforming.problems(Account({}, {"a": counts}, {"a": time.time() - 3600}), daily) == []
+    [stale] = conforming.problems(Account({}, {"a": counts}, {"a": time.time() - 30 * 3600}), daily)
+    assert stale == "a: newest day is 30.0 hours old, more than freshness.max_age_hours=24"
+    assert conforming.problems(Account({}, {"a": counts | {"missing_day": 1}}), daily) == []
 
 
 @pytest.mark.parametrize(

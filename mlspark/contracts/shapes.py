@@ -1,0 +1,221 @@
+"""What the columns of a data set hold: shapes of values, extremes, different values. Driver; a pass each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+
+MARKERS = ("?", "-", "--", ".", "NA", "N/A", "n/a", "NULL", "null", "None", "none", "NaN", "nan", "\\N", "#N/A")
+"""Texts that often stand for a missing value."""
+
+# Shapes of a text, each value has one; the types that they fit in, the narrowest first. A type takes what its SQL cast
+# takes, less what people do not mean: '10D' is a double to Spark, '2020' a date, 'y' a boolean, '007' the number 7.
+FITTING = {
+    "boolean": {"boolean"},
+    "int": {"int"},
+    "bigint": {"int", "bigint"},
+    "double": {"int", "bigint", "number"},
+    "decimal": {"int", "bigint", "number", "long"},
+    "date": {"date"},
+    "timestamp": {"date", "timestamp"},
+}
+NUMBERS = FITTING["decimal"]
+_DOUBLE_DIGITS = 17  # every double can be told apart from its neighbours in so many
+_DECIMAL_DIGITS = 38
+_MISSING = "missing:"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one column holds."""
+
+    name: str
+    position: int
+    shapes: Mapping[str, int]
+    """Shape -> values that have it, without the missing markers."""
+    markers: Mapping[str, int]
+    """Missing marker -> values that are it."""
+    distinct: int
+    """Roughly."""
+    extremes: Mapping[str, Any]
+    """Of the values that have them: smallest and greatest number, date and time, most characters and digits."""
+
+    @property
+    def present(self) -> int:
+        return sum(self.shapes.values()) + sum(self.markers.values())
+
+    @property
+    def clean_type(self) -> str:
+        """Narrowest type of the values that are no marker."""
+        fits = (kind for kind, shapes in FITTING.items() if self.shapes and set(self.shapes) <= shapes)
+        narrowest = next(fits, "string")
+        if narrowest != "decimal":
+            return narrowest
+        whole, fraction = self.extremes["whole"], self.extremes["fraction"]
+        return f"decimal({whole + fraction},{fraction})" if whole + fraction <= _DECIMAL_DIGITS else "string"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a data set holds."""
+
+    num_rows: int
+    """Without those that cannot be parsed."""
+    flaws: Mapping[str, int]
+    """Why a row cannot be parsed -> rows."""
+    columns: Sequence[Seen]
+    """In the order in which the source has them."""
+
+
+def profile(rows: DataFrame, columns: Mapping[str, str] | None, *, missing: str = "") -> Profile:
+    """Return what the columns hold. One Spark job, one pass over the rows.
+
+    Args:
+        rows: columns, `_malformed`, `_raw` as `sources.catalog.read` gives them.
+        columns: name -> type of those to look at; None: the keys of the JSON objects in `_raw`.
+        missing: text that marks a missing value in those objects; columns have null for it already.
+    """
+    groups = _shapes(rows, _entries(missing) if columns is None else _columns(columns)).collect()
+    rows_by_flaw = {group.shape: group.values for group in groups if group.name is None}
+    num_rows = rows_by_flaw.pop(None, 0)
+    by_name: dict[str, list[Row]] = {}
+    for group in groups:
+        if group.name is not None:
+            by_name.setdefault(group.name, []).append(group)
+    seen = [_seen(name, of_column) for name, of_column in by_name.items()]
+    return Profile(num_rows, rows_by_flaw, sorted(seen, key=lambda column: (column.position, column.name)))
+
+
+def different_values(
+    rows: DataFrame, types: Mapping[str, str], *, listed: Sequence[str]
+) -> dict[str, tuple[int, list[str]]]:
+    """Return name -> (number of different values, those values if in `listed`). One Spark job, one pass over the rows.
+
+    Args:
+        rows: see `profile`.
+        types: name -> type of the columns to look at; these are shuffled.
+        listed: names of those with few values.
+    """
+    pairs = F.array(*(_pair(F.lit(name), F.col(name).try_cast(kind).cast("string")) for name, kind in types.items()))
+    # No filter on _malformed: pushed below the parsing, it would parse every line twice.
+    values = rows.select(F.explode(F.when(F.col("_malformed").isNull(), pairs)).alias("pair")).select("pair.*")
+    different = values.where(F.col("value").isNotNull()).distinct()
+    wanted = F.when(F.col("name").isin(*listed), F.col("value")) if listed else F.lit(None).cast("string")
+    found = different.groupBy("name").agg(
+        F.count("*").alias("number"), F.sort_array(F.collect_list(wanted)).alias("values")
+    )
+    return {group.name: (group.number, group["values"]) for group in found.collect()}
+
+
+def _columns(columns: Mapping[str, str]) -> Column:
+    """Return (name, text) of each column of a row."""
+    return F.array(*(_pair(F.lit(name), _as_text(name, kind)) for name, kind in columns.items()))
+
+
+def _entries(missing: str) -> Column:
+    """Return (key, text) of each entry of the JSON object in `_raw`, in its order."""
+    # As sources read them: a variant keeps the digits of a number.
+    values = F.try_parse_json("_raw").cast("map<string,string>")
+    keys = F.json_object_keys("_raw")
+    return F.transform(keys, lambda key: _pair(key, F.nullif(values[key], F.lit(missing)) if missing else values[key]))
+
+
+def _shapes(rows: DataFrame, pairs: Column) -> DataFrame:
+    """Return a row per column and shape of its values: counts and extremes. Lazy; one small shuffle.
+
+    A row of its own (`name` null) counts the rows for each `_malformed`, which is then `shape`.
+    """
+    itself = F.array(_pair(F.lit(None).cast("string"), F.col("_malformed")))
+    both = F.when(F.col("_malformed").isNull(), F.concat(itself, pairs)).otherwise(itself)
+    values = rows.select(F.posexplode(both).alias("position", "pair")).select("position", "pair.name", "pair.value")
+    value, shape = F.col("value"), F.col("shape")
+    shaped = values.withColumn("shape", F.when(F.col("name").isNull(), value).otherwise(_shape(value)))
+    is_number = shape.isin(*NUMBERS)
+    number = F.when(is_number, value.try_cast("double"))
+    date = F.when(shape == "date", value.try_cast("date"))
+    time = F.when(shape.isin("date", "timestamp"), value.try_cast("timestamp"))
+    # Fixed-width buffers only: the least or greatest of texts would make Spark sort the rows instead of hashing them.
+    return (
+        shaped.groupBy("name", "shape")
+        .agg(
+            F.count("*").alias("values"),
+            F.min("position").alias("position"),
+            F.approx_count_distinct("value").alias("distinct"),
+            F.max(F.char_length(value)).alias("length"),
+            F.min(number).alias("min_number"),
+            F.max(number).alias("max_number"),
+            F.max(F.when(is_number, _whole_digits(value))).alias("whole"),
+            F.max(F.when(is_number, _fraction_digits(value))).alias("fraction"),
+            F.min(date).cast("string").alias("min_date"),
+            F.max(date).cast("string").alias("max_date"),
+            F.min(time).cast("string").alias("min_timestamp"),
+            F.max(time).cast("string").alias("max_timestamp"),
+        )
+    )  # fmt: skip
+
+
+def _pair(name: Column, value: Column) -> Column:
+    return F.struct(name.alias("name"), value.alias("value"))
+
+
+def _as_text(name: str, kind: str) -> Column:
+    # A float is compared as a double: 0.1f is 0.10000000149011612, more than a bound of "0.1".
+    return (F.col(name).cast("double") if kind == "float" else F.col(name)).cast("string")
+
+
+def _shape(value: Column) -> Column:
+    """Return what a text looks like: a key of `FITTING`'s sets, "missing:MARKER", "text"; null for null."""
+    digits = _whole_digits(value) + _fraction_digits(value)
+    whole_number = (
+        F.when(value.try_cast("int").isNotNull(), "int")
+        .when(value.try_cast("bigint").isNotNull(), "bigint")
+        .otherwise("long")
+    )
+    number = (
+        F.when(~value.rlike("[eE]") & (digits > _DOUBLE_DIGITS), "long")
+        .when(F.abs(value.try_cast("double")) < float("inf"), "number")
+        .otherwise("text")
+    )
+    return (
+        F.when(value.isNull(), None)
+        .when(value.isin(*MARKERS), F.concat(F.lit(_MISSING), value))
+        .when(value.rlike(r"^[+-]?0\d"), "text")
+        .when(value.rlike(r"^[+-]?\d+$"), whole_number)
+        .when(value.rlike(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"), number)
+        .when(value.rlike(r"^(?!0000)\d{4}-\d\d-\d\d$") & value.try_cast("date").isNotNull(), "date")
+        .when(
+            value.rlike(r"^(?!0000)\d{4}-\d\d-\d\d[T ]\d\d:\d\d") & value.try_cast("timestamp").isNotNull(), "timestamp"
+        )
+        .when(F.lower(value).isin("true", "false"), "boolean")
+        .otherwise("text")
+    )
+
+
+def _whole_digits(value: Column) -> Column:
+    # With an exponent a decimal would need more digits than are written: none is drafted.
+    written = F.length(F.regexp_extract(value, r"^[+-]?0*(\d*)", 1))
+    return F.when(value.rlike("[eE]"), _DECIMAL_DIGITS + 1).otherwise(written)
+
+
+def _fraction_digits(value: Column) -> Column:
+    return F.length(F.regexp_extract(value, r"\.(\d+)", 1))
+
+
+def _seen(name: str, groups: Sequence[Row]) -> Seen:
+    """Return one column from its groups, one per shape."""
+    extremes: dict[str, Any] = {}
+    for what in ("length", "whole", "fraction", "max_number", "max_date", "max_timestamp"):
+        extremes[what] = max((group[what] for group in groups if group[what] is not None), default=None)
+    for what in ("min_number", "min_date", "min_timestamp"):
+        extremes[what] = min((group[what] for group in groups if group[what] is not None), default=None)
+    counts = {group.shape: group.values for group in groups if group.shape is not None}
+    return Seen(
+        name=name,
+        position=min(group.position for group in groups),
+        shapes={shape: counts[shape] for shape in sorted(counts) if not shape.startswith(_MISSING)},
+        markers={s.removeprefix(_MISSING): counts[s] for s in sorted(counts) if s.startswith(_MISSING)},
+        distinct=sum(group.distinct for group in groups),
+        extremes=extremes,
+    )

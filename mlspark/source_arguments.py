@@ -1,0 +1,118 @@
+"""A source as it is named on a command line: SOURCE, --kind, --option. Driver; needs no Spark."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mlspark import storage
+from mlspark.config import SourceSettings
+from mlspark.errors import ConfigError
+
+KINDS = ("csv", "json", "parquet", "orc", "delta", "hive", "jdbc")
+
+_PLACE = {"hive": "table", "jdbc": "url"}
+_COMPRESSED = re.compile(r"\.(gz|bz2|zst|zstd|lz4|snappy|deflate)$")
+_EXTENSIONS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".data": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".orc": "orc",
+}
+_SETTINGS: TypeAdapter[SourceSettings] = TypeAdapter(SourceSettings)
+
+
+def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
+    """Return the settings of a source, as a configuration file would have them.
+
+    Args:
+        source: path or URI of files or a Delta table, database.table of a metastore, or jdbc: URL.
+        kind: one of KINDS.
+        options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab.
+
+    Raises:
+        ConfigError: one line that names every wrong option.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"--kind {kind}: must be one of {', '.join(KINDS)}")
+    place = _PLACE.get(kind, "path")
+    given: dict[str, str] = {"kind": kind, place: source}
+    if source.lower().endswith(".tsv") and kind == "csv":
+        given["separator"] = "\t"
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key in ("kind", place):
+            raise ConfigError(f"--option {option}: expected KEY=VALUE, and KEY other than kind and {place}")
+        given[key] = value.replace("\\t", "\t")
+    try:
+        # Not strict: on a command line everything is text.
+        return _SETTINGS.validate_python(given, strict=False)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem, kind) for problem in error.errors())) from None
+
+
+def guess_kind(source: str) -> tuple[str, str]:
+    """Return (kind, why) of a source by its name, or by the files in the folder.
+
+    Raises:
+        ConfigError: it cannot be told.
+    """
+    if source.startswith("jdbc:"):
+        return "jdbc", "it is a jdbc: URL"
+    if kind := _by_extension(source):
+        return kind, f"its name ends in {_extension(source)}"
+    names = []
+    if not re.search(r"[*?\[{]", source):
+        try:
+            if storage.exists(storage.join(storage.absolute(source), "_delta_log")):
+                return "delta", "it has a _delta_log"
+            if storage.exists(storage.absolute(source)):
+                names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(storage.absolute(source))]
+        except OSError:
+            names = []
+    kinds = {name: kind for name in names if not name.startswith(("_", ".")) and (kind := _by_extension(name))}
+    if len(set(kinds.values())) == 1:
+        first = min(kinds)
+        return kinds[first], f"it holds {first}"
+    raise ConfigError(f"{source}: what it is cannot be told from its name; give --kind, one of {', '.join(KINDS)}")
+
+
+def default_name(source: str) -> str:
+    """Return a contract's name: the last part of a path, table or URL, up to the first dot of a file's name."""
+    last = source.rstrip("/").rsplit("/", 1)[-1]
+    is_file = "/" in source or _by_extension(source)
+    words = last.split(".")[0] if is_file else last.rsplit(".", 1)[-1]
+    return re.sub(r"\W+", "_", words).strip("_").lower() or "draft"
+
+
+def _extension(source: str) -> str:
+    name = _COMPRESSED.sub("", source.rstrip("/").lower())
+    return name[name.rfind(".") :] if "." in name.rsplit("/", 1)[-1] else ""
+
+
+def _by_extension(source: str) -> str | None:
+    return _EXTENSIONS.get(_extension(source))
+
+
+def _explain(problem: Any, kind: str) -> str:
+    key = str(problem["loc"][-1])
+    if problem["type"] == "extra_forbidden":
+        known = [option for option in _options(kind) if option != "kind"]
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        return f"--option {key}: unknown, " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"--option {key}=...: missing, --kind {kind} needs it"
+    return f"--option {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _options(kind: str) -> list[str]:
+    schema = _SETTINGS.json_schema()
+    reference = schema["discriminator"]["mapping"][kind].rsplit("/", 1)[-1]
+    return list(schema["$defs"][reference]["properties"])

@@ -1,0 +1,277 @@
+"""Drafts of contracts: types, ranges, lists and keys as the data has them, in two passes, met by that very data."""
+
+import datetime
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from mlspark import contract_commands
+from mlspark.config import CsvSettings
+from mlspark.contracts import contract as contracts
+from mlspark.contracts import infer
+from mlspark.contracts import spark as conforming
+from mlspark.contracts.contract import Contract
+from mlspark.contracts.infer import Draft
+from mlspark.errors import ContractError
+
+
+def raw(rows: DataFrame) -> DataFrame:
+    """Rows as a reader of sources gives them."""
+    missing = F.lit(None).cast("string")
+    return rows.select("*", missing.alias("_malformed"), missing.alias("_raw"), missing.alias("_source_file"))
+
+
+def draft_of(rows: DataFrame, **arguments: Any) -> Draft:
+    columns = {field.name: field.dataType.simpleString() for field in rows.schema}
+    return infer.draft(lambda _: raw(rows), columns, **{"name": "things"} | arguments)
+
+
+def num_bad(rows: DataFrame, contract: Contract) -> int:
+    return conforming.conform(raw(rows), contract).where(conforming.is_bad()).count()
+
+
+TEXTS = {
+    "whole": (["1", "-2", "+3"], {"type": "int", "min": -2, "max": 3}),
+    "ten_digits": (["3000000000", "1", "0"], {"type": "bigint", "min": 0, "max": 3e9}),
+    "greatest": (["9223372036854775807", "1", "1"], {"type": "bigint", "min": 1, "max": 2.0**63}),
+    "fraction": (["1.5", "2", "-1e3"], {"type": "double", "min": -1000, "max": 2}),
+    "printed": (["0.30000000000000004", "0.1", "0.2"], {"type": "double", "min": 0.1, "max": 0.30000000000000004}),
+    "exact": (["0.123456789012345678", "0", "0"], {"type": "decimal(18,18)", "min": 0, "max": 0.12345678901234568}),
+    "money": (["12345678901234567.25", "0.5", "1"], {"type": "decimal(19,2)", "min": 0.5, "max": 12345678901234567.25}),
+    "endless": (["1" * 39, "1", "2"], {"type": "string", "max_length": 39}),
+    "huge": (["1e400", "1", "2"], {"type": "string", "max_length": 5}),
+    "day": (["2024-02-29", "1999-12-31", "2000-01-01"], {"type": "date", "min": "1999-12-31", "max": "2024-02-29"}),
+    "no_day": (["2023-02-29", "1999-12-31", "2000-01-01"], {"type": "string", "max_length": 10}),
+    "year_zero": (["0000-01-01", "1999-12-31", "2000-01-01"], {"type": "string", "max_length": 10}),
+    "moment": (
+        ["2024-02-29 12:00:00.5", "2024-02-29T11:00", "2024-01-01"],
+        {"type": "timestamp", "min": "2024-01-01 00:00:00", "max": "2024-02-29 12:00:00.5"},
+    ),
+    "flag": (["true", "FALSE", "true"], {"type": "boolean"}),
+    "answer": (["y", "n", "y"], {"type": "string", "max_length": 1}),
+    "year": (["2024-02", "2024", "2023"], {"type": "string", "max_length": 7}),
+    "postcode": (["01067", "10115", "80331"], {"type": "string", "max_length": 5}),
+    "java": (["10D", "12F", "1"], {"type": "string", "max_length": 3}),
+    "gap": (["1", None, "2"], {"type": "int", "nullable": True, "min": 1, "max": 2, "max_missing_share": 0.334}),
+    "nothing": ([None, None, None], {"type": "string", "nullable": True, "max_missing_share": 1.0}),
+    "marked": (["?", "1", "2"], {"type": "string", "max_length": 1}),
+    "umlaut": (["Müller", "Straße", "\u1f600"], {"type": "string", "max_length": 6}),
+}
+
+
+@pytest.fixture(scope="module")
+def texts(spark: SparkSession) -> DataFrame:
+    rows = list(zip(*(values for values, _ in TEXTS.values()), strict=True))
+    return spark.createDataFrame(rows, ", ".join(f"{name} string" for name in TEXTS)).coalesce(1)
+
+
+@pytest.fixture(scope="module")
+def texts_draft(texts: DataFrame) -> Draft:
+    return draft_of(texts, label="whole")
+
+
+def test_each_text_gets_the_narrowest_type_that_people_mean(texts_draft: Draft) -> None:
+    found = {rule.name: rule.model_dump(exclude_none=True, exclude={"name"}) for rule in texts_draft.contract.columns}
+    assert found == {name: {"nullable": False} | expected for name, (_, expected) in TEXTS.items()}
+    assert texts_draft.contract.label == "whole"
+    assert texts_draft.contract.unique_key == ()
+
+
+def test_draft_accepts_the_rows_it_is_drawn_from(texts: DataFrame, texts_draft: Draft) -> None:
+    assert num_bad(texts, texts_draft.contract) == 0
+
+
+def test_draft_says_what_to_know_before_use(texts_draft: Draft) -> None:
+    assert texts_draft.notes == (
+        "draft from 3 rows: widen before use; ranges, lists, lengths and shares are those seen",
+        "missing: gap 33.3%, nothing 100.0%",
+        "'?' may mark missing values (marked 1): if so, draft again with --option missing='?'",
+        "nothing: has no value at all",
+        "marked: would be int without '?'",
+    )
+
+
+def test_file_of_a_draft_gives_the_same_contract_and_the_same_bytes(texts_draft: Draft, tmp_path: Path) -> None:
+    file = tmp_path / "things.json"
+    file.write_text(infer.to_text(texts_draft.contract), encoding="utf-8")
+    assert contracts.load(str(file)) == texts_draft.contract
+    assert infer.to_text(contracts.load(str(file))) == file.read_text(encoding="utf-8")
+    assert '{"name": "whole", "type": "int", "nullable": false, "min": -2, "max": 3},\n' in file.read_text()
+
+
+def test_lists_and_keys_come_from_the_values_themselves(spark: SparkSession) -> None:
+    """100 rows: a list may have 5 values (4 where one is missing), and a key must be different in each."""
+    rows = [
+        Row(
+            group="abcde"[n % 5], sparse="abcde"[n % 5] if n else None,
+            groups="abcdef"[n % 6], share=f"{n}.5", twice=str(max(n, 1)), gap=str(n) if n else None,
+            same=f"+{n}" if n == 7 else str(n - (n == 8)), code=f"x{n}", number=str(n),
+        )
+        for n in range(100)
+    ]  # fmt: skip
+    frame = spark.createDataFrame(rows).coalesce(1)
+    draft = draft_of(frame)
+    rules = {rule.name: rule for rule in draft.contract.columns}
+    assert rules["group"].allowed == ("a", "b", "c", "d", "e")
+    assert rules["group"].max_length is None
+    assert {name for name, rule in rules.items() if rule.allowed} == {"group"}
+    # `share` is a double, `twice` has 1 twice, `gap` a missing value, `same` 7 as +7 and 7.
+    assert draft.contract.unique_key == ("code",)
+    assert draft.notes[-1] == "unique key: code; unique too: number"
+    assert num_bad(frame, draft.contract) == 0
+    assert draft_of(frame.limit(99)).contract.unique_key == ()
+
+
+def test_own_types_of_a_source_are_kept_and_what_has_no_type_is_left_out(spark: SparkSession) -> None:
+    schema = (
+        "small tinyint, third float, ratio double, price decimal(10,2), zip string, at timestamp, day date, "
+        "`a b` int, tags array<string>, ID int, id int"
+    )
+    rows = [
+        (1, 0.1, 0.5, "1.25", "01067", "2024-01-01 00:00:00.25", "2024-01-01", 1, ["x"], 1, 2),
+        (2, 0.3, float("nan"), None, "10115", "2024-01-02 00:00:00", None, 1, None, 1, 2),
+    ]
+    texts = schema.replace("decimal(10,2)", "string").replace("timestamp", "string").replace("date", "string")
+    frame = spark.createDataFrame(rows, texts).select(
+        *("small", "third", "ratio", F.col("price").cast("decimal(10,2)"), "zip", F.col("at").cast("timestamp")),
+        *(F.col("day").cast("date"), "`a b`", "tags"),
+    )
+    draft = draft_of(frame, has_types=True)
+    found = {rule.name: (rule.type, rule.min, rule.max) for rule in draft.contract.columns}
+    assert found == {
+        "small": ("smallint", 1, 2),
+        "third": ("float", 0.10000000149011612, 0.30000001192092896),
+        "ratio": ("double", 0.5, 0.5),
+        "price": ("decimal(10,2)", 1.25, 1.25),
+        "zip": ("string", None, None),
+        "at": ("timestamp", "2024-01-01 00:00:00.25", "2024-01-02 00:00:00"),
+        "day": ("date", "2024-01-01", "2024-01-01"),
+    }
+    assert draft.notes[1:] == (
+        "left out: 'a b' (names are letters, digits and underscores: rename it at the source)",
+        "left out: tags (no type for array<string>)",
+        "missing: price 50.0%, day 50.0%",
+        "ratio: has NaN or infinite values, which every contract refuses",
+    )
+    assert num_bad(frame, draft.contract) == 1  # NaN
+
+
+def test_keys_of_json_objects_are_columns_in_the_order_of_the_lines(spark: SparkSession) -> None:
+    lines = [
+        '{"name": "Ada", "age": 36, "Age": 1, "late": null}',
+        '{"name": "Bob", "age": 41.5, "nested": {"a": [1]}, "sure": "?"}',
+        '{"name": "", "late": "2024-01-01", "a-b": 1, "sure": true}',
+    ]
+    frame = spark.createDataFrame(
+        [(line, None, "f") for line in lines], "_raw string, _malformed string, _source_file string"
+    )
+
+    def read(contract: Contract) -> DataFrame:
+        line = F.try_parse_json("_raw")
+        values = {column.name: F.try_variant_get(line, f"$.{column.name}", "string") for column in contract.columns}
+        return frame.select(
+            *(F.nullif(value, F.lit("?")).alias(name) for name, value in values.items()), *frame.columns
+        )
+
+    draft = infer.draft(read, None, name="people", missing="?")
+    assert [(rule.name, rule.type, rule.nullable) for rule in draft.contract.columns] == [
+        ("name", "string", False),
+        ("age", "double", True),
+        ("late", "date", True),
+        ("nested", "string", True),
+        ("sure", "boolean", True),
+    ]
+    assert draft.notes[1:3] == (
+        "left out: Age (differs from another column in case only)",
+        "left out: 'a-b' (names are letters, digits and underscores: rename it at the source)",
+    )
+    assert conforming.conform(read(draft.contract), draft.contract).where(conforming.is_bad()).count() == 0
+
+
+def csv(folder: Path, lines: Sequence[str], **settings: Any) -> CsvSettings:
+    file = folder / "things.csv"
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return CsvSettings(kind="csv", path=str(file), **settings)
+
+
+def test_lines_that_cannot_be_parsed_are_told_and_shape_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    settings = csv(tmp_path, ["|made by hand", *(f"{n}, x" for n in range(10)), "one, two, three"], comment="|")
+    draft = contract_commands.draft_from(spark, settings, name="things")
+    assert [(rule.name, rule.type) for rule in draft.contract.columns] == [("c1", "int"), ("c2", "string")]
+    assert draft.notes[1] == "1 of 11 rows cannot be parsed and count for nothing here: not 2 fields 1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "arguments", "message"),
+    [
+        (["a,b", "1,2"], {"header": True}, {"label": "c"}, "label 'c' is not among the columns: a, b"),
+        (["a,b"], {"header": True}, {}, "things: no rows to draft a contract from"),
+        (["1,2", "1"], {}, {"columns": "a,b"}, "1 of 2 rows are bad (not 2 fields 1)"),
+        (["a b,1"], {}, {"columns": "a b,1"}, "no column that a contract can hold: 'a b' (names are letters"),
+    ],
+)  # fmt: skip
+def test_what_no_contract_can_be_drafted_from_is_refused(
+    spark: SparkSession, tmp_path: Path, lines: list[str], settings: Any, arguments: Any, message: str
+) -> None:
+    with pytest.raises(ContractError) as refused:
+        contract_commands.draft_from(spark, csv(tmp_path, lines, **settings), name="things", **arguments)
+    assert message in str(refused.value)
+
+
+def records_read(spark: SparkSession, action: Callable[[], object]) -> int:
+    """Records that the tasks of `action` took from files: Spark's own metric of their stages, over its jobs."""
+    context, group = spark.sparkContext, uuid.uuid4().hex
+    context.setJobGroup(group, "counted")
+    try:
+        action()
+    finally:
+        context.setJobGroup("", "")
+    tracker, status = context.statusTracker(), context._jsc.sc()
+    status.listenerBus().waitUntilEmpty()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+    stages = {stage for job in jobs if job for stage in job.stageIds}
+    return sum(status.statusStore().lastStageAttempt(stage).inputRecords() for stage in stages)
+
+
+@pytest.mark.parametrize("num_columns", [3, 60])
+def test_source_is_read_twice_whatever_the_number_of_columns(
+    spark: SparkSession, tmp_path: Path, num_columns: int
+) -> None:
+    num_rows, num_first_lines = 500, 2 * 20
+    lines = [",".join([str(n), "ab"[n % 2], *[str(n)] * (num_columns - 2)]) for n in range(num_rows)]
+    settings = csv(tmp_path, lines)
+    found = records_read(spark, lambda: contract_commands.draft_from(spark, settings, name="things"))
+    assert 2 * num_rows <= found <= 2 * num_rows + num_first_lines
+
+
+def test_draft_of_the_real_census_has_its_numbers_and_categories(spark: SparkSession, adult: Path) -> None:
+    path = str(adult / "adult" / "adult.data")
+    names = [rule.name for rule in contracts.load(str(Path(__file__).parents[2] / "schemas" / "census.json")).columns]
+    settings = CsvSettings(kind="csv", path=path)
+    draft = contract_commands.draft_from(spark, settings, name="census", label="income", columns=",".join(names))
+    rules = {rule.name: rule for rule in draft.contract.columns}
+    numbers = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week"}
+    assert draft.num_rows == 32_561
+    assert {name for name, rule in rules.items() if rule.type == "int"} == numbers
+    assert {name for name, rule in rules.items() if rule.allowed} == set(names) - numbers
+    assert (rules["age"].min, rules["age"].max) == (17, 90)
+    assert rules["income"].allowed == ("<=50K", ">50K")
+    assert draft.notes[1:] == (
+        "'?' may mark missing values (workclass 1,836, occupation 1,843, native_country 583): if so, draft again with "
+        "--option missing='?'",
+    )
+    report = contract_commands.check(spark, draft.contract, {"source": settings}, root=".")
+    assert (report["is_met"], report["rules"]) == (True, {})
+
+
+def test_today_is_no_part_of_a_draft(spark: SparkSession) -> None:
+    """To Spark "12:30" is a timestamp: half past twelve today."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    draft = draft_of(spark.createDataFrame([("12:30", "now")], "clock string, word string"))
+    assert [rule.type for rule in draft.contract.columns] == ["string", "string"]
+    assert today not in infer.to_text(draft.contract)
