@@ -18,7 +18,7 @@ export PYSPARK_PYTHON := $(bin)/python
 export PYSPARK_DRIVER_PYTHON := $(bin)/python
 unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test test-fast lint bench clean distclean
+.PHONY: help setup demo test test-fast lint bench cluster cluster-stop clean distclean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -29,8 +29,10 @@ setup: $(ready)  ## Make the environment (.venv, Java, Delta jars); the other ta
 demo: $(ready)  ## Raw census rows to features, a trained model, a registered version and scores
 	@$(bin)/mlspark demo $(ARGS)
 
-test: $(ready)  ## Run all tests; ARGS="-k name" chooses some
+# tests/cluster in a process of its own: see its conftest.py.
+test: $(ready)  ## Run all tests; ARGS="-k name" chooses some, ARGS=tests/cluster those on real servers
 	@$(bin)/python -m pytest $(ARGS)
+	@$(if $(ARGS),,$(bin)/python -m pytest tests/cluster)
 
 test-fast: $(ready)  ## Run the tests that take seconds
 	@$(bin)/python -m pytest -m "not slow and not gpu and not spark_cluster" $(ARGS)
@@ -42,6 +44,12 @@ lint: $(ready)  ## Check style, types and the direction of imports
 
 bench: $(ready)  ## Run every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "$$file"; $(bin)/python "$$file" $(ARGS); done
+
+cluster: $(ready)  ## Start HDFS, S3, Hive metastore, PostgreSQL and Spark on loopback; ARGS="hdfs s3" chooses some
+	@$(bin)/python -m mlspark.cluster start $(ARGS)
+
+cluster-stop: $(ready)  ## Stop them; what they hold is gone
+	@$(bin)/python -m mlspark.cluster stop
 
 clean:  ## Remove caches and build products; tables, models, data and .venv stay
 	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache spark-warehouse metastore_db derby.log

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from mlspark import config, session
 from mlspark.config import Settings
 from mlspark.errors import ConfigError, MlsparkError
+from mlspark.sources import catalog
 
 Config = Annotated[
     list[str],
@@ -60,7 +61,7 @@ def run(
         settings = config.load(files, overrides or ())
         if report and not Path(report).resolve().parent.is_dir():
             raise ConfigError(f"--report {report}: the folder does not exist")
-        spark = session.start(f"mlspark {name} {settings.name}")
+        spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings))
         try:
             result = work(spark, settings)
         finally:

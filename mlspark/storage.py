@@ -1,5 +1,6 @@
 """Small files at a URI of any scheme: read whole, written whole or not at all. Runs anywhere; needs no Spark."""
 
+import functools
 import json
 import os
 import posixpath
@@ -36,20 +37,19 @@ def join(uri: str, *parts: str) -> str:
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return (filesystem, path on it) of `uri`: file:, hdfs: (hdfs-native, no Hadoop needed), s3: and s3a:.
 
-    S3 credentials, endpoint and region come from the environment (AWS_*).
+    S3 credentials, endpoint and region come from the environment (AWS_*). What follows the authority of a remote URI
+    is the name itself, as for Spark: "%20", "#" and "?" stand for themselves (partition folders hold such names).
 
     Raises:
         ConfigError: no reader for this scheme.
     """
-    parts = urlsplit(uri)
     if is_local(uri):
         return fs.LocalFileSystem(), local_path(uri)
-    if parts.scheme == "hdfs":
-        from hdfs_native.fsspec import HdfsFileSystem
-
-        handler = fs.FSSpecHandler(HdfsFileSystem(parts.hostname, parts.port))
-        return fs.PyFileSystem(handler), unquote(parts.path)
-    if parts.scheme in ("s3", "s3a"):
+    scheme, _, rest = uri.partition("://")
+    authority, _, name = rest.partition("/")
+    if scheme == "hdfs":
+        return _hdfs(authority, os.getpid()), f"/{name}"
+    if scheme in ("s3", "s3a"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
         split = urlsplit(endpoint) if endpoint else None
         s3 = fs.S3FileSystem(
@@ -57,8 +57,30 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
             scheme=split.scheme if split else None,
             region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         )
-        return s3, parts.netloc + unquote(parts.path)
-    raise ConfigError(f"{uri}: no reader for scheme {parts.scheme!r}; use file:, hdfs:, s3: or s3a:")
+        return s3, rest
+    raise ConfigError(f"{uri}: no reader for scheme {scheme!r}; use file:, hdfs:, s3: or s3a:")
+
+
+@functools.cache
+def _hdfs(authority: str, process: int) -> fs.FileSystem:
+    """Return hdfs-native's filesystem for literal names, whose rename replaces in one step.
+
+    One for each process, kept until it ends. fsspec would drop its instances in a forked child, where dropping the
+    client waits for ever for threads that a fork does not copy: starting Spark's JVM forks, and would hang.
+    """
+    from hdfs_native.fsspec import HdfsFileSystem
+
+    class Hdfs(HdfsFileSystem):
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path
+
+        def mv(self, path1: str, path2: str, **_: Any) -> None:
+            self.client.rename(path1, path2, overwrite=True)
+
+    return fs.PyFileSystem(fs.FSSpecHandler(Hdfs(authority)))
 
 
 def rust_uri(uri: str) -> str:
@@ -98,7 +120,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     folder, name = posixpath.split(path)
     filesys.create_dir(folder, recursive=True)
-    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
     if isinstance(filesys, fs.LocalFileSystem):
         with open(temporary, "xb") as file:
             file.write(content)
@@ -108,8 +130,6 @@ def write_bytes(uri: str, content: bytes) -> None:
         return
     with filesys.open_output_stream(temporary) as stream:
         stream.write(content)
-    if filesys.get_file_info(path).type != fs.FileType.NotFound:
-        filesys.delete_file(path)  # HDFS does not rename onto a file
     filesys.move(temporary, path)
 
 

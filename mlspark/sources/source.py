@@ -8,12 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from py4j.java_gateway import is_instance_of  # type: ignore[import-untyped]
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-from pyspark.errors import PySparkException
+from pyspark import SparkContext
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.logger import PySparkLogger
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from mlspark import storage
 from mlspark.config import SourceSettings
 from mlspark.errors import SourceError
+
+STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
+"""Options of every read of files: the session's own settings must not leave rows out in silence."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Source:
 
     uri: str
     settings: SourceSettings
+    """As configured, but a table version that was left open is the one found."""
     parts: tuple[Part, ...]
 
     @property
@@ -59,44 +68,175 @@ def absolute_uri(path: str, root: str) -> str:
     return storage.absolute(path if is_absolute else storage.join(root, path))
 
 
+def filtered(rows: DataFrame, settings: SourceSettings, *, kept: Column | None = None) -> DataFrame:
+    """Return the rows that satisfy the source's filter, and those of `kept` whatever it says of them. Lazy.
+
+    Args:
+        rows: the source's own columns, not pruned or cast yet, so that Spark can push the filter down.
+        settings: of the source.
+        kept: true for rows that are bad whatever the filter says.
+
+    Raises:
+        SourceError: the filter is no condition over these columns.
+    """
+    if not settings.filter:
+        return rows
+    try:
+        condition = F.expr(settings.filter)
+        return rows.where(condition if kept is None else kept | condition)
+    except (AnalysisException, ParseException) as error:
+        raise SourceError(
+            f"filter {settings.filter!r}: {one_line(error.getMessage() or str(error))}; "
+            f"the source's columns are {', '.join(name for name in rows.columns if not name.startswith('_'))}"
+        ) from None
+
+
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str, *, is_only_reading: bool = False) -> Iterator[None]:
     """Turn Spark's failure to read `what` into a SourceError of one line that names the file and the cause.
 
-    Wraps whatever runs a job that reads a source; other failures pass as they are.
+    Wraps whatever runs a job that reads a source.
+
+    Args:
+        what: URI of the source.
+        is_only_reading: True where nothing but the source can be at fault: every failure of Spark's is turned. Else those
+            that are no failure to read, such as lost executors, pass as they are.
     """
     try:
-        yield
+        with _unlogged():
+            yield
     except (PySparkException, Py4JJavaError) as error:
-        text = str(error)
-        if not any(sign in text for sign in _READ_FAILURES):
+        causes = _causes(error)
+        cause = _reading_failure(causes)
+        if cause is None and is_only_reading:
+            cause = _shown(causes[-1])
+        if cause is None:
             raise
-        raise SourceError(f"{what}: cannot be read: {_cause(text)}; mend or remove it, nothing was written") from error
+        raise SourceError(f"{what}: {cause}") from error
 
 
-_READ_FAILURES = (
-    "FAILED_READ_FILE",
-    "PATH_NOT_FOUND",
-    "CANNOT_READ_FILE_FOOTER",
-    "UNABLE_TO_INFER_SCHEMA",
-    "EOFException",
-    "ChecksumException",
-    "FileNotFoundException",
-    "AccessControlException",
-    "ZipException",
-    "is not a Parquet file",
-    "PSQLException",
-    "TABLE_OR_VIEW_NOT_FOUND",
-    "MetaException",
-)
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep Spark from writing a failure with its Java stack to standard error when it raises it, too."""
+    # Asked for by its own class: Spark gives these loggers arguments that others do not take.
+    loggers = [PySparkLogger.getLogger(f"{kind}QueryContextLogger") for kind in ("DataFrame", "SQL")]
+    were_disabled = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, was_disabled in zip(loggers, were_disabled, strict=True):
+            logger.disabled = was_disabled
 
 
-def _cause(text: str) -> str:
-    """Return the file, where it is named, and the innermost cause, without the stack."""
-    file = re.search(
-        r"(?:while reading file|[Rr]ead footer of|file:|Path does not exist:) ?((?:[a-z0-9]+:)?/[^\s,]+)", text
+def one_line(message: str) -> str:
+    """Return the first line of an error message without Spark's own marks, at most 300 characters of it."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    plain = re.sub(
+        r"^(\[[A-Z0-9_.]+\] *)+|,? *SQLSTATE: \w{5}.*$", "", " ".join(lines[0].split()) if lines else "unknown"
     )
-    causes = re.findall(r"(?:Caused by|Exception): ([^\n]+)", text)
-    first = next((line for line in text.splitlines() if line.strip()), "unknown")
-    cause = " ".join((causes[-1] if causes else first).split())[:300].rstrip(".")
-    return f"{file.group(1).rstrip('.')}: {cause}" if file and file.group(1) not in cause else cause
+    return plain.rstrip(".;: ")[:300]
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """One Java exception of a chain."""
+
+    name: str
+    message: str
+    condition: str = ""
+    """Spark's name of the error: "FAILED_READ_FILE.NO_HINT"; empty for others."""
+    sql_state: str = ""
+    path: str = ""
+    """File that Spark was reading."""
+
+
+_REFUSED_BY_STORES = (
+    "AccessControlException",
+    "AccessDeniedException",
+    "ChecksumException",
+    "ConnectException",
+    "EOFException",
+    "FileNotFoundException",
+    "HiveException",
+    "MetaException",
+    "NoSuchBucketException",
+    "NoSuchFileException",
+    "PSQLException",
+    "TTransportException",
+    "UnknownHostException",
+    "UnsupportedFileSystemException",
+    "ZipException",
+)
+_REFUSED_BY_SPARK = (
+    "CANNOT_MERGE_SCHEMAS",
+    "COLUMN_ALREADY_EXISTS",
+    "FAILED_JDBC",
+    "JDBC_EXTERNAL_ENGINE_SYNTAX_ERROR",
+    "PARQUET_TYPE_ILLEGAL",
+    "PATH_NOT_FOUND",
+    "TABLE_OR_VIEW_NOT_FOUND",
+    "UNABLE_TO_INFER_SCHEMA",
+)
+_MEND = "mend or remove it; nothing was written"
+
+
+def _reading_failure(causes: list[_Cause]) -> str | None:
+    """Return why a source cannot be read, or None when its reading is not what failed."""
+    root = causes[-1]
+    for cause in causes:
+        if cause.condition.startswith("FAILED_READ_FILE"):
+            if "CSV header" in root.message:
+                return f"{cause.path}: {_header_difference(root.message)}; {_MEND}"
+            shown = one_line(cause.message) if root is cause else _shown(root)
+            return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {_MEND}"
+        if cause.sql_state.startswith("22"):
+            return (
+                f"a value cannot be had, or an expression (filter, or rule of the contract) fails on a row: "
+                f"{one_line(cause.message)}; nothing was written"
+            )
+    for cause in causes:
+        is_refused = cause.condition.startswith(_REFUSED_BY_SPARK) or cause.name.startswith("SQL")
+        if is_refused or cause.name in _REFUSED_BY_STORES or cause.name.endswith("S3Exception"):
+            # "Connection refused" alone does not say whose.
+            told = causes[-2] if root.name == "ConnectException" and len(causes) > 1 else root
+            return f"cannot be read: {_shown(told)}; nothing was written"
+    return None
+
+
+def _header_difference(message: str) -> str:
+    """Return what Spark's check of CSV headers says: it has a header of one column, the whole line."""
+    found = re.search(r"Header: (.*)\n\s*Schema: (.*)\n", message)
+    if found is None:
+        return one_line(message)
+    header, expected = (line.encode("latin-1", "replace").decode("utf-8", "replace") for line in found.groups())
+    return f"its first line {header!r} is not the first file's header {expected!r}"
+
+
+def _shown(cause: _Cause) -> str:
+    message = one_line(cause.message)
+    return cause.name if message in ("", "unknown", "null") else message
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"^[a-z0-9]+:/*", "/", path)
+
+
+def _causes(error: PySparkException | Py4JJavaError) -> list[_Cause]:
+    """Return the Java exceptions behind a failure, the innermost last; what Python says where there are none."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    if java is None:
+        return [_Cause(type(error).__name__, str(error))]
+    context = SparkContext._active_spark_context
+    causes: list[_Cause] = []
+    while java is not None and len(causes) < 20:  # the chain may be a ring
+        name, message = java.getClass().getSimpleName(), str(java.getMessage())
+        if context is not None and is_instance_of(context._gateway, java, "org.apache.spark.SparkThrowable"):
+            found = {"condition": java.getCondition(), "sql_state": java.getSqlState()}
+            found["path"] = dict(java.getMessageParameters() or {}).get("path")
+            causes.append(_Cause(name, message, **{key: value or "" for key, value in found.items()}))
+        else:
+            causes.append(_Cause(name, message))
+        java = java.getCause()
+    return causes

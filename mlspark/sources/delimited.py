@@ -1,0 +1,147 @@
+"""CSV lines: one line, one row, nothing skipped but what the settings call no row. Driver, lazy."""
+
+import re
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
+
+from mlspark.config import CsvSettings
+from mlspark.contracts.contract import Contract
+from mlspark.errors import SourceError
+from mlspark.sources import files, text
+from mlspark.sources.source import STRICT, Source, absolute_uri
+
+_NO_CHARACTERS = {"sep": "\u0101", "quote": "\u0102", "escape": "\u0102"}
+"""Separators that no line has when it is read as Latin-1."""
+
+
+def find(spark: SparkSession, settings: CsvSettings, *, root: str) -> Source:
+    """Return the source with its files as they are now.
+
+    Raises:
+        SourceError: nothing there, or nothing in it.
+    """
+    uri = absolute_uri(settings.path, root)
+    return Source(uri, settings, files.found(spark, uri))
+
+
+def columns(spark: SparkSession, source: Source) -> StructType | None:
+    """Return the columns that the header names, as strings; None without a header. Reads one line.
+
+    Raises:
+        SourceError: the header names a column twice.
+    """
+    settings = source.settings
+    assert isinstance(settings, CsvSettings)
+    if not settings.header:
+        return None
+    names = _names(_header(spark, source), settings.separator)
+    if names is None:
+        raise SourceError(f"{source.parts[0].name}: the header leaves a quote open; mend the file")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SourceError(f"{source.uri}: the header names {', '.join(map(repr, twice))} twice; nothing was written")
+    return StructType([StructField(name, StringType()) for name in names])
+
+
+def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
+    """Return every row of the source, as strings.
+
+    Blank lines, lines that start with `settings.comment` and each file's header are no rows. Quotes are doubled inside
+    quotes; a row does not go over several lines. A line is bad that has not as many fields as there are columns, leaves
+    a quote open or has one in the middle of a field, repeats the header, is longer than max_line_bytes, has control
+    characters or a byte order mark, or is not UTF-8. A field is null that is empty or `settings.missing`.
+
+    Raises:
+        SourceError: at once: the filter is none; when it runs: a file's header differs from the first file's.
+    """
+    settings = source.settings
+    assert isinstance(settings, CsvSettings)
+    named = columns(spark, source)
+    names = [column.name for column in contract.columns] if named is None else named.fieldNames()
+    lines = text.lines(spark, source) if named is None else _lines_below_header(spark, source)
+    if settings.comment:
+        lines = lines.where(~F.col("_line").startswith(settings.comment))
+    options = {
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": "_corrupt",
+        "sep": settings.separator,
+        "escape": '"',
+        "ignoreLeadingWhiteSpace": "true",
+        "ignoreTrailingWhiteSpace": "true",
+        "nullValue": settings.missing,
+        "emptyValue": settings.missing,
+    }
+    # By position: a header may name its columns in any characters.
+    schema = ", ".join([*(f"c{index} string" for index in range(len(names))), "_corrupt string"])
+    parsed = lines.select(F.from_csv("_line", schema, options).alias("_fields"), "_line", "_source_file")
+    line = F.col("_line")
+    repeats_header = line == F.lit(_header(spark, source)) if named is not None else F.lit(False)
+    quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
+    flaws = [
+        *text.damage(line, settings.max_line_bytes),
+        (repeats_header, F.lit("repeated header")),
+        (quotes % 2 == 1, F.lit("unclosed quote")),
+        (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
+        (F.col("_fields._corrupt").isNotNull(), F.lit(f"not {len(names)} fields")),
+    ]
+    # What the header calls "_..." could be taken for a column of ours; no contract names one.
+    fields = [F.col(f"_fields.c{i}").alias(name) for i, name in enumerate(names) if not name.startswith("_")]
+    return text.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, contract, flaws)
+
+
+def _names(header: str, separator: str) -> list[str] | None:
+    """Return the column names of a header, or None when its quotes are no quotes."""
+    if not re.search(_well_quoted(separator), header):
+        return None
+    names = re.findall(rf"(?:^|{re.escape(separator)})({_field(separator)})", header)
+    return [name.strip().removeprefix('"').removesuffix('"').replace('""', '"') for name in names]
+
+
+def _well_quoted(separator: str) -> str:
+    """Return the pattern, Python's and Java's, of a line whose quotes open and close fields."""
+    return rf"\A(?:{_field(separator)}{re.escape(separator)})*+{_field(separator)}(?![\s\S])"
+
+
+def _field(separator: str) -> str:
+    """Return the pattern of a field; possessive, so that a long one needs no stack."""
+    stop = re.escape(separator)
+    blanks, quoted = rf"(?:(?!{stop})\s)*+", '"[^"]*+(?:""[^"]*+)*+"'
+    return rf'(?:{blanks}{quoted}{blanks}|(?:(?!{stop})[^"])*+)'
+
+
+def _header(spark: SparkSession, source: Source) -> str:
+    """Return the first line of the first file."""
+    settings = source.settings
+    assert isinstance(settings, CsvSettings)
+    lines = text.lines(spark, source.with_parts(source.parts[:1]))
+    if settings.comment:
+        lines = lines.where(~F.col("_line").startswith(settings.comment))
+    first = lines.first()
+    if first is None:
+        raise SourceError(f"{source.parts[0].name}: no header; set header to false, or mend the file")
+    if any(symbol in first["_line"] for symbol in ("\ufffd", "\0")):
+        raise SourceError(f"{source.parts[0].name}: the header is not UTF-8; mend the file")
+    return str(first["_line"])
+
+
+def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
+    """Return the lines without the first of each file.
+
+    Spark's text source cannot tell a file's first line, its CSV source can: it is made to see one column, between
+    separators that are no characters, named like the header, which it then checks in every file. It replaces bytes that
+    are no characters, so it is told that each byte is one, and the bytes are put together again here.
+    """
+    settings = source.settings
+    assert isinstance(settings, CsvSettings)
+    header = _header(spark, source).encode().decode("latin-1")
+    options = {**STRICT, **_NO_CHARACTERS, "encoding": "ISO-8859-1", "header": "true", "enforceSchema": "false"}
+    if settings.comment:
+        options["comment"] = settings.comment
+    read = spark.read.schema(StructType([StructField(header, StringType())])).options(**options)
+    column = F.col("`" + header.replace("`", "``") + "`")
+    line = F.encode(column, "ISO-8859-1").cast("string").alias("_line")
+    return (
+        read.csv(files.paths(source)).select(line, F.col(files.FILE).alias("_source_file")).where(F.trim("_line") != "")
+    )

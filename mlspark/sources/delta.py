@@ -1,0 +1,79 @@
+"""A Delta table at one version, which is settled when the source is found. Driver, lazy."""
+
+from datetime import UTC, datetime
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from mlspark import storage
+from mlspark.config import DeltaSettings
+from mlspark.contracts.contract import Contract
+from mlspark.errors import SourceError
+from mlspark.sources import columnar, files, typed
+from mlspark.sources.source import Part, Source, absolute_uri
+
+
+def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
+    """Return the source with the table's version as its part; settings.version then says which it is. No Spark job.
+
+    Raises:
+        SourceError: no such table or version, no version as old as settings.timestamp, or both are set.
+    """
+    if settings.version is not None and settings.timestamp:
+        raise SourceError(
+            f"sources: version={settings.version} and timestamp={settings.timestamp!r} are both set for Delta table "
+            f"{settings.path}; set one"
+        )
+    uri = absolute_uri(settings.path, root)
+    try:
+        table = DeltaTable(storage.rust_uri(uri))
+    except TableNotFoundError:
+        raise SourceError(f"{uri}: no Delta table there; check sources.*.path and sources.root") from None
+    except (DeltaError, OSError) as error:
+        raise SourceError(f"{uri}: cannot be read: {' '.join(str(error).split())[:300]}") from error
+    version = table.version() if settings.version is None else settings.version
+    if settings.timestamp:
+        version = _version_at(table, settings.timestamp, uri)
+    if version > table.version():
+        raise SourceError(f"{uri}: has no version {version}; the latest is {table.version()}")
+    pinned = settings.model_copy(update={"version": version, "timestamp": ""})
+    return Source(uri, pinned, (Part(uri, f"table {table.metadata().id}, version {version}"),))
+
+
+def columns(spark: SparkSession, source: Source) -> StructType:
+    """Return the columns of the version by name and type."""
+    return typed.schema(_rows(spark, source).schema)
+
+
+def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
+    """Return every row of the version; see `typed.conformable`.
+
+    Raises:
+        SourceError: the version is gone, the filter is none, or no column of the contract is there.
+    """
+    return typed.conformable(_rows(spark, source), source, contract, file=F.col(files.FILE))
+
+
+def _rows(spark: SparkSession, source: Source) -> DataFrame:
+    settings = source.settings
+    assert isinstance(settings, DeltaSettings)
+    return spark.read.format("delta").options(**columnar.OPTIONS, versionAsOf=settings.version).load(source.uri)
+
+
+def _version_at(table: DeltaTable, timestamp: str, uri: str) -> int:
+    """Return the version that was the latest at a time; UTC where it names no zone."""
+    try:
+        asked = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise SourceError(f"timestamp {timestamp!r}: expected a time like 2026-01-31 12:00:00") from None
+    millis = (asked if asked.tzinfo else asked.replace(tzinfo=UTC)).timestamp() * 1000
+    # deltalake would give the oldest version for any earlier time.
+    commits = {entry["version"]: entry["timestamp"] for entry in table.history()}
+    versions = [version for version, committed in commits.items() if committed <= millis]
+    if not versions:
+        oldest = datetime.fromtimestamp(min(commits.values()) / 1000, UTC)
+        raise SourceError(f"{uri}: has no version as old as {timestamp}; the oldest known is of {oldest}")
+    return int(max(versions))

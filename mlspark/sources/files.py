@@ -1,0 +1,121 @@
+"""Files as parts of a source: found once, then read by name. Driver."""
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from mlspark import storage
+from mlspark.errors import SourceError
+from mlspark.sources.source import STRICT, Part, Source
+
+FILE = "_metadata.file_path"
+"""Column that Spark's file sources have for the file of a row."""
+
+_GLOB = re.compile(r"([\[\]{}*?\\])")
+
+
+def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple[Part, ...]:
+    """Return the files of files, folders or globs of any scheme, by size and time of change. One Spark job.
+
+    Files without a byte are left out, and so is what has "_" or "." in front.
+
+    Args:
+        spark: the session of the job.
+        uris: where to look.
+        holds_tables: whether a file without a byte is no file of that kind, and refused where it can be seen.
+
+    Raises:
+        SourceError: nothing there, or a local link that leads nowhere.
+    """
+    for uri in uris:
+        if storage.is_local(uri):
+            _refuse_unreadable(uri, holds_tables)
+    # binaryFile lists files of any scheme; the content is not read when its column is not selected.
+    listing = spark.read.format("binaryFile").options(**STRICT, recursiveFileLookup="true")
+    modified = F.unix_micros("modificationTime").cast("string").alias("modified")
+    try:
+        rows = listing.load(list(uris)).select("path", "length", modified).collect()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        absent = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
+        raise SourceError(
+            f"{absent}: no such file or folder; check sources.*.path, sources.root and MLSPARK_DATA, "
+            f"or get the census files with: mlspark fetch adult"
+        ) from None
+    return tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
+
+
+def found(spark: SparkSession, uri: str, *, holds_tables: bool = False) -> tuple[Part, ...]:
+    """Return the files of a file, folder or glob like `listed`, at least one.
+
+    Raises:
+        SourceError: nothing there, no byte in it, or the folder of a Delta table.
+    """
+    log = jvm(spark).org.apache.hadoop.fs.Path(storage.join(uri, "_delta_log"))
+    if not _GLOB.search(uri) and log.getFileSystem(hadoop(spark)).exists(log):
+        # Its folder has files of other versions too.
+        raise SourceError(f"{uri}: is a Delta table; set kind to delta, so that the rows of one version are read")
+    parts = listed(spark, uri, holds_tables=holds_tables)
+    if not parts:
+        raise SourceError(f"{uri}: no bytes to read; check that the file is whole, or the folder the right one")
+    return parts
+
+
+def paths(source: Source) -> list[str]:
+    """Return the files of a source as Spark takes them: their names, not patterns."""
+    return [literal(part.name) for part in source.parts]
+
+
+def literal(name: str) -> str:
+    """Return the pattern that only `name` matches."""
+    return _GLOB.sub(r"\\\1", name)
+
+
+def base_path(source: Source) -> str:
+    """Return the folder below which folders named key=value are partitions."""
+    uri = source.uri
+    pattern = _GLOB.search(uri)
+    if pattern is not None:
+        return uri[: uri.rindex("/", 0, pattern.start())]
+    is_file = any(re.sub("^file:/+", "/", part.name) == uri for part in source.parts)
+    return uri.rsplit("/", 1)[0] if is_file else uri
+
+
+def digest(parts: Sequence[Part]) -> str:
+    """Return a hash of files and their states."""
+    return hashlib.sha256(json.dumps([[part.name, part.state] for part in parts]).encode()).hexdigest()
+
+
+def jvm(spark: SparkSession) -> Any:
+    """Return Java's packages as the driver sees them."""
+    return spark._jvm
+
+
+def hadoop(spark: SparkSession) -> Any:
+    """Return Hadoop's Configuration of the session: file systems, credentials."""
+    return spark._jsparkSession.sessionState().newHadoopConf()
+
+
+def _refuse_unreadable(uri: str, holds_tables: bool) -> None:
+    """Raise SourceError for what Hadoop leaves out in silence on local disks: links to nowhere, files without a byte."""
+    path = storage.local_path(uri)
+    for top in glob.glob(path) if _GLOB.search(path) else [path]:
+        names = [top]
+        if os.path.isdir(top):
+            names = [os.path.join(folder, name) for folder, _, files in os.walk(top) for name in files]
+        for name in names:
+            if any(part.startswith((".", "_")) and "=" not in part for part in name[len(top) :].split("/")):
+                continue
+            if os.path.islink(name) and not os.path.exists(name):
+                raise SourceError(f"{name}: is a link to {os.readlink(name)}, which is not there; mend or remove it")
+            if holds_tables and os.path.isfile(name) and os.path.getsize(name) == 0:
+                raise SourceError(f"{name}: has no byte, so its rows are lost; mend or remove it")

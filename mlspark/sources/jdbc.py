@@ -1,0 +1,124 @@
+"""A table or query of a database. Driver, lazy."""
+
+import os
+import re
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import NumericType, StructType, TimestampNTZType
+
+from mlspark.config import JdbcSettings
+from mlspark.contracts.contract import Contract
+from mlspark.errors import SourceError
+from mlspark.sources import typed
+from mlspark.sources.source import Part, Source
+
+_POSTGRESQL = "jdbc:postgresql:"
+_ROWS_AT_A_TIME = 10_000
+"""Without it PostgreSQL's driver holds the whole result in memory."""
+_FINGERPRINT = """
+select count(*) as num_rows,
+    coalesce(sum(('x' || substr(hash, 1, 16))::bit(64)::bigint::numeric), 0)::text as head,
+    coalesce(sum(('x' || substr(hash, 17, 16))::bit(64)::bigint::numeric), 0)::text as tail
+from (select md5(row::text) as hash from (select * from {relation}) as row) as hashed
+"""
+"""Sums, so that the order of rows does not matter and two equal rows are not none."""
+
+
+def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
+    """Return the source with the query's result as its part. The database reads it once.
+
+    The part's state is the number of rows, and on PostgreSQL sums over a hash of each row. Connections do not share a
+    transaction, so whoever reads compares it before and after.
+
+    Raises:
+        SourceError: the URL holds credentials, no connection, no such table, or no row.
+    """
+    if re.search(r"//[^/?]*@|[?&;](user|password)=", settings.url, re.IGNORECASE):
+        raise SourceError(
+            "sources.*.url: holds credentials; take them out, and set the environment variables "
+            f"{settings.user_variable} and {settings.password_variable}"
+        )
+    uri = f"{settings.url}#{' '.join(settings.query.split())}"
+    is_postgresql = settings.url.startswith(_POSTGRESQL)
+    statement = _FINGERPRINT if is_postgresql else "select count(*) as num_rows from {relation}"
+    [state] = _load(spark, settings, query=statement.format(relation=_relation(settings))).collect()
+    if not state[0]:
+        raise SourceError(f"{uri}: no row")
+    return Source(uri, settings, (Part(uri, f"{state[0]} rows, {' '.join(map(str, state[1:]))}"),))
+
+
+def columns(spark: SparkSession, source: Source) -> StructType:
+    """Return the result's columns by name and type."""
+    assert isinstance(source.settings, JdbcSettings)
+    return typed.schema(_load(spark, source.settings, dbtable=_relation(source.settings)).schema)
+
+
+def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
+    """Return every row of the result, by ranges of the partition column where there is one; see `typed.conformable`.
+
+    Asks the database for the column's bounds.
+
+    Raises:
+        SourceError: the filter is none, no column of the contract is there, or none by which to share the rows.
+    """
+    settings = source.settings
+    assert isinstance(settings, JdbcSettings)
+    relation = _relation(settings)
+    schema = _load(spark, settings, dbtable=relation).schema
+    if settings.url.startswith(_POSTGRESQL):
+        relation = _in_utc(relation, schema)
+    shares = _shares(spark, settings, relation) if settings.partition_column and settings.num_partitions > 1 else {}
+    rows = _load(spark, settings, dbtable=relation, **shares)
+    return typed.conformable(rows, source, contract, file=F.lit(source.uri))
+
+
+def _load(spark: SparkSession, settings: JdbcSettings, **options: str) -> DataFrame:
+    """Return a table or query, with the credentials that the environment holds."""
+    options |= {"url": settings.url, "fetchsize": str(_ROWS_AT_A_TIME), "preferTimestampNTZ": "true"}
+    if settings.url.startswith(_POSTGRESQL):
+        options["driver"] = "org.postgresql.Driver"  # Java does not look for drivers in Spark's packages
+    for option, variable in (("user", settings.user_variable), ("password", settings.password_variable)):
+        if variable in os.environ:
+            options[option] = os.environ[variable]
+    return spark.read.format("jdbc").options(**options).load()
+
+
+def _relation(settings: JdbcSettings) -> str:
+    """Return the query as it stands after "from"."""
+    query = settings.query.strip().rstrip("; \n")
+    return f"({query}) mlspark_source" if re.match(r"(?i)(select|with)\b", query) else query
+
+
+def _in_utc(relation: str, schema: StructType) -> str:
+    """Return a relation of PostgreSQL with timestamps without zone taken as UTC.
+
+    The driver would take them in the zone of the machine, where one hour of the year is not.
+    """
+    if not any(isinstance(field.dataType, TimestampNTZType) for field in schema):
+        return relation
+    named = {f'"{field.name.replace(chr(34), chr(34) * 2)}"': field.dataType for field in schema}
+    columns = ", ".join(
+        f"{name} at time zone 'UTC' as {name}" if isinstance(kind, TimestampNTZType) else name
+        for name, kind in named.items()
+    )
+    return f"(select {columns} from {relation}) mlspark_source_utc"  # noqa: S608 (the user's own query)
+
+
+def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[str, str]:
+    """Return the options by which connections share the rows; none for a column without values."""
+    column = settings.partition_column
+    bounds = _load(
+        spark, settings, query=f"select min({column}) as smallest, max({column}) as greatest from {relation}"  # noqa: S608
+    )  # fmt: skip
+    # Spark takes bounds of numbers as whole ones; they only say where to cut.
+    kind = "bigint" if isinstance(bounds.schema[0].dataType, NumericType) else "string"
+    [found] = bounds.select(*(F.col(name).cast(kind).cast("string").alias(name) for name in bounds.columns)).collect()
+    if found[0] is None:
+        return {}
+    return {
+        "partitionColumn": column,
+        "lowerBound": found[0],
+        "upperBound": found[1],
+        "numPartitions": str(settings.num_partitions),
+    }

@@ -1,0 +1,76 @@
+"""Lines that hold one JSON object each, columns by name. Driver, lazy."""
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from mlspark.config import JsonSettings
+from mlspark.contracts.contract import Contract
+from mlspark.sources import files, text
+from mlspark.sources.source import Source, absolute_uri
+
+_END = "\ufffd"
+"""No line has it: one with it is not UTF-8."""
+_HALF_A_CHARACTER = (
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
+def find(spark: SparkSession, settings: JsonSettings, *, root: str) -> Source:
+    """Return the source with its files as they are now.
+
+    Raises:
+        SourceError: nothing there, or nothing in it.
+    """
+    uri = absolute_uri(settings.path, root)
+    return Source(uri, settings, files.found(spark, uri))
+
+
+def columns(spark: SparkSession, source: Source) -> StructType | None:
+    """Return None: each line names its own."""
+    return None
+
+
+def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
+    """Return every row of the source, as strings: nested values as JSON text, null for null and for an absent key.
+
+    Blank lines are no rows. A line is bad that is not one JSON object and nothing else, has a key twice, has a key that
+    the contract does not name where its drift policy refuses extra columns, has half a character or a NUL as an escape,
+    or is damaged like a line of any text.
+
+    Raises:
+        SourceError: the filter is none.
+    """
+    settings = source.settings
+    assert isinstance(settings, JsonSettings)
+    line, keys = F.col("_line"), F.col("_keys")
+    # Variant, not from_json: it keeps the digits of a number, and refuses what only looks like JSON.
+    parsed = text.lines(spark, source).select(
+        "_line",
+        "_source_file",
+        F.try_parse_json("_line").alias("_object"),
+        F.json_object_keys("_line").alias("_keys"),
+        # Spark's parsers stop at the end of the first value. Here it ends where the line does, or the keys differ.
+        F.json_object_keys(F.concat(F.lit('{"row":'), "_line", F.lit(f',"{_END}":0}}'))).alias("_around"),
+    )
+    names = [column.name for column in contract.columns]
+    repeated = F.array_distinct(F.filter(keys, lambda key: F.size(F.filter(keys, lambda other: other == key)) > 1))
+    is_whole = keys.isNotNull() & F.col("_around").eqNullSafe(F.array(F.lit("row"), F.lit(_END)))
+    escapes = F.replace(line, F.lit("\\\\"), F.lit(""))  # an escaped backslash starts no escape
+    flaws = [
+        *text.damage(line, settings.max_line_bytes),
+        (~is_whole, F.lit("not one JSON object")),
+        (F.size(keys) > F.size(F.array_distinct(keys)), F.concat(F.lit("key twice: "), F.array_join(repeated, ", "))),
+        (line.contains("\\u") & escapes.rlike(_HALF_A_CHARACTER), F.lit("half a character")),
+        (escapes.contains("\\u0000"), F.lit("control character")),
+        (F.col("_object").isNull(), F.lit("not one JSON object")),
+    ]
+    if contract.drift.extra == "refuse":
+        extra = F.array_except(keys, F.array(*map(F.lit, names)))
+        flaws.append((F.size(extra) > 0, F.concat(F.lit("extra key: "), F.array_join(extra, ", "))))
+    values = {name: F.try_variant_get("_object", f"$.{name}", "string") for name in names}
+    fields = [
+        (F.nullif(value, F.lit(settings.missing)) if settings.missing else value).alias(name)
+        for name, value in values.items()
+    ]
+    return text.conformable(parsed.select("*", *fields), source, contract, flaws)

@@ -1,0 +1,94 @@
+"""Rows whose columns have types of their own, as the catalog promises them. Driver, lazy."""
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    DataType,
+    DateType,
+    MapType,
+    NumericType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+    VariantType,
+)
+
+from mlspark.contracts.contract import Contract
+from mlspark.errors import SourceError
+from mlspark.sources.source import Source, filtered
+
+_NESTED = (ArrayType, MapType, StructType, VariantType)
+_PLAIN = (StringType, NumericType, BooleanType, DateType, TimestampType)
+
+
+def schema(found: StructType) -> StructType:
+    """Return the columns of a source in the types that `conformable` gives them."""
+    fields = [StructField(field.name, _type(field.dataType), metadata=field.metadata) for field in found]
+    return StructType(fields)
+
+
+def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Column) -> DataFrame:
+    """Return the rows of a source with the contract's columns only; Spark then reads no others.
+
+    Wall-clock timestamps are taken in the session's time zone. Nested values become JSON text; bytes, and types that Spark
+    does not cast to the contract's, become text. A text that is not UTF-8 makes its row bad.
+
+    Args:
+        rows: all columns of the source.
+        source: theirs; its filter is applied before anything else.
+        contract: names the columns to keep, and the types that they will be cast to.
+        file: where a row comes from.
+
+    Raises:
+        SourceError: the filter is none, or no column of the contract is there.
+    """
+    types = {field.name: field.dataType for field in rows.schema}
+    wanted = {column.name: column.type for column in contract.columns if column.name in types}
+    if not wanted:
+        raise SourceError(
+            f"{source.uri}: has none of the columns of contract {contract.name}, but {', '.join(types)}; "
+            f"check sources.*.path and the contract"
+        )
+    values = {name: _value(name, types[name]) for name in wanted}
+    for name, kind in wanted.items():
+        if not _casts(rows, values[name], kind):
+            values[name] = values[name].cast("string")
+    kept = filtered(rows, source.settings).select(
+        *(value.alias(name) for name, value in values.items()), file.alias("_source_file")
+    )
+    texts = [name for name in wanted if isinstance(types[name], StringType | BinaryType)]
+    flaws = [F.when(~F.is_valid_utf8(F.col(name)), F.lit(f"{name}: not UTF-8")) for name in texts]
+    return kept.select(
+        *wanted,
+        F.coalesce(F.lit(None).cast("string"), *flaws).alias("_malformed"),
+        F.to_json(F.struct(*wanted), {"ignoreNullFields": "false"}).alias("_raw"),
+        "_source_file",
+    )
+
+
+def _type(found: DataType) -> DataType:
+    if isinstance(found, TimestampNTZType):
+        return TimestampType()
+    return found if isinstance(found, _PLAIN) else StringType()
+
+
+def _value(name: str, found: DataType) -> Column:
+    if isinstance(found, _NESTED):
+        return F.to_json(F.col(name))
+    return F.col(name) if isinstance(found, _PLAIN) else F.col(name).cast(_type(found))
+
+
+def _casts(rows: DataFrame, value: Column, kind: str) -> bool:
+    """Return whether Spark casts the value to a type of the contract, and back to see what was lost."""
+    given = rows.select(value).schema[0].dataType
+    try:
+        rows.select(value.try_cast(kind).cast(given))
+    except AnalysisException:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""Small files and snapshots on HDFS and S3."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark import storage, tables
+from mlspark.cluster import loading
+from mlspark.cluster.hdfs import Hdfs
+from mlspark.cluster.s3 import S3
+from mlspark.streaming import snapshot
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["hdfs", "s3"])
+def root(request: pytest.FixtureRequest, hdfs: Hdfs, s3: S3) -> str:
+    """A folder of its own for each test, on either."""
+    return storage.join({"hdfs": hdfs, "s3": s3}[request.param].url, "storage", request.node.originalname)
+
+
+def test_file_comes_back_and_is_replaced(root: str) -> None:
+    uri = storage.join(root, "deep", "file.bin")
+    for content in (b"", b"abc", bytes(range(256)) * 20_000):  # 5 MB: more than one packet, more than one S3 part
+        storage.write_bytes(uri, content)
+        assert storage.read_bytes(uri) == content
+    assert storage.list_files(storage.join(root, "deep")) == [uri]
+
+
+def test_what_is_absent_is_absent(root: str) -> None:
+    assert not storage.exists(storage.join(root, "none"))
+    assert storage.list_files(storage.join(root, "none")) == []
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(root, "none"))
+
+
+def test_listing_has_the_files_of_one_folder(root: str) -> None:
+    for name in ("b", "a", "sub/c"):
+        storage.write_json(storage.join(root, name), {"name": name})
+    assert storage.list_files(root) == [storage.join(root, "a"), storage.join(root, "b")]
+    assert storage.exists(storage.join(root, "sub"))
+    assert storage.read_json(storage.join(root, "sub", "c")) == {"name": "sub/c"}
+
+
+def test_names_stand_for_themselves(cluster_spark: SparkSession, root: str) -> None:
+    """As Spark takes them: a partition folder is called part=50%25, and a#b is not a."""
+    uris = [storage.join(root, name) for name in ("50%25", "a", "a b", "a#b", "a?b", "ü")]
+    for uri in uris:
+        storage.write_bytes(uri, uri.encode())
+    assert storage.list_files(root) == uris
+    assert [storage.read_bytes(uri).decode() for uri in uris] == uris
+    assert sorted(row.value for row in cluster_spark.read.text(root).collect()) == uris
+
+
+def test_reader_never_misses_a_file_that_is_being_replaced(root: str) -> None:
+    uri = storage.join(root, "state.json")
+    storage.write_json(uri, 0)
+    seen, is_done = [], threading.Event()
+
+    def read() -> None:
+        while not is_done.is_set():
+            try:
+                seen.append(storage.read_json(uri))
+            except Exception as error:
+                seen.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(1, 11):  # half a second each on HDFS, which waits for DataNodes to report
+        storage.write_json(uri, number)
+    is_done.set()
+    reader.join()
+    assert [value for value in seen if not isinstance(value, int)] == []
+    assert seen == sorted(seen)
+
+
+def test_file_stands_in_the_root_of_hdfs(hdfs: Hdfs) -> None:
+    storage.write_bytes(f"{hdfs.url}/file", b"here")
+    assert storage.read_bytes(f"{hdfs.url}/file") == b"here"
+
+
+def test_process_that_has_used_storage_can_fork(root: str) -> None:
+    """As when it starts Spark's JVM. fsspec's own way with hdfs-native hangs in the child."""
+    uri = storage.join(root, "file")
+    storage.write_bytes(uri, b"here")
+    forks = f"""
+import multiprocessing, subprocess
+from mlspark import storage
+assert storage.exists({uri!r})
+subprocess.run(["true"], preexec_fn=int, check=True)
+child = multiprocessing.get_context("fork").Process(target=lambda: print(storage.read_bytes({uri!r})))
+child.start()
+child.join()
+"""
+    done = subprocess.run([sys.executable, "-c", forks], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout == "b'here'\n", done.stderr
+
+
+def test_folder_is_uploaded_with_its_subfolders(root: str, tmp_path: Path) -> None:
+    (tmp_path / "adult").mkdir()
+    (tmp_path / "adult" / "adult.data").write_text("39, State-gov\n")
+    (tmp_path / "read me.txt").write_text("")
+    loading.upload(tmp_path, root)
+    assert storage.list_files(root) == [storage.join(root, "read me.txt")]
+    assert storage.read_bytes(storage.join(root, "adult", "adult.data")) == b"39, State-gov\n"
+
+
+def test_snapshot_counts_the_rows_of_a_delta_version(cluster_spark: SparkSession, root: str) -> None:
+    parts = ["a b", "c#d?e", "50%", "x/y:z=ü", None]
+    rows = cluster_spark.createDataFrame([(index, part) for index, part in enumerate(parts)], "id int, part string")
+    tables.write(rows, root, metadata={"id": "first"}, mode="overwrite", partition_by=["part"])
+    tables.write(rows, root, metadata={"id": "second"}, mode="append", partition_by=["part"])
+    assert [commit.version for commit in tables.commits(root)] == [1, 0]
+    first, latest = snapshot.take(root, version=0), snapshot.take(root)
+    assert (first.version, first.num_rows, latest.version, latest.num_rows) == (0, 5, 1, 10)
+    assert sorted(str(file.partition["part"]) for file in first.files) == sorted(map(str, parts))
+    assert all(storage.exists(first.uri(file)) for file in first.files)
+    saved = storage.join(root, "_mlspark", "snapshot.json")
+    first.save(saved)
+    assert snapshot.Snapshot.load(saved) == first
