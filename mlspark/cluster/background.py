@@ -97,22 +97,28 @@ def stop(folder: Path) -> bool:
 
 
 def run(folder: Path, servers: Sequence[str]) -> None:
-    """Run servers until SIGTERM."""
+    """Run servers until SIGTERM.
+
+    Raises:
+        ClusterError: a server did not start, or some run already.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    state = folder / "state.json"
     with (folder / "lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError("another start is under way") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        state.unlink(missing_ok=True)  # of one that was killed
+        _remove_files(folder)  # of one that was killed
         try:
             with serve(servers) as cluster:
                 _write_files(folder, cluster)
                 while True:
                     signal.pause()
         finally:
-            state.unlink(missing_ok=True)
+            _remove_files(folder)
 
 
 def guide(folder: Path) -> str:
@@ -134,7 +140,9 @@ def _holder(folder: Path) -> int | None:
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return int((folder / "lock").read_text())
+        while not (text := (folder / "lock").read_text()):  # it writes its id right after it has got the lock
+            time.sleep(0.01)
+        return int(text)
     return None
 
 
@@ -163,6 +171,12 @@ def _write_files(folder: Path, cluster: Cluster) -> None:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     _write_private(folder / "environment.sh", exports)
     _write_private(folder / "state.json", json.dumps(asdict(cluster), indent=1) + "\n")
+
+
+def _remove_files(folder: Path) -> None:
+    for name in ("state.json", "environment.sh"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "conf", ignore_errors=True)
 
 
 def _write_private(file: Path, text: str) -> None:

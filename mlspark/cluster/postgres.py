@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlspark.cluster.process import ClusterError, folder_for, free_port, started
+from mlspark.cluster.process import ClusterError, NotInstalledError, folder_for, free_port, started
 
 logger = logging.getLogger(__name__)
 
 _USER = "mlspark"
 _DATABASE = "postgres"
+_DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")
 _NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/mlspark.conf")
 _HOW = (
     "no PostgreSQL server programs on PATH or in /usr/lib/postgresql; install them "
@@ -69,7 +70,8 @@ def serve() -> Iterator[Postgres]:
     """Give an empty database; up in 3 s. Where the programs are missing, root on Debian gets them installed.
 
     Raises:
-        ClusterError: the programs are missing and cannot be installed, or the server did not start.
+        NotInstalledError: the programs are missing and cannot be installed; says how to.
+        ClusterError: the server did not start.
     """
     programs = _programs(install=True)
     password = secrets.token_hex(16)
@@ -141,13 +143,13 @@ def _programs(*, install: bool = False) -> Path:
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).resolve().parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    versions = sorted(_DEBIAN_PROGRAMS.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent
     if install and os.geteuid() == 0 and Path("/etc/debian_version").exists():
         _install()
         return _programs()
-    raise ClusterError(_HOW)
+    raise NotInstalledError(_HOW)
 
 
 def _install() -> None:
@@ -164,4 +166,4 @@ def _install() -> None:
             command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True
         )
         if done.returncode:
-            raise ClusterError(f"{_HOW}; apt-get said: {(done.stderr.strip().splitlines() or ['nothing'])[-1]}")
+            raise NotInstalledError(f"{_HOW}; apt-get said: {(done.stderr.strip().splitlines() or ['nothing'])[-1]}")

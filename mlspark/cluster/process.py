@@ -31,6 +31,10 @@ class ClusterError(MlsparkError):
     """A server cannot be installed, started or reached."""
 
 
+class NotInstalledError(ClusterError):
+    """The programs of a server are missing, and are not ours to install."""
+
+
 @dataclass(frozen=True)
 class Process:
     """A server that has been started; whether it answers is for `wait` to find out."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mlspark.cluster.process import ClusterError, folder_for, read_port, script, started
+from mlspark.cluster.process import NotInstalledError, folder_for, read_port, script, started
 
 _BUCKET = "mlspark"
 
@@ -38,10 +38,11 @@ def serve() -> Iterator[S3]:
     """Give an S3 server with an empty bucket; up in 3 s. What it holds is in its memory.
 
     Raises:
-        ClusterError: moto is not installed, or it did not start.
+        NotInstalledError: moto is missing.
+        ClusterError: it did not start.
     """
     if importlib.util.find_spec("moto") is None:
-        raise ClusterError("the S3 server is moto's, which is not installed; install mlspark[dev]")
+        raise NotInstalledError("the S3 server is moto's, which is not installed; install mlspark[dev]")
     with folder_for("s3") as folder:
         port_file = folder / "port"
         command = [*script("s3_server.py"), port_file, _BUCKET]

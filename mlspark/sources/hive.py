@@ -46,7 +46,7 @@ def find(spark: SparkSession, settings: HiveSettings, *, root: str) -> Source:
     wanted = _that_pass(spark, table, settings, names, locations) if names and settings.filter else list(locations)
     if not wanted:
         raise SourceError(f"{settings.table}: no partition{' that passes the filter' if locations else ''}")
-    parts = _parts(spark, {name: locations[name] for name in wanted})
+    parts = _parts(spark, {name: locations[name] for name in sorted(wanted)})
     if not any(part.size_bytes for part in parts):
         raise SourceError(f"{settings.table}: no bytes to read in {len(parts)} partitions")
     return Source(settings.table, settings, parts)

@@ -11,7 +11,7 @@ from mlspark.config import JdbcSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
 from mlspark.sources import typed
-from mlspark.sources.source import Part, Source
+from mlspark.sources.source import Part, Source, reading
 
 _POSTGRESQL = "jdbc:postgresql:"
 _ROWS_AT_A_TIME = 10_000
@@ -42,10 +42,23 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     uri = f"{settings.url}#{' '.join(settings.query.split())}"
     is_postgresql = settings.url.startswith(_POSTGRESQL)
     statement = _FINGERPRINT if is_postgresql else "select count(*) as num_rows from {relation}"
-    [state] = _load(spark, settings, query=statement.format(relation=_relation(settings))).collect()
+    try:
+        with reading(uri, is_only_reading=True):
+            [state] = _load(spark, settings, query=statement.format(relation=_relation(settings))).collect()
+    except SourceError as error:
+        raise SourceError(f"{error}{_hint(settings, str(error))}") from error
     if not state[0]:
         raise SourceError(f"{uri}: no row")
     return Source(uri, settings, (Part(uri, f"{state[0]} rows, {' '.join(map(str, state[1:]))}"),))
+
+
+def _hint(settings: JdbcSettings, message: str) -> str:
+    if re.search("authentication|password|credential", message):
+        return (
+            f"; user and password are those of the environment variables {settings.user_variable} and "
+            f"{settings.password_variable}"
+        )
+    return "; put the driver on spark.jars.packages" if re.search("[Dd]river", message) else ""
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

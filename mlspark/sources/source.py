@@ -200,7 +200,7 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
         is_refused = cause.condition.startswith(_REFUSED_BY_SPARK) or cause.name.startswith("SQL")
         if is_refused or cause.name in _REFUSED_BY_STORES or cause.name.endswith("S3Exception"):
             # "Connection refused" alone does not say whose.
-            told = causes[-2] if root.name == "ConnectException" and len(causes) > 1 else root
+            told = causes[-2] if root.name.startswith("Connect") and len(causes) > 1 else root
             return f"cannot be read: {_shown(told)}; nothing was written"
     return None
 
@@ -216,7 +216,9 @@ def _header_difference(message: str) -> str:
 
 def _shown(cause: _Cause) -> str:
     message = one_line(cause.message)
-    return cause.name if message in ("", "unknown", "null") else message
+    if message in ("", "unknown", "null"):
+        return cause.name
+    return message if " " in message else f"{cause.name}: {message}"  # the name of a host alone says nothing
 
 
 def _plain(path: str) -> str:

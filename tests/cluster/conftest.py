@@ -1,11 +1,12 @@
 """Real servers, each started once when the first test asks for it.
 
-`pytest` alone does not collect this folder (norecursedirs in pyproject.toml); `pytest tests/cluster` does, and
-`make test` runs both. A process of its own, because a JVM cannot change spark.jars.packages once it runs, and the
+`pytest` alone does not collect this folder (norecursedirs in pyproject.toml); `pytest tests/cluster` does, and so
+does `make test-cluster`. A process of its own, because a JVM cannot change spark.jars.packages once it runs, and the
 `spark` of the other tests has no S3, no PostgreSQL and no Hive.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from pyspark.sql import SparkSession
@@ -19,7 +20,7 @@ from mlspark.cluster import standalone as standalone_server
 from mlspark.cluster.hdfs import Hdfs
 from mlspark.cluster.metastore import Metastore
 from mlspark.cluster.postgres import Postgres
-from mlspark.cluster.process import SHORT_LIVED_JAVA
+from mlspark.cluster.process import SHORT_LIVED_JAVA, NotInstalledError
 from mlspark.cluster.s3 import S3
 from mlspark.cluster.standalone import Standalone
 
@@ -54,7 +55,12 @@ def metastore() -> Iterator[Metastore]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """The server; user and password are in this process's environment, too."""
-    with postgres_server.serve() as running, pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(postgres_server.serve())
+        except NotInstalledError as missing:
+            pytest.skip(str(missing))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in running.environment.items():
             patch.setenv(name, value)
         yield running

@@ -15,10 +15,11 @@ from pyspark.sql import SparkSession
 from pyspark.testing import assertDataFrameEqual
 
 from mlspark.cluster import loading, process, settings
+from mlspark.cluster import postgres as postgres_server
 from mlspark.cluster.hdfs import Hdfs
 from mlspark.cluster.metastore import Metastore
 from mlspark.cluster.postgres import Postgres
-from mlspark.cluster.process import ClusterError, folder_for, started
+from mlspark.cluster.process import ClusterError, NotInstalledError, folder_for, started
 from mlspark.cluster.s3 import S3
 from mlspark.cluster.standalone import Standalone
 
@@ -81,6 +82,14 @@ def test_postgres_says_what_is_wrong(postgres: Postgres) -> None:
     with pytest.raises(ClusterError, match='relation "nobody" does not exist'):
         postgres.execute("CREATE TABLE half (id int); SELECT * FROM nobody")
     assert postgres.execute("SELECT to_regclass('half') IS NULL") == "t\n"
+
+
+def test_missing_postgres_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(postgres_server, "_DEBIAN_PROGRAMS", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotInstalledError, match="apt-get install postgresql"), postgres_server.serve():
+        pass
 
 
 def test_tasks_run_on_executors_of_the_workers(cluster_spark: SparkSession, standalone: Standalone) -> None:

@@ -386,7 +386,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
     ),
     "database without driver": (
         write(), {"kind": "jdbc", "url": "jdbc:mysql://127.0.0.1:1/x", "query": "t"}, {}, SourceError,
-        "jdbc:mysql://127.0.0.1:1/x: .*No suitable driver",
+        "jdbc:mysql://127.0.0.1:1/x#t: .*No suitable driver.*; put the driver on spark.jars.packages",
     ),
     "credentials in the URL": (
         write(), {"kind": "jdbc", "url": "jdbc:postgresql://ann:secret@db/x", "query": "t"}, {}, SourceError,
