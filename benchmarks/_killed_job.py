@@ -1,0 +1,128 @@
+"""jobs/prepare.py as a process that can be killed, and how far it has come by the files it has written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+UP, END = "spark up", "end"
+MOMENTS = (
+    UP,
+    "sidecars",
+    "quarantine files",
+    "quarantine committed",
+    "feature files",
+    "features commit begun",
+    "features committed",
+    END,
+)
+"""In the order in which an undisturbed run comes to them."""
+_JOB_SECONDS = 600.0
+
+
+def overrides(home: Path, data: Path) -> list[str]:
+    """Return what differs from conf/census.yaml: daily files to learn from, one file to test with."""
+    places = [f"storage.root={home}", f"sources.root={data}", f"contract={ROOT / 'schemas' / 'census.json'}"]
+    return [*places, "sources.learn.path=learn", "sources.test.path=test.csv"]
+
+
+class Job:
+    """jobs/prepare.py in a session of its own, and when it came to which moment."""
+
+    def __init__(self, home: Path, data: Path, mode: str, conf: Path | None = None) -> None:
+        """Start it. With `conf` as SPARK_CONF_DIR, else on local[2]."""
+        self.scratch = home.with_name(home.name + "-scratch")
+        self.scratch.mkdir()
+        self.times: dict[str, float] = {}
+        self._tables = home / "tables"
+        self._known = set(_paths(self._tables))
+        environment = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
+        # What a killed JVM leaves is then removed with the folder.
+        environment |= {"SPARK_LOCAL_DIRS": str(self.scratch), "TMPDIR": str(self.scratch)}
+        environment |= {"SPARK_CONF_DIR": str(conf)} if conf else {}
+        options = [f"--set={override}" for override in overrides(home, data)]
+        command = [sys.executable, "jobs/prepare.py", "--config=conf/census.yaml", *options, f"--mode={mode}"]
+        self._started = time.monotonic()
+        with open(self.scratch / "log", "wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self, moment: str) -> bool:
+        """Return True as soon as the job has come to `moment`, False when it ends before."""
+        from_then_on = MOMENTS[MOMENTS.index(moment) :]
+        while not any(each in self.times for each in from_then_on):
+            has_ended = self.process.poll() is not None
+            self._look()
+            if has_ended:
+                self.times[END] = self._seconds()
+            if self._seconds() > _JOB_SECONDS:
+                self.kill()
+                raise SystemExit(f"prepare did not end in {_JOB_SECONDS:.0f} s; its log:\n{self.log()}")
+            # The commit takes milliseconds; before, a finer look would only slow the job down.
+            time.sleep(0.001 if "feature files" in self.times else 0.01)
+        return moment == END or END not in self.times
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> str:
+        """Kill job and JVM, which have not ended; return the last moment that they came to."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        while any(group == self.process.pid and not state.startswith("Z") for _, _, group, state, _ in processes()):
+            time.sleep(0.01)
+        self._look()
+        return next(moment for moment in reversed(MOMENTS) if moment in self.times)
+
+    def log(self) -> str:
+        return (self.scratch / "log").read_text(errors="replace")[-6000:]
+
+    def _look(self) -> None:
+        if UP not in self.times and any(self.scratch.glob("blockmgr-*")):
+            self.times[UP] = self._seconds()
+        for path in _paths(self._tables):
+            if path not in self._known:
+                self._known.add(path)
+                moment = _moment(path)
+                if moment is not None:
+                    self.times.setdefault(moment, self._seconds())
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def _paths(folder: Path) -> Iterator[str]:
+    """Yield files and folders below `folder`; what disappears meanwhile may be among them."""
+    for parent, folders, files in os.walk(folder):
+        yield from (f"{parent}/{name}" for name in (*folders, *files))
+
+
+def _moment(path: str) -> str | None:
+    """Return the moment that the appearance of a file or folder marks."""
+    folder, name = path.rsplit("/", 1)
+    is_commit = folder.endswith("/_delta_log") and name.endswith(".json") and not name.startswith(".")
+    if "_quarantine/" in path:
+        if is_commit:
+            return "quarantine committed"
+        return "quarantine files" if "/job_id=" in path else None
+    if "/_mlspark/" in path:
+        return "sidecars"
+    if "/_delta_log" in path:
+        # Delta writes .VERSION.json.ID.tmp and renames it.
+        is_begun = ".json." in name and name.endswith(".tmp")
+        return "features committed" if is_commit else "features commit begun" if is_begun else None
+    return "feature files" if "/split=" in path else None
+
+
+def processes() -> list[tuple[int, int, int, str, str]]:
+    """Return (pid, parent, group, state, command line) of all processes."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], check=True, capture_output=True, text=True
+    ).stdout
+    fields = (line.split(None, 4) for line in listed.splitlines())
+    return [(int(pid), int(parent), int(group), state, args) for pid, parent, group, state, args in fields]

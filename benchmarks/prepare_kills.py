@@ -1,0 +1,380 @@
+"""Once and only once: prepare killed at random moments, and what its readers see then and after a re-run.
+
+    python benchmarks/prepare_kills.py [--quick] [--json FILE] [--kills N] [--seed S]
+
+Census-like rows with broken ones among them are prepared undisturbed first: that gives the rows to expect, and when files
+appear below the tables' folders. Then jobs/prepare.py is started again and again, in a session of its own with a JVM of
+its own, and its whole process group gets SIGKILL: two of five times at a moment drawn evenly from the undisturbed time
+between Spark being up and the end, else at a moment drawn evenly between the appearance of one kind of file and the next
+(MOMENTS), so that the milliseconds of a Delta commit are hit too. Three starting points take turns: no table yet, new
+files for a table (--mode append), all files for a table that holds some of them.
+
+After each kill a reader looks: a half is a version whose rows are not as many as its commits say, or whose quarantine is
+not, or rows that are neither those from before nor those that the run was to write. Then prepare runs to its end in this
+process, and the rows of features (with their split) and quarantine are compared, as multisets, with the undisturbed ones;
+so they are after VACUUM with retention 0, which must take away every file that no version needs.
+
+A quarter as many kills again hit the only executor of a standalone cluster: there the job must end well by itself.
+
+20 + 5 kills take 8 minutes on two idle cores. Exits with 1 when a row is lost, duplicated, or half visible.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice, pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from _killed_job import END, MOMENTS, ROOT, UP, Job, overrides, processes
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from mlspark import config, session, tables
+from mlspark.cluster import settings as cluster_settings
+from mlspark.cluster import standalone
+from mlspark.config import Settings
+from mlspark.datasets import census_like
+from mlspark.preparation import prepared
+from mlspark.preparation.prepare import prepare
+
+CLOCK = "any moment"
+_AIMS = (
+    "quarantine committed",
+    CLOCK,
+    "features commit begun",
+    "feature files",
+    CLOCK,
+    "quarantine files",
+    "features committed",
+    CLOCK,
+    "sidecars",
+    CLOCK,
+)
+_EXECUTOR_AIMS = ("feature files", UP, "quarantine files", "sidecars", "quarantine committed")
+
+Rows = Counter[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a reader sees: the newest version's rows, and how many versions are not whole."""
+
+    features: Rows = field(default_factory=Counter)
+    quarantine: Rows = field(default_factory=Counter)
+    num_halves: int = 0
+
+    def minus(self, other: "View") -> int:
+        """Return how many rows are here and not there, each as often as it is."""
+        return (self.features - other.features).total() + (self.quarantine - other.quarantine).total()
+
+
+@dataclass
+class Start:
+    """What a run finds and is to do."""
+
+    name: str
+    mode: str
+    home: Path | None
+    """Storage root to begin with; None: an empty one."""
+    before: View = field(default_factory=View)
+    after: View = field(default_factory=View)
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Moment -> seconds after the start of an undisturbed job."""
+
+
+def settings_for(home: Path, data: Path) -> Settings:
+    return config.load([str(ROOT / "conf" / "census.yaml")], overrides(home, data))
+
+
+def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True) -> View:
+    """Return what a reader sees; every version counts when it is not whole, or only the newest."""
+    features, quarantine = settings.table("features"), settings.table("quarantine")
+    history = tables.commits(features)
+    if not history:
+        return View()
+    by_id = {commit.metadata["id"]: commit.metadata for commit in reversed(history)}
+    halves = 0
+    for commit in history if whole_history else history[:1]:
+        in_force = [by_id[commit_id] for commit_id in commit.metadata["ids"]]
+        good = tables.read(spark, features, version=commit.version).count()
+        bad = tables.read_quarantine(spark, quarantine, commit.metadata["ids"]).select("job_id").collect()
+        said = Counter({metadata["id"]: metadata["rows_quarantined"] for metadata in in_force})
+        is_whole = good == sum(metadata["rows_good"] for metadata in in_force)
+        halves += not (is_whole and said == Counter(row["job_id"] for row in bad))
+        prepared.of_commit(features, commit)  # raises when its encoder is not the one of the rows
+    bad = prepared.read_quarantine(spark, settings).collect()
+    return View(_counted(tables.read(spark, features).collect()), _counted(bad), halves)
+
+
+def _counted(rows: Sequence[Any]) -> Rows:
+    return Counter(tuple(str(value) for value in row) for row in rows)
+
+
+def orphans(table: str) -> int:
+    """Return the number of data files in a table's folder that none of its versions names."""
+    found = {str(path) for path in Path(table).rglob("*.parquet") if "/_delta_log/" not in str(path)}
+    if tables.exists(table):
+        for version in range(DeltaTable(table).version() + 1):
+            found -= {uri.removeprefix("file://") for uri in DeltaTable(table, version=version).file_uris()}
+    return len(found)
+
+
+def files_not_needed(spark: SparkSession, table: str) -> int:
+    """Vacuum with retention 0; return how many data files beyond those of the newest version are left."""
+    spark.sql(f"VACUUM delta.`{table}` RETAIN 0 HOURS")
+    found = [path for path in Path(table).rglob("*.parquet") if "/_delta_log/" not in str(path)]
+    return len(found) - len(DeltaTable(table).file_uris())
+
+
+@dataclass
+class Result:
+    """Sums over all kills."""
+
+    lost: int = 0
+    duplicated: int = 0
+    visible_halves: int = 0
+    unaccounted: int = 0
+    """Rows read that are neither good nor quarantined."""
+    left_files: int = 0
+    """Data files that no version names, right after the kills."""
+    left_after_vacuum: int = 0
+    by_moment: Counter[str] = field(default_factory=Counter)
+    by_start: Counter[str] = field(default_factory=Counter)
+
+    def compare(self, found: View, expected: View) -> None:
+        self.lost += expected.minus(found)
+        self.duplicated += found.minus(expected)
+        self.visible_halves += found.num_halves
+
+
+class Bench:
+    """The data, the starting points and the reader's session."""
+
+    def __init__(self, spark: SparkSession, folder: Path, seed: int) -> None:
+        self.spark, self.folder, self.result = spark, folder, Result()
+        self.random = random.Random(seed)
+        self.data = folder / "data"
+        self._runs = 0
+        learn, test = _write_rows(self.data, seed)
+        (self.data / "day1.csv").write_bytes(b"".join(learn[: 2 * len(learn) // 3]))
+        (self.data / "learn").mkdir()
+        (self.data / "day1.csv").rename(self.data / "learn" / "day1.csv")
+        (self.data / "test.csv").write_bytes(b"".join(test))
+        base = folder / "base"
+        prepare(spark, settings_for(base, self.data))
+        (self.data / "learn" / "day2.csv").write_bytes(b"".join(learn[2 * len(learn) // 3 :]))
+        before = look(spark, settings_for(base, self.data))
+        empty, append = Start("empty", "rebuild", None), Start("append", "append", base, before)
+        for start in (empty, append):
+            home = self.home(start)
+            job = Job(home, self.data, start.mode)
+            job.wait(END)
+            if job.process.returncode:
+                raise SystemExit(f"the undisturbed run failed; its log:\n{job.log()}")
+            # What is there for milliseconds only may be missed.
+            job.times.setdefault("features commit begun", job.times["features committed"] - 0.02)
+            missing = [moment for moment in MOMENTS if moment not in job.times]
+            assert not missing, f"no file marked {missing}: has prepare changed its order of writing?"
+            start.times, start.after = job.times, look(spark, settings_for(home, self.data))
+            assert start.after.quarantine, "no bad rows"
+            assert not start.after.num_halves
+        rebuild = Start("rebuild", "rebuild", base, before, empty.after, empty.times)
+        self.starts = (empty, append, rebuild)
+
+    def home(self, start: Start) -> Path:
+        """Return a new storage root as `start` wants it."""
+        self._runs += 1
+        home = self.folder / f"run{self._runs}"
+        if start.home:
+            shutil.copytree(start.home, home)
+        return home
+
+    def wait(self, job: Job, start: Start, aim: str) -> str:
+        """Wait for a moment drawn at `aim`; return it in words. Delays are as on the machine of the undisturbed run."""
+        times = start.times
+        if aim == CLOCK:
+            drawn = self.random.uniform(times[UP], times[END])
+            moment = max((each for each in MOMENTS if times[each] <= drawn), key=lambda each: times[each])
+            delay = drawn - times[moment]
+        else:
+            moment = aim
+            delay = self.random.uniform(0.0, times[dict(pairwise(MOMENTS))[moment]] - times[moment])
+        if job.wait(moment):
+            time.sleep(delay * job.times.get(moment, times[moment]) / times[moment])
+        return f"{moment} + {delay:.2f} s"
+
+    def kill_driver(self, start: Start, aim: str) -> bool:
+        """Kill a run, look, run to the end, compare, vacuum, compare. False when it ended before it was killed."""
+        home = self.home(start)
+        settings = settings_for(home, self.data)
+        job = Job(home, self.data, start.mode)
+        drawn = self.wait(job, start, aim)
+        if job.has_ended():
+            print(f"{start.name:<9}{drawn:<31}had ended", flush=True)
+            return False
+        moment = job.kill()
+        seen = look(self.spark, settings)
+        is_old_or_new = any(not seen.minus(whole) and not whole.minus(seen) for whole in (start.before, start.after))
+        self.result.visible_halves += seen.num_halves + (not is_old_or_new)
+        left = sum(orphans(settings.table(kind)) for kind in ("features", "quarantine"))
+        report = prepare(self.spark, settings, mode=start.mode)
+        self._settle(settings, report, start)
+        self.result.left_files += left
+        self.result.by_moment[moment] += 1
+        self.result.by_start[start.name] += 1
+        state = "new" if seen.features == start.after.features else "old"
+        print(
+            f"{start.name:<9}{drawn:<31}killed after {moment:<23}{state} rows seen, {left} files left",
+            flush=True,
+        )
+        shutil.rmtree(home)
+        shutil.rmtree(job.scratch)
+        return True
+
+    def kill_executor(self, start: Start, aim: str, conf: Path, find: Callable[[], list[int]]) -> bool:
+        """Kill the executor of a run on a cluster and let it end. False when it ended before."""
+        home = self.home(start)
+        settings = settings_for(home, self.data)
+        job = Job(home, self.data, start.mode, conf)
+        while not find() and not job.has_ended():
+            time.sleep(0.1)
+        drawn = self.wait(job, start, aim)
+        found = [] if job.has_ended() else find()
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        job.wait(END)
+        if job.process.returncode:
+            raise SystemExit(f"prepare did not survive the loss of its executor; its log:\n{job.log()}")
+        if not found:
+            return False
+        newest = tables.latest(settings.table("features"))
+        assert newest is not None
+        self._settle(settings, newest.metadata, start)
+        self.result.by_moment["executor"] += 1
+        print(f"{'executor':<9}{drawn:<31}killed, the job ended well after {job.times[END]:.0f} s", flush=True)
+        shutil.rmtree(home)
+        shutil.rmtree(job.scratch)
+        return True
+
+    def _settle(self, settings: Settings, report: Mapping[str, Any], start: Start) -> None:
+        """Compare a finished run with the undisturbed one, before and after VACUUM."""
+        self.result.unaccounted += abs(report["rows_read"] - report["rows_good"] - report["rows_quarantined"])
+        self.result.compare(look(self.spark, settings), start.after)
+        for kind in ("features", "quarantine"):
+            self.result.left_after_vacuum += files_not_needed(self.spark, settings.table(kind))
+        self.result.compare(look(self.spark, settings, whole_history=False), start.after)
+
+
+def _write_rows(data: Path, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """Return lines to learn from and to test with: 3,000, of which 60 are bad."""
+    census_like.write(data, num_train=2400, num_test=600, seed=seed, bad_rows=60)
+    files = (data / "adult" / name for name in ("adult.data", "adult.test"))
+    learn, test = (path.read_bytes().splitlines(keepends=True) for path in files)
+    return learn, test
+
+
+@contextmanager
+def reader(folder: Path) -> Iterator[SparkSession]:
+    """Give the session of the benchmark itself."""
+    own: dict[str, bool | float | int | str | None] = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.log.level": "ERROR",
+        "spark.local.dir": str(folder),
+        # Nobody else uses these tables, so nothing that VACUUM takes away is needed.
+        "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    }
+    spark = SparkSession.builder.appName("prepare_kills").config(map={**session.defaults(), **own}).getOrCreate()
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def executors_of(workers: Sequence[int]) -> list[int]:
+    """Return the pids of executors among the descendants of `workers`."""
+    listed = processes()
+    family = set(workers)
+    while more := {pid for pid, parent, *_ in listed if parent in family} - family:
+        family |= more
+    return [pid for pid, *_, args in listed if pid in family and "CoarseGrainedExecutorBackend" in args]
+
+
+def kill_executors(bench: Bench, num_kills: int) -> int:
+    """Start a cluster of one worker and kill its executor in `num_kills` runs; return how many were hit."""
+    kills = 0
+    with standalone.serve(workers=1, cores=2, memory="2g") as cluster:
+        conf = bench.folder / "cluster-conf"
+        base = session.defaults()
+        ours = cluster_settings.spark_settings(standalone=cluster)
+        jars = {name: base[name] for name in ("spark.jars.packages", "spark.jars.excludes")}
+        cluster_settings.write_conf(conf, ours | jars | {"spark.sql.shuffle.partitions": "2"})
+        for aim in islice(cycle(_EXECUTOR_AIMS), 2 * num_kills):
+            if kills == num_kills:
+                break
+            kills += bench.kill_executor(bench.starts[0], aim, conf, lambda: executors_of(cluster.worker_pids))
+    return kills
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="3 + 1 kills instead of 20 + 5.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    kills: Annotated[int | None, typer.Option(help="Kills of the driver; a quarter as many of an executor.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the rows and of the moments.")] = 0,
+) -> None:
+    """Kill prepare at random moments and account for every row."""
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    started = time.monotonic()
+    wanted = kills or (3 if quick else 20)
+    with tempfile.TemporaryDirectory(prefix="mlspark-kills-") as name, reader(Path(name)) as spark:
+        bench = Bench(spark, Path(name), seed)
+        empty = bench.starts[0].times
+        print("undisturbed: " + ", ".join(f"{moment} {empty[moment]:.1f} s" for moment in MOMENTS))
+        tries = islice(zip(cycle(_AIMS), cycle(bench.starts), strict=False), 3 * wanted)
+        hit = 0
+        for aim, start in tries:
+            if hit == wanted:
+                break
+            hit += bench.kill_driver(start, aim)
+        executors = kill_executors(bench, max(1, wanted // 4))
+        result = bench.result
+    seconds = time.monotonic() - started
+    figures: dict[str, Any] = {
+        "kills": hit + executors,
+        "lost": result.lost,
+        "duplicated": result.duplicated,
+        "visible_halves": result.visible_halves,
+        "seconds": round(seconds, 1),
+        "driver_kills": hit,
+        "executor_kills": executors,
+        "unaccounted": result.unaccounted,
+        "left_files": result.left_files,
+        "left_after_vacuum": result.left_after_vacuum,
+        "by_moment": {
+            moment: result.by_moment[moment] for moment in (*MOMENTS, "executor") if result.by_moment[moment]
+        },
+        "by_start": dict(result.by_start),
+        "seed": seed,
+    }
+    print()
+    for key, value in figures.items():
+        print(f"{key:<20}{value}")
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    wrong = ("lost", "duplicated", "visible_halves", "unaccounted", "left_after_vacuum")
+    raise typer.Exit(int(any(figures[key] for key in wrong) or hit < wanted))
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
