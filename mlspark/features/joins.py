@@ -197,12 +197,12 @@ def aggregate_windows(
     beyond bigint fails the job, as Spark's own sum does.
 
     Cost: one shuffle of labels, events and a short row per label and distinct window; two sorts in place; all
-    aggregates share them. A key's rows are walked by one task, which spills them to disk but holds in memory the
-    rows of one key in each distinct window (Spark's sliding frame does not spill). Events that no window reaches are dropped. For each label time of a key, and each
-    span between window starts and label times that has events, the events of its windows are added up anew: one label
-    over 200,000 events took 4 s, 200,000 labels and events of one key 7 s with 60 in the window; 10,000 of each, all in
-    the window, 11 s (five aggregates, one core), and that grows with the square. For a key of millions of events in
-    the window, take shorter windows or fewer labels.
+    aggregates share them. A key's rows are walked by one task, which spills them to disk but holds in memory the rows
+    of one key in each distinct window (Spark's sliding frame does not spill). Events that no window reaches are
+    dropped. For each label time of a key, and each span between window starts and label times that has events, the
+    events of its windows are added up anew: one label over 200,000 events took 4 s, 200,000 labels and events of one
+    key 7 s with 60 in the window; 10,000 of each, all in the window, 11 s (five aggregates, one core), and that grows
+    with the square. For a key of millions of events in the window, take shorter windows or fewer labels.
 
     Args:
         labels: one row per example; all its columns are kept.
