@@ -290,6 +290,8 @@ def reader(folder: Path) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         "spark.log.level": "ERROR",
         "spark.local.dir": str(folder),
+        # VACUUM lists folders in so many tasks: 10,000 by default, a minute each time.
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
         # Nobody else uses these tables, so nothing that VACUUM takes away is needed.
         "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     }
