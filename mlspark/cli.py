@@ -135,6 +135,44 @@ def check(
 
 
 @app.command()
+def profile(
+    config: Annotated[list[str], typer.Option("--config", metavar="FILE", help="Settings of the pipeline.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Of the feature table; else the newest.")] = None,
+    against: Annotated[int | None, typer.Option(help="An older version to compare with.")] = None,
+    html_file: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the page.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON.")] = None,
+) -> None:
+    """Show what a version's rows hold, or how they drifted from another version's."""
+    from mlspark import profile_command
+
+    profile_command.run(
+        config, overrides=set_ or (), version=version, against=against, html_file=html_file, json_file=json_file
+    )
+
+
+@app.command("explain-features")
+def explain_features(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="Settings, like conf/census.yaml.")],
+    row: Annotated[
+        str,
+        typer.Argument(metavar="ROW", help="JSON object, @FILE with one, or a line as in the pipeline's CSV source."),
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Of the feature table; else the newest.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON, too.")] = None,
+) -> None:
+    """Show how one raw row becomes its numbers: each output, its place in a batch, and what it means."""
+    from mlspark import explain_command
+
+    explain_command.run(pipeline, row, overrides=set_ or [], version=version, json_file=json_file)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"mlspark {metadata.version('mlspark')}")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlspark import storage
 from mlspark.errors import ConfigError
+from mlspark.feature_settings import FEATURE_KINDS, FeaturesSettings
 
 
 class Section(BaseModel):
@@ -121,41 +122,78 @@ class SourcesSettings(Section):
     """Folder or URI that relative paths start from; empty: $MLSPARK_DATA, else data."""
     learn: SourceSettings
     """Rows to learn from: split into training and validation rows."""
+    validation: SourceSettings | None = None
+    """Rows to choose the best checkpoint by, besides those that `split` holds out."""
     test: SourceSettings | None = None
     """Untouched rows for the final evaluation."""
 
 
+class AggregateSettings(Section):
+    """One number from the events of a key in the time before a row."""
+
+    function: Literal["count", "sum", "mean", "min", "max", "distinct", "last"]
+    column: str | None = None
+    """Column of the joined source; without one, `count` counts the events themselves."""
+    window_seconds: Annotated[int, Field(ge=1)]
+    """Events are used that are older than the row, but by no more than this."""
+
+
+class JoinSettings(Section):
+    """Another source, of which each row gets what was known of its key just before it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Part of the names of the new columns: NAME_COLUMN, count_NAME_7d, mean_NAME_COLUMN_1h."""
+    source: SourceSettings
+    contract: str
+    """Contract file of the joined source's rows."""
+    keys: Annotated[dict[str, str], Field(min_length=1)]
+    """Column of the pipeline's rows -> column of the joined source."""
+    label_time: str
+    """Date or timestamp column of the pipeline's rows: the moment at which they are to be predicted."""
+    event_time: str
+    """Date or timestamp column of the joined source; a row at exactly label_time is not used."""
+    columns: tuple[str, ...] = ()
+    """Taken from the newest row of the key that is older."""
+    max_age_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Oldest row to take them from."""
+    aggregates: tuple[AggregateSettings, ...] = ()
+
+
 class SplitSettings(Section):
+    """Which side each row of `sources.learn` is on. It never changes sides as other rows come and go."""
+
+    by: Literal["hash", "time"] = "hash"
+    """hash: of what identifies the row, so that duplicates are on one side. time: older rows train."""
     validation_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
-    """Share of the `learn` rows held out for choosing the best checkpoint."""
+    """With by: hash, share of the rows held out for choosing the best checkpoint."""
+    test_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+    """With by: hash, share of the rows held out for the final evaluation, besides `sources.test`."""
     seed: int = 0
     """Changes which rows are held out."""
+    key: tuple[str, ...] = ()
+    """Columns whose equal values keep rows on one side, and in one fold; empty: the contract's unique key, else all columns
+    but the label."""
+    time: str = ""
+    """With by: time, date or timestamp column of the contract that has no missing values."""
+    validation_from: str = ""
+    """With by: time, first moment (UTC, like 2024-01-31 or 2024-01-31 18:00:00) of the validation rows."""
+    test_from: str = ""
+    """With by: time, first moment of the test rows; empty: none."""
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    """Also write a column `fold`, 0 to folds - 1, for cross-validation; 0: none."""
 
-
-class LabelSettings(Section):
-    column: str
-    """Column of the contract that is predicted."""
-    positive: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Values that mean 1."""
-    negative: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Values that mean 0."""
-
-
-class NumericFeature(Section):
-    column: str
-    """Numeric column of the contract."""
-    log: bool = False
-    """Take log(1 + x) first, for amounts with a long tail; values below 0 count as 0."""
-
-
-class FeaturesSettings(Section):
-    label: LabelSettings
-    numeric: tuple[NumericFeature, ...] = ()
-    """Standardized to mean 0 and standard deviation 1 over the training rows; missing values become 0."""
-    categorical: tuple[str, ...] = ()
-    """String columns turned into integer ids: 0 missing, 1 unseen, then the training values in order."""
-    min_count: Annotated[int, Field(ge=1)] = 1
-    """Training rows a category needs for an id of its own; rarer ones share the id for unseen values."""
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "SplitSettings":
+        if self.by == "time":
+            if not self.time or not self.validation_from:
+                raise ValueError("by: time needs time and validation_from")
+            if self.test_from and self.test_from <= self.validation_from:
+                raise ValueError(f"test_from {self.test_from} is not after validation_from {self.validation_from}")
+        elif self.time or self.validation_from or self.test_from:
+            raise ValueError("time, validation_from and test_from need by: time")
+        elif self.validation_share + self.test_share > 0.95:
+            raise ValueError("validation_share and test_share leave fewer than 5 % of the rows to train on")
+        return self
 
 
 class DriftSettings(Section):
@@ -231,6 +269,9 @@ class TrackingSettings(Section):
     """MLflow experiment; empty: the pipeline's name."""
 
 
+_OWN_SOURCES = ("learn", "validation", "test", "score")
+
+
 class Settings(Section):
     """One pipeline, from raw rows to scores."""
 
@@ -240,6 +281,7 @@ class Settings(Section):
     """Contract file of the raw rows (schemas/*.json), relative to the working directory."""
     storage: StorageSettings = StorageSettings()
     sources: SourcesSettings
+    joins: tuple[JoinSettings, ...] = ()
     split: SplitSettings = SplitSettings()
     features: FeaturesSettings
     drift: DriftSettings = DriftSettings()
@@ -263,6 +305,10 @@ class Settings(Section):
                 f"training.num_processes={training.num_processes} does not divide "
                 f"streaming.streams={self.streaming.streams}; change one of them"
             )
+        names = [join.name for join in self.joins]
+        wrong = sorted({name for name in names if names.count(name) > 1 or name in _OWN_SOURCES})
+        if wrong:
+            raise ValueError(f"joins: {', '.join(wrong)}: each name once, and none of {', '.join(_OWN_SOURCES)}")
         return self
 
     @property
@@ -411,7 +457,11 @@ _KINDS = ("csv", "json", "parquet", "orc", "delta", "hive", "jdbc")
 
 
 def _is_tag(path: Sequence[str], index: int) -> bool:
-    return path[index] in _KINDS and index > 0 and path[index - 1] in ("learn", "test", "source")
+    if index == 0:
+        return False
+    if path[index] in FEATURE_KINDS:
+        return path[index - 1].isdigit() and path[index - 2] == "inputs"
+    return path[index] in _KINDS and path[index - 1] in ("learn", "validation", "test", "source")
 
 
 def _known_keys(section: Sequence[str]) -> list[str]:

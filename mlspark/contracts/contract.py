@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlspark.errors import ContractError
 
-_TYPES = r"^(smallint|int|bigint|float|double|string|boolean|date|timestamp|decimal\(\d{1,2},\d{1,2}\))$"
+_TYPES = (
+    r"^(smallint|int|bigint|float|double|string|boolean|date|timestamp|decimal\(\d{1,2},\d{1,2}\)"
+    r"|array<float>|array<double>)$"
+)
 
 
 class _Part(BaseModel):
@@ -31,13 +34,17 @@ class ColumnRule(_Part):
     """Regular expression (Java's and Python's common part) that the whole text must match."""
     min_length: Annotated[int, Field(ge=0)] | None = None
     max_length: Annotated[int, Field(ge=0)] | None = None
-    """Most characters of a text."""
+    """Most characters of a text, or most elements of an array; an array's elements are all there and finite."""
     max_missing_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of missing values above which the data as a whole is refused; unset: refused when every value is missing."""
 
     @property
     def is_text(self) -> bool:
         return self.type == "string"
+
+    @property
+    def is_array(self) -> bool:
+        return self.type.startswith("array")
 
     @property
     def is_number(self) -> bool:
@@ -57,7 +64,8 @@ class ColumnRule(_Part):
             elif isinstance(bound, str):
                 raise ValueError(f"{self.name}: {name} of a {self.type} is a number, got {bound!r}")
         for name in ("allowed", "pattern", "min_length", "max_length"):
-            if getattr(self, name) is not None and not self.is_text:
+            is_of_arrays = self.is_array and name.endswith("length")
+            if getattr(self, name) is not None and not self.is_text and not is_of_arrays:
                 raise ValueError(f"{self.name}: {name} needs type string, not {self.type}")
         if self.pattern is not None:
             try:

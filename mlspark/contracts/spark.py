@@ -35,7 +35,7 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     """
     given = {field.name: field.dataType.simpleString() for field in raw.schema}
     values = {name: F.col(name) if name in given else F.lit(None) for name in (c.name for c in contract.columns)}
-    typed = {column.name: values[column.name].try_cast(column.type) for column in contract.columns}
+    typed = {column.name: _typed(values[column.name], column) for column in contract.columns}
     broken = [
         F.when(failed, _reason(column.name, rule, values[column.name].cast("string")))
         for column in contract.columns
@@ -263,10 +263,17 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
         raise ContractError(f"contract {contract.name}: a row rule cannot be used ({listed}): {message}") from None
 
 
+def _typed(value: Column, column: ColumnRule) -> Column:
+    """Return the value in its contract's type, null where it is none. Arrays come as JSON text."""
+    return F.from_json(value.cast("string"), column.type) if column.is_array else value.try_cast(column.type)
+
+
 def _failures(column: ColumnRule, given: Column, typed: Column, given_type: str) -> list[tuple[str, Column]]:
     """Return (rule, whether a row breaks it) for each rule of a column."""
     failures = []
     survives = typed.isNotNull()
+    if column.is_array:
+        survives = survives & ~F.exists(typed, lambda element: element.isNull())
     if column.type != given_type and not column.is_text:
         if given_type == "string":
             survives = survives & _says_all(given, typed, column.type)
@@ -279,7 +286,9 @@ def _failures(column: ColumnRule, given: Column, typed: Column, given_type: str)
         first, last = (F.lit(text).cast(column.type) for text in ("0001-01-01", "9999-12-31 23:59:59.999999"))
         failures.append(("range", survives & ~typed.between(first, last)))
     if column.type in ("float", "double"):
-        failures.append(("finite", F.isnan(typed) | F.abs(typed).eqNullSafe(float("inf"))))
+        failures.append(("finite", _is_not_finite(typed)))
+    if column.is_array:
+        failures.append(("finite", F.exists(typed, _is_not_finite)))
     if not column.nullable:
         failures.append(("null", given.isNull()))
     bound_type = column.type if column.type in ("date", "timestamp") else "double"
@@ -291,11 +300,16 @@ def _failures(column: ColumnRule, given: Column, typed: Column, given_type: str)
         failures.append(("allowed", ~typed.isin(*column.allowed)))
     if column.pattern is not None:
         failures.append(("pattern", ~typed.rlike(rf"\A(?:{column.pattern})\z")))
+    length = F.size(typed) if column.is_array else F.char_length(typed)
     if column.min_length is not None:
-        failures.append(("min_length", F.char_length(typed) < column.min_length))
+        failures.append(("min_length", length < column.min_length))
     if column.max_length is not None:
-        failures.append(("max_length", F.char_length(typed) > column.max_length))
+        failures.append(("max_length", length > column.max_length))
     return failures
+
+
+def _is_not_finite(number: Column) -> Column:
+    return F.isnan(number) | F.abs(number).eqNullSafe(float("inf"))
 
 
 def _says_all(text: Column, typed: Column, kind: str) -> Column:

@@ -1,7 +1,6 @@
 """New data for a prepared table: which parts are new, which keys are known, how the rows have shifted. Driver."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +13,15 @@ from mlspark.contracts import spark as conforming
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError, SourceError
 from mlspark.features import spark as features
-from mlspark.features.encoder import Encoder
+from mlspark.features.counting import finite
+from mlspark.features.encoder import MISSING_ID, UNSEEN_ID, Categorical, Encoder, Indexed, Numeric
 from mlspark.preparation.prepared import Prepared
 from mlspark.sources.source import Source
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
+_KNOWN = ("name", "columns", "values", "counts", "nulls", "rare")
 
 
 def check_settings(in_force: Prepared, *, contract: Contract, features_fingerprint: str, transform: int) -> None:
@@ -84,40 +85,46 @@ def shift(good: DataFrame, encoder: Encoder, limits: DriftSettings) -> dict[str,
     """Return how new good rows differ from those that the encoder was fitted on, and warn past the limits. One job.
 
     Returns:
-        {"columns": {column: {"unseen_share" or "mean_shift" in standard deviations of the fit, "missing_shift"}},
+        {"columns": {feature: {"unseen_share" or "mean_shift" in standard deviations of the fit, "missing_shift"}},
         "warnings": [...]}; shares are of the new rows, shifts are new minus fitted.
     """
-    numbers = {encoding.column: encoding for encoding in encoder.numeric}
-    categories = {encoding.column: encoding for encoding in encoder.categorical}
+    numbers = [feature for feature in encoder.features if isinstance(feature, Numeric)]
+    categories = [feature for feature in encoder.features if isinstance(feature, Categorical)]
+    means = {f"_mean{place}": F.expr(finite(features.value(number))) for place, number in enumerate(numbers)}
+    known = [Indexed(**{name: getattr(feature, name) for name in _KNOWN}) for feature in categories]
+    ids = features.encode(good.withColumns(means), encoder.model_copy(update={"features": tuple(known)}), *means)
     sums = [F.count("*").alias("rows")]
-    sums += [F.avg(features.value(encoding)).alias(f"mean_{name}") for name, encoding in numbers.items()]
-    sums += [
-        F.count_if(F.col(name).isNotNull() & ~F.col(name).isin(*encoding.values)).alias(f"unseen_{name}")
-        for name, encoding in categories.items()
-    ]
-    sums += [F.count_if(F.col(name).isNull()).alias(f"missing_{name}") for name in (*numbers, *categories)]
-    [found] = good.agg(*sums).collect()
+    sums += [what(name).alias(f"{what.__name__}{name}") for name in means for what in (F.avg, F.count)]
+    for feature in categories:
+        sums += [F.count_if(F.col(feature.name) == UNSEEN_ID).alias(f"unseen_{feature.name}")]
+        sums += [F.count_if(F.col(feature.name) == MISSING_ID).alias(f"missing_{feature.name}")]
+    [found] = ids.agg(*sums).collect()
     rows = found["rows"]
     columns: dict[str, dict[str, float]] = {}
     warnings = []
-    fitted_nulls = {number.column: number.nulls for number in encoder.numeric}
-    fitted_nulls |= {category.column: category.nulls for category in encoder.categorical}
+    fitted_nulls = {number.name: number.statistics.nulls for number in numbers}
+    fitted_nulls |= {category.name: category.nulls for category in categories}
+    missing_now = {number.name: rows - found[f"count_mean{place}"] for place, number in enumerate(numbers)}
+    missing_now |= {category.name: found[f"missing_{category.name}"] for category in categories}
     for name, nulls in fitted_nulls.items():
-        missing = found[f"missing_{name}"] / rows - nulls / encoder.rows
+        missing = missing_now[name] / rows - nulls / encoder.rows
         columns[name] = {"missing_shift": missing}
         if abs(missing) > limits.max_missing_shift:
             warnings.append(f"{name}: share of missing values moved by {missing:+.3f} (drift.max_missing_shift)")
-    for name, number in numbers.items():
-        mean = found[f"mean_{name}"]
-        moved = 0.0 if mean is None else (mean - number.mean) / number.std
-        columns[name]["mean_shift"] = moved
-        if abs(moved) > limits.max_mean_shift or math.isnan(moved):
-            warnings.append(f"{name}: mean moved by {moved:+.2f} standard deviations (drift.max_mean_shift)")
-    for name in categories:
-        share = found[f"unseen_{name}"] / rows
-        columns[name]["unseen_share"] = share
+    for place, number in enumerate(numbers):
+        mean = found[f"avg_mean{place}"]
+        fitted = number.statistics
+        moved = 0.0 if mean is None or not fitted.count else (mean - fitted.mean) / (fitted.std or 1.0)
+        columns[number.name]["mean_shift"] = moved
+        if abs(moved) > limits.max_mean_shift:
+            warnings.append(f"{number.name}: mean moved by {moved:+.2f} standard deviations (drift.max_mean_shift)")
+    for category in categories:
+        share = found[f"unseen_{category.name}"] / rows
+        columns[category.name]["unseen_share"] = share
         if share > limits.max_unseen_share:
-            warnings.append(f"{name}: {share:.1%} of the rows have an unseen category (drift.max_unseen_share)")
+            warnings.append(
+                f"{category.name}: {share:.1%} of the rows have an unseen category (drift.max_unseen_share)"
+            )
     for warning in warnings:
         logger.warning("drift: %s; --mode rebuild would fit the encoder anew", warning)
     return {"columns": columns, "warnings": warnings}

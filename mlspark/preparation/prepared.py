@@ -33,11 +33,26 @@ def latest(settings: Settings) -> Prepared:
     Raises:
         ContractError: there is none yet.
     """
+    return at(settings, None)
+
+
+def at(settings: Settings, version: int | None) -> Prepared:
+    """Return a version of the pipeline's feature table that prepare wrote, the newest for None.
+
+    Raises:
+        ContractError: there is none yet, or not this one; names those there are.
+    """
     table = settings.table("features")
-    found = tables.latest(table)
-    if found is None:
+    found = tables.commits(table)
+    if not found:
         raise ContractError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
-    return of_commit(table, found)
+    if version is None:
+        return of_commit(table, found[0])
+    chosen = next((commit for commit in found if commit.version == version), None)
+    if chosen is None:
+        versions = ", ".join(str(commit.version) for commit in reversed(found))
+        raise ContractError(f"{table}: no version {version} that prepare wrote; there are {versions}")
+    return of_commit(table, chosen)
 
 
 def of_commit(table: str, commit: Commit) -> Prepared:

@@ -14,9 +14,9 @@ from torch import nn
 
 from mlspark.config import ModelSettings
 from mlspark.contracts import arrow as conforming
-from mlspark.contracts.contract import Contract
+from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import RegistryError
-from mlspark.features import arrow as features
+from mlspark.features.arrow import ArrowEncoder
 from mlspark.features.encoder import Encoder
 from mlspark.features.layout import Layout
 from mlspark.models import weights as weights_file
@@ -108,7 +108,12 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.encoder = bundle.encoder
-        self.contract = bundle.contract
+        self._encoder = ArrowEncoder(self.encoder)
+        # Columns that joins gave in training: whoever sends single rows knows them.
+        known = {column.name for column in self.contract.columns}
+        joined = tuple(ColumnRule(name=n, type=t) for n, t in self.encoder.inputs.items() if n not in known)
+        self._rows = self.contract.model_copy(update={"columns": (*self.contract.columns, *joined)})
+        self.contract: Contract = bundle.contract
         description = bundle._json("model.json")
         settings = ModelSettings.model_validate_json(json.dumps(description["model"]))
         self._network: nn.Module = build(settings, Layout.from_json(description["layout"]))
@@ -127,7 +132,7 @@ class Predictor:
         Raises:
             ContractError: a row breaks the contract; names column, rule, row and value.
         """
-        return self.probabilities(*features.transform(self.encoder, conforming.conform(rows, self.contract)))
+        return self.probabilities(*self._encoder.transform(conforming.conform(rows, self._rows)))
 
 
 def _to_bytes(value: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,8 @@ from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import ConfigError
 from mlspark.features import spark as features
 from mlspark.features import split
+from mlspark.preparation import joining
+from mlspark.preparation.joining import Join
 from mlspark.registry import versions
 from mlspark.registry.bundle import Bundle, Predictor
 from mlspark.registry.versions import ModelVersion
@@ -48,7 +51,8 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         raise ConfigError("scoring.source: missing; give scoring.source.path the raw rows to score")
     model = versions.find(tracking.connect(settings), settings.registry.model_name, settings.scoring.model)
     source = catalog.find(spark, settings.scoring.source, root=settings.sources.root)
-    score_id = _score_id(source, model, settings)
+    joins = _joins(spark, model, settings)
+    score_id = _score_id(source, joins, model, settings)
     table = settings.table("scores")
 
     done = tables.find_commit(table, score_id)
@@ -61,16 +65,20 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     if (columns := catalog.columns(spark, source)) is not None:
         conforming.drift(columns, contract, has_types=catalog.has_types(source))
     conformed = conforming.conform(rows, contract).withColumn("source", F.lit("score"))
-    conformed = conforming.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
+    with ExitStack() as stack:
+        conformed = conforming.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
+        stack.callback(conformed.unpersist)
         with reading(source.uri):
             account = conforming.account(conformed, contract, sources=["score"])
         totals = account.totals
         logger.info("score: read %s rows, kept %s, rejected %s", *(f"{count:,}" for count in totals.values()))
         conforming.check_account(account, contract)
+        joined = stack.enter_context(joining.read(spark, joins))
+        good = joining.attach(conformed.where(~conforming.is_bad()), joined.good, joins)
         metadata = {
             "id": score_id,
             "source": source.identity,
+            "joins": joined.to_json(joins),
             "model_name": model.name,
             "model_version": model.version,
             "reasons": account.reasons,
@@ -78,15 +86,13 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         }
         storage.write_bytes(tables.sidecar(table, score_id, "config.yaml"), settings.to_yaml().encode())
         tables.write_quarantine(
-            conformed.where(conforming.is_bad()),
+            joined.with_bad(conformed.where(conforming.is_bad())),
             settings.table("scores_quarantine"),
             score_id,
-            totals["rows_quarantined"],
+            totals["rows_quarantined"] + joined.num_bad,
         )
-        scored = _scored(conformed.where(~conforming.is_bad()), model, settings, score_id, source.identity["sha256"])
+        scored = _scored(good, model, settings, score_id, source.identity["sha256"])
         written = tables.replace_part(scored, table, part="score_id", value=score_id, metadata=metadata)
-    finally:
-        conformed.unpersist()
     seconds = time.monotonic() - started
     logger.info("scores: wrote version %d of %s in %.1f s", written.version, table, seconds)
     return _report(metadata, table, written.version, already_done=False, seconds=seconds)
@@ -98,10 +104,26 @@ def _with_label(contract: Contract, settings: Settings) -> Contract:
     return contract.model_copy(update={"columns": (*contract.columns, label)})
 
 
-def _score_id(source: Source, model: ModelVersion, settings: Settings) -> str:
+def _joins(spark: SparkSession, model: ModelVersion, settings: Settings) -> tuple[Join, ...]:
+    """Return the joins that give the model's features the columns that are not in its contract."""
+    needed = set(model.bundle.encoder.inputs) - {column.name for column in model.bundle.contract.columns}
+    if not needed:
+        return ()
+    found = joining.find(spark, settings)
+    given = joining.types(spark, found, model.bundle.contract)
+    if missing := sorted(needed - set(given)):
+        raise ConfigError(
+            f"joins: model {model.name} version {model.version} needs {', '.join(missing)}; give the joins that it was "
+            f"trained with"
+        )
+    return found
+
+
+def _score_id(source: Source, joins: Sequence[Join], model: ModelVersion, settings: Settings) -> str:
     """Return the hash of everything that decides the scores."""
     decides = {
         "source": source.identity,
+        "joins": [join.identity for join in joins],
         "model": [model.name, model.version, model.bundle.provenance["run_id"]],
         "threshold": settings.scoring.threshold,
     }
@@ -111,15 +133,15 @@ def _score_id(source: Source, model: ModelVersion, settings: Settings) -> str:
 def _scored(good: DataFrame, model: ModelVersion, settings: Settings, score_id: str, source_version: str) -> DataFrame:
     """Return the contract's columns with row_id, probability, prediction and where both come from."""
     encoder, names = model.bundle.encoder, [column.name for column in model.bundle.contract.columns]
-    encoded = features.transform(encoder)
-    num_dense = len(encoder.numeric)
-    inputs = good.select(
+    prepared, encoded = features.encoded(good, encoder)
+    is_id = [bool(output.ids) for output in encoder.outputs]
+    inputs = prepared.select(
         *names,
         split.row_id(names),
-        F.array(*encoded[:num_dense]).cast("array<float>").alias("_dense"),
-        F.array(*encoded[num_dense:]).cast("array<int>").alias("_categorical"),
+        F.array(*(column for column, of_id in zip(encoded, is_id, strict=True) if not of_id)).alias("_dense"),
+        F.array(*(column for column, of_id in zip(encoded, is_id, strict=True) if of_id)).alias("_categorical"),
     )
-    kept = StructType([field for field in inputs.schema if not field.name.startswith("_")])
+    kept = StructType([field for field in inputs.schema if field.name not in ("_dense", "_categorical")])
     files = good.sparkSession.sparkContext.broadcast(dict(model.bundle.files))
     scores = inputs.mapInArrow(_scorer(files), schema=StructType([*kept, *_PROBABILITY]))
     return scores.select(
@@ -144,7 +166,8 @@ def _scorer(
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         predictor = _predictor(files)
-        num_dense, num_categorical = len(predictor.encoder.numeric), len(predictor.encoder.categorical)
+        layout = predictor.encoder.layout
+        num_dense, num_categorical = len(layout.dense), len(layout.categorical)
         for batch in batches:
             dense = _matrix(batch.column("_dense"), num_dense).astype(np.float32)
             categorical = _matrix(batch.column("_categorical"), num_categorical).astype(np.int64)

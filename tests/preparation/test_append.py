@@ -72,7 +72,7 @@ def test_append_refuses_what_does_not_fit_the_rows_in_force(spark: SparkSession,
     prepare(spark, settings())
     before = in_force(spark, settings())
     with pytest.raises(ConfigError, match=r"features changed since version 0.*use --mode rebuild"):
-        prepare(spark, settings("features.min_count=2"), mode="append")
+        prepare(spark, settings("features.inputs=[{kind: number, columns: [age]}]"), mode="append")
     write_day(data, "day1.csv", [*DAY, line(f0=77)])
     with pytest.raises(SourceError, match=r"changed since version 0 took it: .*day1\.csv.*use --mode rebuild"):
         prepare(spark, settings(), mode="append")

@@ -81,9 +81,12 @@ def test_other_settings_or_other_bytes_are_prepared_anew(spark: SparkSession, tm
     data = write_census(tmp_path / "data", [TRAIN_LINE, line(f0=40)], [line(f14=">50K.")])
     versions = [prepare(spark, census_settings(data, tmp_path / "home", "split.validation_share=0"))["version"]]
     versions.append(
-        prepare(spark, census_settings(data, tmp_path / "home", "split.validation_share=0", "features.min_count=2"))[
-            "version"
-        ]
+        prepare(
+            spark,
+            census_settings(
+                data, tmp_path / "home", "split.validation_share=0", "features.inputs=[{kind: number, columns: [age]}]"
+            ),
+        )["version"]
     )
     with (data / "adult" / "adult.data").open("a") as file:
         file.write(line(f0=41) + "\n")
@@ -149,9 +152,9 @@ def test_validation_rows_are_chosen_by_content(spark: SparkSession, tmp_path: Pa
         (TRAIN_LINE, ["contract=no.json"], ContractError, "contract no.json: cannot be read"),
         (
             TRAIN_LINE,
-            ["features.categorical=[jobs]"],
+            ["features.inputs=[{kind: index, columns: [jobs]}]"],
             MlsparkError,
-            "categorical jobs: not a column of contract census",
+            "index jobs: jobs: not a column of contract census",
         ),
     ],
 )

@@ -1,0 +1,115 @@
+"""`mlspark explain-features`: how one raw row becomes its numbers. Driver; starts no Spark."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from mlspark import config
+from mlspark.config import CsvSettings, Settings
+from mlspark.contracts import arrow as conforming
+from mlspark.contracts.arrow import arrow_type
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.errors import ConfigError, ContractError
+from mlspark.features.explain import Explained, explain
+from mlspark.preparation import prepared
+
+
+def run(file: str, row: str, *, overrides: list[str], version: int | None, json_file: str | None) -> None:
+    """Show how `row` becomes its numbers with the encoder of a pipeline's feature table.
+
+    Args:
+        file: settings of the pipeline.
+        row: a JSON object, "@FILE" with one, or a line as in the pipeline's CSV source.
+        overrides: of settings.
+        version: of the feature table; None: the newest.
+        json_file: also write it there.
+
+    Raises:
+        ConfigError: the row is neither, or the settings are wrong.
+        ContractError: nothing was prepared yet, or the row breaks the contract; names column, rule and value.
+    """
+    if json_file and not Path(json_file).resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: the folder does not exist")
+    settings = config.load([file], overrides)
+    found = prepared.at(settings, version)
+    contract = found.contract.without_label()
+    known = {column.name for column in contract.columns}
+    joined = tuple(ColumnRule(name=name, type=kind) for name, kind in found.encoder.inputs.items() if name not in known)
+    contract = contract.model_copy(update={"columns": (*contract.columns, *joined)})
+    conformed = conforming.conform(_as_table(_values(row, settings, found.contract), contract), contract)
+    explained = explain(found.encoder, conformed)
+    _show(explained, f"{found.table}, version {found.version}, encoder {found.encoder.fingerprint[:12]}")
+    if json_file:
+        rows = [asdict(each) for each in explained]
+        Path(json_file).write_text(json.dumps(rows, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, Any]:
+    """Return column -> value, or text that is to be cast."""
+    if row.startswith("@"):
+        try:
+            row = Path(row[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"ROW {row}: cannot be read ({error.strerror})") from None
+    if row.lstrip().startswith("{"):
+        try:
+            values: dict[str, Any] = json.loads(row)
+        except ValueError as error:
+            raise ConfigError(f"ROW: not a JSON object: {error}") from None
+        return values
+    source = settings.sources.learn
+    names = [column.name for column in contract.columns]
+    separator, missing = (source.separator, source.missing) if isinstance(source, CsvSettings) else (",", "")
+    [fields] = csv.reader([row], delimiter=separator, skipinitialspace=True)
+    if contract.label is not None and len(fields) == len(names) - 1:
+        names.remove(contract.label)
+    if len(fields) != len(names):
+        raise ConfigError(
+            f"ROW: {len(fields)} fields, expected {len(names)} ({', '.join(names)}), or a JSON object, or @FILE with one"
+        )
+    texts = (field.strip() for field in fields)
+    return {name: None if text in ("", missing) else text for name, text in zip(names, texts, strict=True)}
+
+
+def _as_table(values: Mapping[str, Any], contract: Contract) -> pa.Table:
+    """Return one row of the contract's columns; those that are not given are missing."""
+    arrays = {}
+    for column in contract.columns:
+        value, kind = values.get(column.name), arrow_type(column.type)
+        try:
+            is_to_be_cast = isinstance(value, str) and not column.is_text
+            arrays[column.name] = pa.array([value]).cast(kind) if is_to_be_cast else pa.array([value], kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            raise ContractError(
+                f"contract {contract.name}: {column.name}.type: {value!r}, expected {column.type}"
+            ) from None
+    return pa.table(arrays)
+
+
+def _show(explained: list[Explained], caption: str) -> None:
+    table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
+    for name, options in {
+        "feature": {"style": "bold"},
+        "raw": {},
+        "position": {"style": "dim"},
+        "number": {"justify": "right"},
+        "meaning": {},
+    }.items():
+        table.add_column(name, **options)  # type: ignore[arg-type]
+    before = None
+    for each in explained:
+        raw = ", ".join(f"{name}={'missing' if value is None else value}" for name, value in each.inputs.items())
+        is_new = each.feature != before
+        number = str(each.number) if isinstance(each.number, int) else f"{each.number:.6g}"
+        cells = (each.feature if is_new else "", raw if is_new else "", each.position, number, each.meaning)
+        # Values of the data: not to be taken for markup.
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+        before = each.feature
+    Console().print(table)

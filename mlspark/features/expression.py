@@ -1,0 +1,157 @@
+"""Arithmetic of columns: parsed once, then SQL for Spark and numpy for rows in memory. Runs anywhere.
+
+Both compute in doubles, operation by operation, so they give the same bits.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute as pc
+
+from mlspark.errors import FeatureError
+
+_OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_FUNCTIONS = ("length", "days")
+_MICROSECONDS_PER_DAY = 86_400_000_000.0
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed expression; a column's name is one, too."""
+
+    text: str
+    _tree: ast.expr
+
+    @property
+    def is_column(self) -> bool:
+        """Whether it is nothing but a column."""
+        return isinstance(self._tree, ast.Name)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Return column -> what it must be: "number", "text" (of length), "time" (of days)."""
+        return dict(_columns(self._tree))
+
+    def sql(self) -> str:
+        """Return SQL of type double; null where a column is, or where a divisor is 0."""
+        return _sql(self._tree)
+
+    def evaluate(self, rows: pa.Table) -> NDArray[np.float64]:
+        """Return the values (n,); NaN or infinite where `sql` is null or infinite."""
+        with np.errstate(all="ignore"):
+            values = _evaluate(self._tree, rows)
+        return np.broadcast_to(np.asarray(values, np.float64), (rows.num_rows,))
+
+
+def parse(text: str) -> Expression:
+    """Return the expression of `text`.
+
+    Raises:
+        FeatureError: no arithmetic of columns; says which part is not.
+    """
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise FeatureError(f"expression {text!r}: {reason}") from None
+    _check(tree, text)
+    return Expression(text, tree)
+
+
+def _check(node: ast.expr, text: str) -> None:
+    match node:
+        case ast.Name():
+            return None
+        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+            return None
+        case ast.UnaryOp(op=ast.USub()):
+            return _check(node.operand, text)
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
+            _check(node.left, text)
+            return _check(node.right, text)
+        case ast.Call(func=ast.Name(id=name), args=[ast.Name()], keywords=[]) if name in _FUNCTIONS:
+            return None
+    part = ast.get_source_segment(text, node) or text
+    raise FeatureError(
+        f"expression {text!r}: {part!r} cannot be used; known are columns, numbers, + - * / ( ), "
+        f"length(COLUMN) and days(COLUMN)"
+    )
+
+
+def _columns(node: ast.expr) -> Iterator[tuple[str, str]]:
+    match node:
+        case ast.Name(id=name):
+            yield name, "number"
+        case ast.UnaryOp():
+            yield from _columns(node.operand)
+        case ast.BinOp():
+            yield from _columns(node.left)
+            yield from _columns(node.right)
+        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name)]):
+            yield name, "text" if function == "length" else "time"
+
+
+def _sql(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name):
+            return f"CAST(`{name}` AS DOUBLE)"
+        case ast.Constant(value=value):
+            return sql_double(float(value))  # type: ignore[arg-type]  # _check
+        case ast.UnaryOp():
+            return f"(-{_sql(node.operand)})"
+        case ast.BinOp(op=ast.Div()):
+            # Plain division by 0 is an error in Spark.
+            return f"try_divide({_sql(node.left)}, {_sql(node.right)})"
+        case ast.BinOp():
+            return f"({_sql(node.left)} {_OPERATORS[type(node.op)]} {_sql(node.right)})"
+        case ast.Call(func=ast.Name(id="length"), args=[ast.Name(id=name)]):
+            return f"CAST(char_length(`{name}`) AS DOUBLE)"
+        case ast.Call(args=[ast.Name(id=name)]):
+            return f"(unix_micros(CAST(`{name}` AS TIMESTAMP)) / {sql_double(_MICROSECONDS_PER_DAY)})"
+    raise AssertionError(ast.dump(node))
+
+
+def _evaluate(node: ast.expr, rows: pa.Table) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return doubles(rows.column(name))
+        case ast.Constant(value=value):
+            return np.float64(value)  # type: ignore[arg-type]  # _check
+        case ast.UnaryOp():
+            return -_evaluate(node.operand, rows)
+        case ast.BinOp():
+            left, right = _evaluate(node.left, rows), _evaluate(node.right, rows)
+            match node.op:
+                case ast.Add():
+                    return left + right
+                case ast.Sub():
+                    return left - right
+                case ast.Mult():
+                    return left * right
+            return left / right
+        case ast.Call(func=ast.Name(id="length"), args=[ast.Name(id=name)]):
+            return doubles(pc.utf8_length(rows.column(name)))
+        case ast.Call(args=[ast.Name(id=name)]):
+            micros = rows.column(name).cast(pa.timestamp("us")).cast(pa.int64())
+            return doubles(micros) / _MICROSECONDS_PER_DAY
+    raise AssertionError(ast.dump(node))
+
+
+def doubles(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return numbers or booleans as doubles, rounded to the nearest like Spark's cast; NaN where null."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())  # Arrow's own cast of decimals rounds twice
+    elif pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    converted = column.cast(pa.float64(), safe=False)
+    return np.asarray(converted.to_numpy(), np.float64)
+
+
+def sql_double(value: float) -> str:
+    """Return a finite double as SQL that parses to the same bits."""
+    return f"{value!r}D" if value >= 0 and "e" not in repr(value) else f"CAST('{value!r}' AS DOUBLE)"

@@ -1,0 +1,120 @@
+"""Features are refused by pipeline, feature, column and type before any data is read; expressions are arithmetic alone."""
+
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.errors import FeatureError
+from mlspark.feature_settings import FeaturesSettings
+from mlspark.features.check import check
+from mlspark.features.expression import parse
+
+CONTRACT = Contract(
+    name="people",
+    label="rich",
+    columns=(
+        ColumnRule(name="age", type="int"),
+        ColumnRule(name="wage", type="double"),
+        ColumnRule(name="job", type="string"),
+        ColumnRule(name="born", type="date"),
+        ColumnRule(name="face", type="array<float>", min_length=3, max_length=3),
+        ColumnRule(name="rich", type="string", allowed=("no", "yes")),
+    ),
+)
+LABEL = {"column": "rich", "positive": ["yes"], "negative": ["no"]}
+AGE = {"kind": "number", "columns": ["age"]}
+
+
+def declared(*inputs: dict[str, Any], label: dict[str, Any] = LABEL) -> FeaturesSettings:
+    return FeaturesSettings.model_validate_json(json.dumps({"label": label, "inputs": inputs}))
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"kind": "number", "columns": ["pay"]}, "number pay: pay: not a column of contract people (age, wage, job"),
+        ({"kind": "number", "columns": ["job"]}, "number job: job: type string, expected a number or boolean"),
+        ({"kind": "index", "columns": ["wage"]}, "index wage: wage: type double, expected text, a whole number"),
+        ({"kind": "index", "columns": ["rich"]}, "index rich: rich: is the label"),
+        ({"kind": "one_hot", "cross": ["job", "wage"], "name": "x"}, "one_hot x: wage: type double, expected text"),
+        ({"kind": "cyclic", "columns": ["job"], "parts": ["hour"]}, "cyclic job: job: type string, expected a date"),
+        ({"kind": "ngrams", "columns": ["age"]}, "ngrams age: age: type int, expected text"),
+        ({"kind": "vector", "columns": ["face"], "size": 2}, "the contract must give it min_length and max_length 2"),
+        (
+            {"kind": "number", "expression": "age + length(born)", "name": "x"},
+            "number x: born: type date, expected text",
+        ),
+        ({"kind": "number", "expression": "age +", "name": "x"}, "number x: expression 'age +': invalid syntax"),
+        ({"kind": "number", "expression": "exp(age)", "name": "x"}, "'exp(age)' cannot be used; known are columns"),
+        ({"kind": "number", "expression": "age ** 2", "name": "x"}, "'age ** 2' cannot be used"),
+        ({"kind": "number", "expression": "__import__('os')", "name": "x"}, "cannot be used"),
+        ({"kind": "number", "expression": "age.real", "name": "x"}, "'age.real' cannot be used"),
+    ],
+)
+def test_features_that_the_contract_cannot_give_are_refused(feature: dict[str, Any], message: str) -> None:
+    with pytest.raises(FeatureError, match=r"^pipeline people: features: ") as refused:
+        check(declared(feature), CONTRACT, "people")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"column": "pay"}, "label pay: not a column of contract people"),
+        ({"column": "job"}, "label job: the contract's label is rich"),
+        ({"positive": ["YES"]}, "label rich: the contract must allow no other values than label.positive"),
+    ],
+)
+def test_labels_that_the_contract_cannot_give_are_refused(label: dict[str, Any], message: str) -> None:
+    with pytest.raises(FeatureError) as refused:
+        check(declared(AGE, label={**LABEL, **label}), CONTRACT, "people")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([AGE, AGE], "features of the same name: age; give one of them another `name`"),
+        ([{"kind": "number"}], "give either columns or expression"),
+        ([{"kind": "number", "expression": "age + 1"}], "expression needs a name"),
+        ([{"kind": "number", "columns": ["age", "wage"], "name": "x"}], "name x: is for one column, these are 2"),
+        ([{**AGE, "log1p": True, "power": 2}], "log1p and power: choose one"),
+        ([{**AGE, "clip": [3, 2]}], "clip: 3.0 is not below 2.0"),
+        ([{**AGE, "fill": 1}], "fill needs impute: constant"),
+        ([{"kind": "buckets", "columns": ["age"]}], "give either edges or quantiles"),
+        ([{"kind": "buckets", "columns": ["age"], "edges": [2, 1]}], "edges: must ascend"),
+        ([{"kind": "index", "cross": ["job"], "name": "x"}], "cross: needs two or more columns"),
+        (
+            [{"kind": "hash", "columns": ["job", "age"], "name": "x", "buckets": 9, "into": "id"}],
+            "needs one column, or",
+        ),
+        ([{"kind": "ngrams", "columns": ["job"], "lengths": [3, 2]}], "lengths: 3 is more than 2"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_declarations_that_contradict_themselves_are_refused(inputs: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        declared(*inputs)
+    assert message in str(refused.value)
+
+
+def test_good_features_pass() -> None:
+    check(declared(AGE, {"kind": "vector", "columns": ["face"], "size": 3}), CONTRACT, "people")
+    joined = declared({"kind": "number", "columns": ["count_clicks_7d"]})
+    check(joined, CONTRACT, "people", joined={"count_clicks_7d": "bigint"})
+
+
+def test_expressions_are_evaluated_as_written() -> None:
+    rows = pa.table({"a": pa.array([1, None, 4]), "b": [2.0, 3.0, 0.0], "t": ["é", "", None]})
+    values = parse("-(a + 1) * 2 / b - length(t)").evaluate(rows)
+    assert values[0] == -3.0
+    assert math.isnan(values[1])
+    assert math.isnan(values[2])
+    assert parse("3").evaluate(rows).tolist() == [3.0, 3.0, 3.0]
+    assert parse("a / b").evaluate(rows)[2] == math.inf
+    assert parse("a + length(t)").columns == {"a": "number", "t": "text"}

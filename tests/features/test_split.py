@@ -1,0 +1,100 @@
+"""Sides: by hash, key, time; stable as rows come and go; duplicates together."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from mlspark.config import SplitSettings
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.errors import ConfigError
+from mlspark.features import split
+
+CONTRACT = Contract(
+    name="people",
+    label="rich",
+    columns=(
+        ColumnRule(name="person", type="string"),
+        ColumnRule(name="born", type="date"),
+        ColumnRule(name="seen", type="timestamp", nullable=False),
+        ColumnRule(name="rich", type="string"),
+    ),
+)
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    people=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), min_size=1, max_size=60),
+    seed=st.integers(0, 99),
+)
+def test_a_row_is_on_one_side_whatever_other_rows_there_are(spark: SparkSession, people: list[str], seed: int) -> None:
+    chosen = SplitSettings(validation_share=0.3, test_share=0.3, seed=seed)
+    frame = spark.createDataFrame([(person,) for person in people + people[::2]], "person string")
+    sided = frame.select("person", split.side(split.row_id(["person"]), chosen).alias("side")).distinct().collect()
+    assert len(sided) == len(set(people))  # duplicates together
+    fewer = frame.limit(max(1, len(people) // 2)).repartition(3)
+    some = fewer.select("person", split.side(split.row_id(["person"]), chosen).alias("side")).distinct().collect()
+    assert set(map(tuple, some)) <= set(map(tuple, sided))
+
+
+def test_shares_are_those_asked_for(spark: SparkSession) -> None:
+    chosen = SplitSettings(validation_share=0.2, test_share=0.1)
+    sides = spark.range(20_000).select(split.side(split.row_id(["id"]), chosen).alias("side")).groupBy("side").count()
+    counts = dict(sides.collect())
+    assert counts["validation"] / 20_000 == pytest.approx(0.2, abs=0.01)
+    assert counts["test"] / 20_000 == pytest.approx(0.1, abs=0.01)
+    assert sum(counts.values()) == 20_000
+
+
+def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> None:
+    times = ["2024-01-30 23:59:59", "2024-01-31 00:00:00", "2024-02-28 12:00:00", "2024-02-29 00:00:00"]
+    frame = spark.createDataFrame([(time,) for time in times], "text string").select(
+        F.col("text").cast("timestamp").alias("seen")
+    )
+    chosen = SplitSettings(by="time", time="seen", validation_from="2024-01-31", test_from="2024-02-29")
+    assert [row[0] for row in frame.select(split.side(F.lit(0), chosen)).collect()] == [
+        "train", "validation", "validation", "test",
+    ]  # fmt: skip
+    without_test = SplitSettings(by="time", time="seen", validation_from="2024-01-31")
+    assert [row[0] for row in frame.select(split.side(F.lit(0), without_test)).collect()][3] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"key": ("who",)}, "split.key: who: not a column of contract people"),
+        ({"key": ("rich",)}, "split.key: rich: is the label"),
+        (
+            {"by": "time", "time": "person", "validation_from": "2024-01-01"},
+            "split.time: person: not a date or timestamp",
+        ),
+        ({"by": "time", "time": "born", "validation_from": "2024-01-01"}, "split.time: born: may be missing"),
+        ({"by": "time", "time": "seen", "validation_from": "May"}, "split.validation_from: 'May': not a moment like"),
+    ],
+)
+def test_splits_that_the_contract_cannot_give_are_refused(chosen: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        split.check(SplitSettings(**chosen), CONTRACT)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"by": "time"}, "by: time needs time and validation_from"),
+        ({"time": "seen"}, "need by: time"),
+        ({"by": "time", "time": "seen", "validation_from": "2024-02-01", "test_from": "2024-01-01"}, "is not after"),
+        ({"validation_share": 0.6, "test_share": 0.6}, "leave fewer than 5 %"),
+    ],
+)
+def test_splits_that_contradict_themselves_are_refused(chosen: dict, message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        SplitSettings(**chosen)
+    assert message in str(refused.value)

@@ -1,0 +1,146 @@
+"""Joined sources: what was known before each row reaches its features, and every joined row is accounted for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from mlspark import config, tables
+from mlspark.config import Settings
+from mlspark.errors import ConfigError, FeatureError
+from mlspark.preparation import prepared
+from mlspark.preparation.prepare import prepare
+
+VISITS = ["ann,2024-03-01,2,yes", "ann,2024-03-05,4,no", "bob,2024-03-05,6,no", "cyd,2024-03-09,8,yes"]
+CLICKS = [
+    "ann,2024-02-28 10:00:00,3",
+    "ann,2024-03-01 00:00:00,50",  # at the very moment of a visit: must not be used for it
+    "ann,2024-03-04 12:00:00,7",
+    "bob,2024-03-05 00:00:01,9",  # after bob's visit
+    "cyd,2024-01-01 00:00:00,1",  # older than a week
+    "cyd,later,5",  # bad
+]
+VISIT_CONTRACT = {
+    "name": "visits",
+    "label": "bought",
+    "columns": [
+        {"name": "person", "type": "string", "nullable": False},
+        {"name": "day", "type": "date", "nullable": False},
+        {"name": "pages", "type": "int"},
+        {"name": "bought", "type": "string", "nullable": False, "allowed": ["yes", "no"]},
+    ],
+}
+CLICK_CONTRACT = {
+    "name": "clicks",
+    "max_quarantined_share": 0.5,
+    "columns": [
+        {"name": "who", "type": "string", "nullable": False},
+        {"name": "at", "type": "timestamp", "nullable": False},
+        {"name": "seconds", "type": "int"},
+    ],
+}
+SETTINGS = {
+    "name": "visits",
+    "sources": {"learn": {"kind": "csv", "path": "visits.csv"}},
+    "split": {"validation_share": 0.0},
+    "joins": [
+        {
+            "name": "clicks",
+            "source": {"kind": "csv", "path": "clicks.csv"},
+            "keys": {"person": "who"},
+            "label_time": "day",
+            "event_time": "at",
+            "columns": ["seconds"],
+            "max_age_seconds": 30 * 86400,
+            "aggregates": [
+                {"function": "count", "window_seconds": 7 * 86400},
+                {"function": "mean", "column": "seconds", "window_seconds": 7 * 86400},
+            ],
+        }
+    ],
+    "features": {
+        "label": {"column": "bought", "positive": ["yes"], "negative": ["no"]},
+        "inputs": [
+            {
+                "kind": "number",
+                "columns": ["pages", "clicks_seconds", "count_clicks_7d", "mean_clicks_seconds_7d"],
+                "scale": "none",
+                "impute": "constant",
+                "fill": -1,
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def visits(tmp_path: Path) -> Any:
+    """Writes the files; returns what gives the settings, some of them changed."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "visits.csv").write_text("\n".join(VISITS) + "\n")
+    (data / "clicks.csv").write_text("\n".join(CLICKS) + "\n")
+    for contract in (VISIT_CONTRACT, CLICK_CONTRACT):
+        (tmp_path / f"{contract['name']}.json").write_text(json.dumps(contract))
+
+    def settings(**of_join: Any) -> Settings:
+        join = {**SETTINGS["joins"][0], "contract": str(tmp_path / "clicks.json"), **of_join}
+        file = tmp_path / "visits.yaml"
+        file.write_text(yaml.safe_dump({**SETTINGS, "joins": [join], "contract": str(tmp_path / "visits.json")}))
+        return config.load([str(file)], [f"storage.root={tmp_path / 'home'}", f"sources.root={data}"])
+
+    return data, settings
+
+
+def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -> None:
+    data, settings = visits
+    report = prepare(spark, settings())
+    rows = tables.read(spark, report["table"]).select(
+        "pages", "clicks_seconds", "count_clicks_7d", "mean_clicks_seconds_7d"
+    )
+    assert sorted(map(tuple, rows.collect())) == [
+        (2.0, 3.0, 1.0, 3.0),  # ann, 1 March: not the click at midnight
+        (4.0, 7.0, 3.0, 20.0),  # ann, 5 March
+        (6.0, -1.0, 0.0, -1.0),  # bob: his click came a second later
+        (8.0, -1.0, 0.0, -1.0),  # cyd: clicked too long ago
+    ]
+    assert (report["rows_read"], report["rows_good"], report["rows_quarantined"]) == (4, 4, 0)
+    clicks = report["joins"]["clicks"]
+    assert (clicks["rows_read"], clicks["rows_good"], clicks["rows_quarantined"]) == (6, 5, 1)
+    assert clicks["reasons"] == {"at.type": 1}
+    [bad] = prepared.read_quarantine(spark, settings()).collect()
+    assert (bad.source, bad.raw) == ("clicks", "cyd,later,5")
+    assert prepare(spark, settings())["already_done"]
+    with (data / "clicks.csv").open("a") as file:
+        file.write("bob,2024-03-04 00:00:00,11\n")
+    again = prepare(spark, settings())
+    assert not again["already_done"]
+    assert tables.read(spark, again["table"]).where("pages = 6 AND clicks_seconds = 11").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("of_join", "exception", "message"),
+    [
+        ({"keys": {"name": "who"}}, FeatureError, r"joins: clicks: .*name"),
+        ({"keys": {"person": "whom"}}, FeatureError, r"joins: clicks: .*whom"),
+        ({"label_time": "pages"}, FeatureError, r"joins: clicks: .*pages"),
+        ({"columns": ["minutes"]}, FeatureError, r"joins: clicks: .*minutes"),
+        ({"name": "taps"}, FeatureError, r"number .*clicks_seconds: not a column of contract visits"),
+    ],
+)
+def test_joins_that_do_not_fit_are_refused_before_anything_is_read(
+    spark: SparkSession, visits: Any, tmp_path: Path, of_join: dict[str, Any], exception: type, message: str
+) -> None:
+    _, settings = visits
+    with pytest.raises(exception, match=message):
+        prepare(spark, settings(**of_join))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_join_cannot_be_called_like_a_source_of_the_pipeline(visits: Any) -> None:
+    _, settings = visits
+    with pytest.raises(ConfigError, match="joins: learn: each name once, and none of learn, validation, test, score"):
+        settings(name="learn")
