@@ -1,0 +1,63 @@
+"""Each benchmark runs to its end on little data, gives the figures that it documents, and those that are exact are right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+KEYS = {
+    "features.py": {
+        "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
+        "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
+    },
+    "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
+    "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
+}  # fmt: skip
+
+
+def figures(script: str, json_file: Path, *options: str) -> dict[str, Any]:
+    """Return what a benchmark writes as JSON."""
+    environment = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--json", str(json_file), *options]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout
+    found: dict[str, Any] = json.loads(json_file.read_text())
+    assert KEYS[script] <= set(found), f"{script} lacks {sorted(KEYS[script] - set(found))}"
+    return found
+
+
+def test_every_benchmark_is_run_here() -> None:
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")}
+    quick = {name for name in scripts if '"--quick"' in (ROOT / "benchmarks" / name).read_text()}
+    assert quick == set(KEYS)
+
+
+@pytest.mark.slow
+def test_features_are_fitted_in_two_passes(tmp_path: Path) -> None:
+    found = figures("features.py", tmp_path / "features.json", "--rows", "20000")
+    assert found["passes"] == 2
+    assert found["wide_passes"] == 2
+    # The values that it may hold, and one row for all the others.
+    assert found["many_collected"] <= found["many_limit"] + 10
+
+
+@pytest.mark.slow
+def test_killed_preparations_lose_and_double_no_row(tmp_path: Path) -> None:
+    found = figures("prepare_kills.py", tmp_path / "kills.json", "--kills", "1")
+    assert found["kills"] == 2
+    assert [found[name] for name in ("lost", "duplicated", "visible_halves")] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_prepare_reads_its_source_once(tmp_path: Path) -> None:
+    found = figures("prepare_scale.py", tmp_path / "scale.json", "--rows", "20000")
+    # Little data, so the tables' logs, some kilobytes, weigh more than they would.
+    assert found["source_reads"] == pytest.approx(1.0, abs=0.2)
