@@ -3,6 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -36,13 +38,13 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     given = {field.name: field.dataType.simpleString() for field in raw.schema}
     values = {name: F.col(name) if name in given else F.lit(None) for name in (c.name for c in contract.columns)}
     typed = {column.name: _typed(values[column.name], column) for column in contract.columns}
-    broken = [
-        F.when(failed, _reason(column.name, rule, values[column.name].cast("string")))
+    failures = [
+        (failed, _reason(column.name, rule, values[column.name].cast("string")))
         for column in contract.columns
         for rule, failed in _failures(column, values[column.name], typed[column.name], given.get(column.name, "string"))
     ]
     malformed = F.array(_reason("", "malformed", F.col("_malformed")))
-    reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(F.array_compact(F.array(*broken)))
+    reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(_reasons(failures))
     conformed = raw.select(
         *(value.alias(name) for name, value in typed.items()), reasons.cast(_REASONS_TYPE).alias("_reasons"), *_OWN[1:]
     )
@@ -251,10 +253,8 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
     """Add the reasons of row rules; rows with other reasons keep those alone."""
     if not contract.rules:
         return conformed
-    broken = [
-        F.when(~F.expr(rule.expression), _reason("", rule.name, F.lit(rule.expression))) for rule in contract.rules
-    ]
-    found = F.when(is_bad(), F.col("_reasons")).otherwise(F.array_compact(F.array(*broken)).cast(_REASONS_TYPE))
+    failures = [(~F.expr(rule.expression), _reason("", rule.name, F.lit(rule.expression))) for rule in contract.rules]
+    found = F.when(is_bad(), F.col("_reasons")).otherwise(_reasons(failures).cast(_REASONS_TYPE))
     try:
         return conformed.withColumn("_reasons", found)
     except AnalysisException as error:
@@ -327,6 +327,16 @@ def _says_all(text: Column, typed: Column, kind: str) -> Column:
         digits, scale = (int(number) for number in kind[len("decimal(") : -1].split(","))
         return typed.eqNullSafe(text.try_cast(f"decimal(38,{38 - digits + scale})"))
     return F.lit(True)
+
+
+def _reasons(failures: Sequence[tuple[Column, Column]]) -> Column:
+    """Return the reasons of those failures that a row has."""
+    none = F.array().cast(_REASONS_TYPE)
+    if not failures:
+        return none
+    found = F.array_compact(F.array(*(F.when(failed, reason) for failed, reason in failures))).cast(_REASONS_TYPE)
+    # Most rows are good: they are not made to fill an array that is then emptied.
+    return F.when(reduce(or_, (F.coalesce(failed, F.lit(False)) for failed, _ in failures)), found).otherwise(none)
 
 
 def _any_null(names: Sequence[str]) -> Column:

@@ -152,8 +152,8 @@ def count(
     for name in counted:
         wanted, column = numbers[name], number_columns[name]
         if not wanted.is_whole:
-            sums = _position_sums(column, ranges[f"min{column}"], ranges[f"max{column}"])
-            slots.append(_Slot("moments", name, sums=sums))
+            position = _position(column, ranges[f"min{column}"], ranges[f"max{column}"])
+            slots.append(_Slot("moments", name, position=position))
         if wanted.parts:
             slots.append(_Slot("cuts", name, number=column if wanted.exact else _rounded(column)))
         if wanted.mode:
@@ -208,7 +208,7 @@ class _Slot:
     text: str = "CAST(NULL AS STRING)"
     number: str = "CAST(NULL AS DOUBLE)"
     folds: int = 0
-    sums: tuple[str, ...] = ("CAST(NULL AS BIGINT)",) * len(_SUMS)
+    position: str = "CAST(NULL AS BIGINT)"
 
 
 def _rounded(column: str) -> str:
@@ -237,10 +237,11 @@ def _square_sums(whole: str) -> tuple[str, ...]:
     return whole, f"shiftright({square}, 31)", f"{square} & {_STEPS - 1}L"
 
 
-def _position_sums(column: str, low: float, high: float) -> tuple[str, ...]:
+def _position(column: str, low: float, high: float) -> str:
+    """Return the step of the range that a value is in."""
     # Halves, so that the distance of two doubles is one.
     distance = f"({column} * 0.5D - {sql_double(low * 0.5)})"
-    return _square_sums(f"CAST(rint({distance} / {sql_double(_step(low, high) * 0.5)}) AS BIGINT)")
+    return f"CAST(rint({distance} / {sql_double(_step(low, high) * 0.5)}) AS BIGINT)"
 
 
 def _step(low: float, high: float) -> float:
@@ -256,11 +257,11 @@ _SMALLEST_STEP = 2.0**-1021
 
 def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
     """Return slot, text, number, fold, rows, positive and sums of all entries that are alike. Lazy; one shuffle."""
-    columns = ("slot", "text", "number", "fold", *_SUMS)
+    columns = ("slot", "text", "number", "fold", "position")
     entries = []
     for place, slot in enumerate(slots):
         group = fold("_row_hash", slot.folds) if slot.folds else "0"
-        entries.append(", ".join([str(place), slot.text, slot.number, group, *slot.sums]))
+        entries.append(", ".join([str(place), slot.text, slot.number, group, slot.position]))
     # stack is compiled with what follows: no array for each row, as explode would make.
     stacked = f"stack({len(slots)}, {', '.join(entries)}) AS ({', '.join(columns)})"
     return (
@@ -269,7 +270,7 @@ def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
         .agg(
             F.count("*").alias("rows"),
             F.count_if("_positive").alias("positive"),
-            *(F.sum(name).alias(name) for name in _SUMS),
+            *(F.sum(F.expr(sql)).alias(name) for name, sql in zip(_SUMS, _square_sums("position"), strict=True)),
         )
     )
 
@@ -285,7 +286,7 @@ def _kept(
     is_cut = f"slot IN ({', '.join(cuts)})" if cuts else "false"
     # A text's values by rows of all folds, the commonest first and null last; a number's by its size.
     in_all_folds = "sum(rows) OVER (PARTITION BY slot, text, number)" if any(slot.folds for slot in slots) else "rows"
-    by_key = "PARTITION BY slot ORDER BY text IS NULL, key, text, number"
+    by_key = "PARTITION BY slot ORDER BY text IS NULL, number IS NULL, key, text, number"
     with_number = "sum(CASE WHEN number IS NOT NULL THEN rows END)"
     ranked = (
         grouped.selectExpr("*", f"{in_all_folds} AS in_all_folds")
@@ -297,16 +298,17 @@ def _kept(
             f"{with_number} OVER (PARTITION BY slot) AS count",
         )
     )
-    enough, kept = [], []
+    enough: dict[str, list[str]] = {}
+    kept: dict[str, list[str]] = {}
     for place, slot in enumerate(slots):
         if slot.what == "text":
             wanted = texts[slot.name]
-            enough.append(f"WHEN {place} THEN in_all_folds >= {wanted.min_count}")
-            kept.append(f"WHEN {place} THEN text IS NULL OR has_enough AND place <= {wanted.max_values}")
+            enough.setdefault(f"in_all_folds >= {wanted.min_count}", []).append(str(place))
+            kept.setdefault(f"text IS NULL OR has_enough AND place <= {wanted.max_values}", []).append(str(place))
         elif slot.what == "cuts":
-            kept.append(f"WHEN {place} THEN {_is_cut(numbers[slot.name].parts)}")
+            kept.setdefault(_is_cut(numbers[slot.name].parts), []).append(str(place))
         elif slot.what == "mode":
-            kept.append(f"WHEN {place} THEN number IS NOT NULL AND place = 1")
+            kept.setdefault("number IS NOT NULL AND place = 1", []).append(str(place))
     marked = ranked.selectExpr("*", f"{_cases(enough)} AS has_enough").selectExpr("*", f"{_cases(kept)} AS is_kept")
     groups = (F.expr(f"CASE WHEN is_kept THEN {name} END").alias(name) for name in ("text", "number", "fold"))
     return marked.groupBy("slot", "is_kept", *groups).agg(
@@ -317,8 +319,10 @@ def _kept(
     )
 
 
-def _cases(whens: Sequence[str]) -> str:
-    return f"CASE slot {' '.join(whens)} ELSE true END" if whens else "true"
+def _cases(whens: Mapping[str, Sequence[str]]) -> str:
+    """Return SQL of the condition of a row's slot, true where it has none: condition -> its slots."""
+    cases = (f"WHEN slot IN ({', '.join(places)}) THEN {condition}" for condition, places in whens.items())
+    return f"CASE {' '.join(cases)} ELSE true END" if whens else "true"
 
 
 def _is_cut(parts: Sequence[int]) -> str:
