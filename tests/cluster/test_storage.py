@@ -13,7 +13,7 @@ from mlspark.cluster import loading
 from mlspark.cluster.hdfs import Hdfs
 from mlspark.cluster.s3 import S3
 from mlspark.streaming import snapshot
-from mlspark.streaming.petastorm_engine import PlannedReader
+from mlspark.streaming.petastorm_engine import PlannedReader, Workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_planned_reader_reads_row_groups(cluster_spark: SparkSession, root: str)
     rows = cluster_spark.range(1000).selectExpr("id", "id % 3 as part")
     tables.write(rows, root, metadata={"id": "rows"}, mode="overwrite", partition_by=["part"])
     items = snapshot.take(root).row_group_items()
-    with PlannedReader(items, columns=["id"], decode=lambda group: group["id"].to_pylist(), workers=2) as groups:
+    with Workers(["id"], lambda group: group["id"].to_pylist()) as workers, PlannedReader(workers, items) as groups:
         read = list(groups)
     assert len(read) == len(items)
     assert sorted(number for group in read for number in group) == list(range(1000))

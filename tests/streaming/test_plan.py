@@ -16,9 +16,10 @@ def epoch_rows(plan: Plan, rank: int, world_size: int) -> np.ndarray:
     share = RankPlan(plan, rank, world_size)
     group_starts = np.cumsum(plan.rows_per_group) - plan.rows_per_group
     waiting: dict[int, list[int]] = {stream: [] for stream in share.streams}
-    for segment in plan.segments(share.streams):
-        first = int(group_starts[segment.group])
-        waiting[segment.stream] += range(first + segment.start, first + segment.stop)
+    found = plan.segments(share.streams)
+    for stream, group, start, stop in zip(found.stream, found.group, found.start, found.stop, strict=True):
+        first = int(group_starts[group])
+        waiting[int(stream)] += range(first + int(start), first + int(stop))
     rows: list[int] = []
     for block in range(share.num_blocks):
         laid_out: list[int] = []
@@ -48,7 +49,8 @@ def test_segments_from_a_later_window_are_what_is_left_of_the_whole(sizes, windo
     plan = Plan(np.array(sizes), global_batch_size=8, seed=seed, epoch=0, shuffle_window_rows=window)
     for stream in range(plan.streams):
         start, stop = plan.stream_bounds(stream)
-        rest = sum(s.stop - s.start for s in plan.segments(range(stream, stream + 1), first))
+        segments = plan.segments(range(stream, stream + 1), first)
+        rest = int((segments.stop - segments.start).sum())
         assert rest == max(0, stop - start - first * plan.window_rows)
 
 
