@@ -176,7 +176,7 @@ class Batches(Generic[Out]):
         """End reading; what was given stays valid."""
         self._ahead.close()
         if self._owns_workers:
-            self._workers.__exit__()
+            self._workers.close()
 
     def __iter__(self) -> Iterator[Out]:
         while self.step < self.num_steps:

@@ -258,7 +258,7 @@ class Stream(IterableDataset[TensorDict]):
         """End the reader's workers; what was given stays valid, and iterating starts them again."""
         self._end_epoch()
         if self._workers is not None:
-            self._workers.__exit__()
+            self._workers.close()
             self._workers = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -102,14 +102,6 @@ class _Failed:
     error: BaseException | None
 
 
-@dataclass(frozen=True)
-class _Started:
-    """A worker process has begun with a row group: if it dies, this is what it died of."""
-
-    number: int
-    process: int
-
-
 class ReadAhead(Ventilator):  # type: ignore[misc]
     """Hands row groups to the pool in order, as long as what was read and not yet taken fits a number of bytes.
 
@@ -228,10 +220,11 @@ class PlannedProcesses(ProcessPool):  # type: ignore[misc]
                 raise DatasetError("the order of reading could not be followed") from self._ventilator.error
             if self._ventilator.is_stopped:
                 raise _WorkerGoneError("was stopped")
-            for worker in self._workers:
+            for worker_id, worker in enumerate(self._workers):
                 if worker.poll() is not None:
-                    how = f"killed by signal {-worker.returncode}" if worker.returncode < 0 else f"{worker.returncode}"
-                    raise _WorkerGoneError(f"ended with status {how}", worker.pid)
+                    status = worker.returncode
+                    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+                    raise _WorkerGoneError(how, worker_id)
         # One message is there, and it is a result or the note of a finished one; neither is the end of the epoch.
         rows, _ = self._results_receiver.recv_multipart(copy=self._zmq_copy_buffers)
         return self._serializer.deserialize(rows) if rows else None
@@ -267,9 +260,26 @@ class PlannedProcesses(ProcessPool):  # type: ignore[misc]
 class _WorkerGoneError(Exception):
     """A thread or process of the pool is no more."""
 
-    def __init__(self, how: str, process: int | None = None) -> None:
+    def __init__(self, how: str, worker_id: int | None = None) -> None:
         super().__init__(how)
-        self.how, self.process = how, process
+        self.how, self.worker_id = how, worker_id
+
+
+class _AtWork:
+    """What each worker process began with last, in a file: what a killed one had still to send is lost."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def note(self, worker_id: int, number: int) -> None:
+        with open(self._path, "r+b", buffering=0) as file:
+            file.seek(8 * worker_id)
+            file.write(number.to_bytes(8, "little"))
+
+    def last(self, worker_id: int) -> int:
+        with open(self._path, "rb") as file:
+            file.seek(8 * worker_id)
+            return int.from_bytes(file.read(8), "little")
 
 
 class PlannedResults(Generic[Decoded]):
@@ -277,12 +287,11 @@ class PlannedResults(Generic[Decoded]):
 
     batched_output = True
 
-    def __init__(self, ventilator: ReadAhead, num_planned: int) -> None:
-        self._ventilator = ventilator
+    def __init__(self, ventilator: ReadAhead, num_planned: int, at_work: "_AtWork") -> None:
+        self._ventilator, self._at_work = ventilator, at_work
         self._num_planned = num_planned
         self._position = 0
         self._early: dict[int, Any] = {}  # never more than may be read ahead
-        self._at_work: dict[int, int] = {}  # process -> position
 
     def read_next(self, pool: Any, schema: Any, ngram: Any) -> Decoded:
         """Return the next item of the plan; called by Petastorm's Reader.
@@ -296,16 +305,17 @@ class PlannedResults(Generic[Decoded]):
             try:
                 result = pool.get_results()
             except _WorkerGoneError as gone:
-                position = self._position if gone.process is None else self._at_work.get(gone.process, self._position)
+                position = self._position
+                if gone.worker_id is not None:
+                    position = max(0, self._at_work.last(gone.worker_id) - self._ventilator.first_number)
                 group = self._ventilator.at(position)
+                worker = "thread" if gone.worker_id is None else "process"
+                to_come = self._num_planned - self._position
                 raise DatasetError(
-                    f"{group.uri}: row group {group.number}: the reader's {'thread' if gone.process is None else 'process'} "
-                    f"{gone.how} while it read this or one near it; {self._num_planned - self._position} of "
-                    f"{self._num_planned} row groups were still to come"
+                    f"{group.uri}: row group {group.number}: the reader's {worker} {gone.how} with this as its last; "
+                    f"{to_come} of {self._num_planned} row groups were still to come"
                 ) from None
-            if isinstance(result, _Started):
-                self._at_work[result.process] = max(0, result.number - self._ventilator.first_number)
-            elif result is not None:
+            if result is not None:
                 number, decoded = result
                 # A lower number is of an earlier read with the same workers, which was given up.
                 if number >= self._ventilator.first_number:
@@ -326,7 +336,8 @@ class RowGroupWorker(WorkerBase):  # type: ignore[misc]
         self._columns: tuple[TableColumn, ...]
         self._transform: Callable[[pa.Table], pa.Table] | None
         options: ReadOptions
-        self._columns, self._transform, self._decode, options, parent = arguments
+        self._columns, self._transform, self._decode, options, parent, at_work = arguments
+        self._at_work = _AtWork(at_work)
         self._is_process = parent != os.getpid()
         self._cache = DiskCache(options.cache_folder, options.cache_bytes) if options.cache_folder else None
         self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
@@ -336,7 +347,7 @@ class RowGroupWorker(WorkerBase):  # type: ignore[misc]
     def process(self, number: int, group: RowGroup) -> None:
         """Publish (number of the item, decoded row group), or what went wrong, which the consumer raises in its turn."""
         if self._is_process:
-            self.publish_func(_Started(number, os.getpid()))
+            self._at_work.note(self.worker_id, number)
         place = f"{group.uri}: row group {group.number}"
         result: Any
         try:
@@ -499,6 +510,7 @@ class Workers(Generic[Decoded]):
             DatasetError: the processes do not start.
         """
         self.options = options or ReadOptions()
+        self._is_closed = False
         self.next_number = 0
         """Items are numbered through all reads."""
         self.pool = (
@@ -506,15 +518,24 @@ class Workers(Generic[Decoded]):
             if self.options.pool == "process"
             else PlannedThreads(self.options.workers, results_queue_size=self.options.workers * _MAX_AHEAD * 4)
         )
+        self._notes = tempfile.NamedTemporaryFile(suffix=".at-work")  # noqa: SIM115 (goes with this object)
+        self.at_work = _AtWork(self._notes.name)
         named = tuple(TableColumn.named(column) if isinstance(column, str) else column for column in columns)
-        self.pool.start(RowGroupWorker, (named, transform, decode, self.options, os.getpid()))
+        self.pool.start(RowGroupWorker, (named, transform, decode, self.options, os.getpid(), self._notes.name))
 
     def __enter__(self) -> "Workers[Decoded]":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.pool.stop()
-        self.pool.join()
+        self.close()
+
+    def close(self) -> None:
+        """End them; more than once is all right."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.pool.stop()
+            self.pool.join()
+            self._notes.close()
 
 
 class PlannedReader(Reader, Generic[Decoded]):  # type: ignore[misc]
@@ -538,7 +559,7 @@ class PlannedReader(Reader, Generic[Decoded]):  # type: ignore[misc]
         self._workers_pool = workers.pool
         self.ventilator = ReadAhead(workers.pool.ventilate, groups, planned, workers.options, workers.next_number)
         workers.next_number += len(planned)
-        self._results_queue_reader = PlannedResults[Decoded](self.ventilator, len(planned))
+        self._results_queue_reader = PlannedResults[Decoded](self.ventilator, len(planned), workers.at_work)
         self.schema = self.ngram = self.cache = None
         self.num_epochs = 1
         self.last_row_consumed = self.stopped = False

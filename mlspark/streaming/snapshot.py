@@ -253,7 +253,11 @@ def pack_rows(rows: NDArray[np.bool_]) -> str:
 def unpack_rows(packed: str, num_rows: int) -> NDArray[np.bool_]:
     """Return the mask that `pack_rows` wrote: shape (num_rows,)."""
     bits = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
-    return np.unpackbits(bits, count=num_rows).astype(np.bool_)
+    # Not unpackbits(count=num_rows): beyond the bits of an empty array it leaves whatever was in memory (numpy 2.4).
+    rows = np.zeros(num_rows, np.bool_)
+    known = np.unpackbits(bits)[:num_rows]
+    rows[: len(known)] = known
+    return rows
 
 
 def _deleted_rows(delta: DeltaTable) -> dict[str, str]:
