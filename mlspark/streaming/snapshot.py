@@ -110,7 +110,7 @@ class Snapshot:
     def num_rows(self) -> int:
         return sum(sum(file.row_groups) for file in self.files)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over version, schema and files: equal fingerprints stream equal rows in equal order."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
