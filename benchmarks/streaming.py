@@ -1,6 +1,6 @@
 """How fast, flat and exact the streaming is, beside the limit and the readers people use, on the same files.
 
-    python benchmarks/streaming.py [--quick] [--json FILE] [--rows N] [--rounds N] [--no-stock]
+    python benchmarks/streaming.py [--quick] [--json FILE] [--rows N] [--rounds N] [--stores] [--no-stock]
 
 A table of 14 float32 features and a label in row groups of 50,000 rows, warm page cache; batches of 1,024 as one (B, 14)
 matrix and labels, window 400,000 rows, whole epochs, first batch included. In each round all take turns, every other
@@ -22,6 +22,7 @@ round backwards. "The ceiling" is pyarrow.parquet.read_table of the zstd files, 
     process_over_thread     rows/s of a pool of 2 processes / 2 threads
     two_ranks_over_one      rows/s of two ranks at once, each its half / of one rank
     petastorm_reads_short   reads of 40 tiny row groups in which stock Petastorm lost rows, of `petastorm_reads`
+    over_raw_hdfs, _s3      with --stores: rows/s / read_table of the same files on the same local server
     reads_short             the same of this reader, 1 to 5 threads; must be 0
 """
 
@@ -34,6 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +45,8 @@ import torch
 import typer
 from pyarrow import parquet as pq
 
+from mlspark import storage
+from mlspark.cluster import hdfs, loading, s3
 from mlspark.streaming.dataset import open_table
 from mlspark.streaming.petastorm_engine import PlannedReader, ReadOptions, Workers
 from mlspark.streaming.snapshot import DataFile, Snapshot
@@ -254,11 +258,32 @@ def stock(folder: Path, num_rows: int, tiny: Path, quick: bool) -> dict[str, Any
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def stores(folder: Path, table: Snapshot, num_rounds: int) -> dict[str, float]:
+    """Return the share of the raw reader (pyarrow, all threads, the same client) on a local HDFS and a local S3."""
+    figures: dict[str, float] = {}
+    for name, server in (("hdfs", hdfs), ("s3", s3)):
+        with server.serve() as running:
+            for variable, value in getattr(running, "environment", {}).items():
+                os.environ[variable] = value
+            root = storage.join(running.url, "streaming")
+            loading.upload(folder, root)
+            there = replace(table, table=root)
+
+            def read_raw(there: Snapshot = there) -> int:
+                places = [storage.filesystem(there.uri(file)) for file in there.files]
+                return sum(pq.read_table(path, filesystem=filesystem).num_rows for filesystem, path in places)
+
+            rate, _ = rates({f"{name}_raw": read_raw, name: lambda there=there: stream(there)}, num_rounds)  # type: ignore[misc]
+            figures[f"over_raw_{name}"] = rate[name] / rate[f"{name}_raw"]
+    return figures
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="1 M rows, two rounds.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows; 5,000,000 unless --quick.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds; 5 unless --quick.")] = None,
+    with_stores: Annotated[bool, typer.Option("--stores", help="Measure on a local HDFS and S3 server too.")] = False,
     with_stock: Annotated[bool, typer.Option("--stock/--no-stock", help="Measure stock Petastorm too.")] = True,
 ) -> None:
     """See the head of this file."""
@@ -333,6 +358,8 @@ def main(
         tiny.mkdir()
         pq.write_table(pa.table({"row_id": np.arange(4000)}), tiny / "tiny.parquet", row_group_size=100)
         figures["reads_short"] = short_reads(tiny, 100 if quick else 1000)
+        if with_stores:
+            figures |= stores(folder / "zstd", tables["zstd"], num_rounds)
         if with_stock:
             peer = stock(folder / "zstd", num_rows, tiny, quick)
             figures["over_petastorm_batched"] = wall["zstd"] / peer["batched_rows_per_second"]
