@@ -262,59 +262,80 @@ def test_on_a_cpu_to_device_gives_the_batches_as_they_are(table):
     assert first["x"].shape == (16, 2)
 
 
-CHILD = """
-import json, sys, time
+ZYGOTE = """
+import json, os, signal, sys, time
 from mlspark.streaming.dataset import open_table
 from mlspark.streaming.snapshot import Snapshot
-snapshot, out, rank, world_size, state = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-stream = open_table(Snapshot.load(snapshot), columns=["row_id"], batch_size=24, seed=1, streams=24,
-                    shuffle_window_rows=600, rank=rank, world_size=world_size)
-if state:
-    stream.load_state_dict(json.loads(state))
-with open(out, "a", buffering=1) as log:
-    for batch in stream:
-        ids = batch["row_id"][~batch["is_padding"]].tolist()
-        log.write(json.dumps({"ids": ids, "state": stream.state_dict()}) + "\\n")  # one write: all of the line or nothing
-        time.sleep(0.002)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:  # a new process for each rank, without the seconds of imports
+    ask = json.loads(line)
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    stream = open_table(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, streams=24,
+                        shuffle_window_rows=600, rank=ask["rank"], world_size=ask["world_size"])
+    if ask["state"]:
+        stream.load_state_dict(ask["state"])
+    with open(ask["out"], "a", buffering=1) as log:
+        for batch in stream:
+            ids = batch["row_id"][~batch["is_padding"]].tolist()
+            log.write(json.dumps({"ids": ids, "state": stream.state_dict()}) + "\\n")  # one write: the line or nothing
+            time.sleep(0.002)
+        log.write(json.dumps({"state": stream.state_dict()}) + "\\n")
+    os._exit(0)
 """
 
 
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [30])
-def test_ranks_killed_at_random_points_lose_and_repeat_no_row(tmp_path, kills):
-    written = write_snapshot(tmp_path / "table", [[37] * 40, [100] * 10, [5] * 80, [400] * 3])
-    Snapshot(written.table, 0, SCHEMA, written.files).save(str(tmp_path / "snapshot.json"))
-    chance = random.Random(7)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    logs: list[dict] = []  # what counts: the steps that every rank has logged
-    position, num_killed = "", 0
-    while True:
+def test_ranks_killed_at_30_random_points_lose_and_repeat_no_row(tmp_path):
+    written = write_snapshot(tmp_path / "table", [[37] * 40, [100] * 10, [5] * 80, [400] * 40])
+    snapshot = Snapshot(written.table, 0, SCHEMA, written.files)
+    snapshot.save(str(tmp_path / "snapshot.json"))
+    chance, given = random.Random(7), Counter()
+    state, num_killed = None, 0
+    zygote = subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE, str(tmp_path / "snapshot.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    while state is None or state["epoch"] == 0:
         world_size = chance.choice([1, 2, 3])
         outs = [tmp_path / f"log-{num_killed}-{rank}" for rank in range(world_size)]
-        command = [sys.executable, "-c", CHILD, str(tmp_path / "snapshot.json")]
-        ranks = [
-            subprocess.Popen([*command, str(out), str(rank), str(world_size), position], env=environment)
-            for rank, out in enumerate(outs)
-        ]
-        if num_killed < kills:
-            while not all(out.exists() and out.stat().st_size for out in outs):
-                assert all(rank.poll() in (None, 0) for rank in ranks)
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.02))
-            for rank in ranks:
-                rank.send_signal(signal.SIGKILL)
-        statuses = [rank.wait(timeout=300) for rank in ranks]
+        ranks = []
+        for rank, out in enumerate(outs):
+            ask = {"out": str(out), "rank": rank, "world_size": world_size, "state": state}
+            print(json.dumps(ask), file=zygote.stdin, flush=True)
+            ranks.append(int(zygote.stdout.readline()))
+        if num_killed < 30:
+            while any(map(is_alive, ranks)) and not all(out.exists() and out.stat().st_size for out in outs):
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.03))
+            for process in filter(is_alive, ranks):
+                os.kill(process, signal.SIGKILL)
+            num_killed += 1
+        while any(map(is_alive, ranks)):
+            time.sleep(0.01)
         steps = [[json.loads(line) for line in out.read_text().splitlines()] for out in outs]
-        common = min(map(len, steps))
+        common = min(map(len, steps))  # a step counts when every rank has taken it
         for step in range(common):
-            logs.append({"ids": [row for rank in steps for row in rank[step]["ids"]]})
+            given.update(row for rank in steps for row in rank[step].get("ids", ()))
         if common:
-            position = json.dumps(steps[0][common - 1]["state"])
-        if not any(statuses):
-            break
-        num_killed += 1
-    counts = Counter(row for step in logs for row in step["ids"])
-    print(f"{num_killed} kills, {len(logs)} steps, {len(counts)} rows")
-    assert num_killed >= min(kills, 20)
-    assert set(counts.values()) == {1}
-    assert len(counts) == 37 * 40 + 1000 + 400 + 1200
+            assert len({json.dumps(rank[common - 1]["state"]) for rank in steps}) == 1
+            state = steps[0][common - 1]["state"]
+    zygote.stdin.close()
+    zygote.wait(timeout=60)
+    print(f"killed {num_killed} times, the last at step {state}")
+    assert num_killed == 30
+    assert set(given.values()) == {1}
+    assert len(given) == snapshot.num_rows
