@@ -147,7 +147,7 @@ class Batches(Generic[Out]):
                 is_padding.
             start_step: first step to give.
             owns_workers: whether they end with this.
-            pin_memory: page-locked tensors, for asynchronous copies to a GPU.
+            pin_memory: page-locked tensors, for asynchronous copies to a GPU; ordinary ones where there is none.
             resident: the whole share as `read_share` returns it: nothing is read.
         """
         if not 0 <= start_step <= share.plan.num_steps:
@@ -161,8 +161,9 @@ class Batches(Generic[Out]):
         """Time that the consumer spent waiting for a batch."""
         self._share, self._groups, self._make, self._resident = share, groups, make, resident
         self._workers, self._owns_workers = workers, owns_workers
-        self._allocate: Allocate = _pinned if pin_memory else np.empty
+        self._allocate: Allocate = _pinned if pin_memory and torch.cuda.is_available() else np.empty
         self._first_block = start_step * share.batch_size // share.block_rows
+        self._reader: PlannedReader[Rows] | None = None
         self._gathered: deque[tuple[Tensors, int]] = deque()
         self._ahead = _Ahead(self._pieces(start_step), _PIECES_AHEAD)
 
@@ -174,6 +175,8 @@ class Batches(Generic[Out]):
 
     def close(self) -> None:
         """End reading; what was given stays valid."""
+        if self._reader is not None:
+            self._reader.stop()  # else the thread waits for a row group that may take long
         self._ahead.close()
         if self._owns_workers:
             self._workers.close()
@@ -229,6 +232,7 @@ class Batches(Generic[Out]):
         left: dict[int, deque[Rows]] = {stream: deque() for stream in share.streams}
         buffer: RowsBuffer | None = None
         with PlannedReader(self._workers, self._groups, segments.group) as reader:
+            self._reader = reader
             cuts = zip(segments.stream.tolist(), segments.start.tolist(), segments.stop.tolist(), reader, strict=True)
             for block in range(self._first_block, share.num_blocks):
                 shares = share.block_streams(block)

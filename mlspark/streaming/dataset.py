@@ -98,7 +98,7 @@ def open_table(
         memory_bytes: 0: every epoch streams from the files. Else the rank's share is read once, kept in memory, and fully
             shuffled within its streams in each epoch; a share that needs more bytes than this is an error. Another order
             than without, but as independent of the number of ranks; resuming costs reading the share.
-        pin_memory: page-locked tensors for `to_device`.
+        pin_memory: page-locked tensors for `to_device`; ordinary ones where there is no GPU.
 
     Raises:
         TableError: no such table or version.

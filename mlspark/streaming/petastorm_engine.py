@@ -216,8 +216,6 @@ class PlannedProcesses(ProcessPool):  # type: ignore[misc]
 
     def get_results(self) -> Any:
         while not self._results_receiver_poller.poll(_LOOK_SECONDS * 1000):
-            if self._ventilator.error is not None:
-                raise DatasetError("the order of reading could not be followed") from self._ventilator.error
             if self._ventilator.is_stopped:
                 raise _WorkerGoneError("was stopped")
             for worker_id, worker in enumerate(self._workers):
@@ -225,6 +223,8 @@ class PlannedProcesses(ProcessPool):  # type: ignore[misc]
                     status = worker.returncode
                     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
                     raise _WorkerGoneError(how, worker_id)
+            if self._ventilator.error is not None:
+                raise DatasetError("the order of reading could not be followed") from self._ventilator.error
         # One message is there, and it is a result or the note of a finished one; neither is the end of the epoch.
         rows, _ = self._results_receiver.recv_multipart(copy=self._zmq_copy_buffers)
         return self._serializer.deserialize(rows) if rows else None
@@ -404,8 +404,8 @@ class RowGroupWorker(WorkerBase):  # type: ignore[misc]
         if self._cache is None:
             table = self._read_columns(group, names)
         else:
-            types = [str(column.type) for column in self._columns]
-            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.deleted}\n{names}\n{types}"
+            wanted = [column for column in self._columns if column.name in names]
+            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.deleted}\n{wanted}"
             table = self._cache.get(key, lambda: self._read_columns(group, names))
         if table.num_rows != group.rows:
             raise DatasetError(f"{table.num_rows} rows where the snapshot has {group.rows}: the file was changed")

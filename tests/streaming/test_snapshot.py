@@ -8,6 +8,7 @@ import deltalake
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
@@ -15,6 +16,8 @@ from pyspark.sql import SparkSession
 from mlspark.errors import DatasetError, TableError
 from mlspark.streaming import dataset, snapshot
 from mlspark.streaming.snapshot import Snapshot, pack_rows, unpack_rows
+
+from .conftest import write_snapshot
 
 
 def stream(table: str | Snapshot, **options) -> dict[str, list]:
@@ -140,6 +143,29 @@ def test_damaged_footer_is_named(tmp_path):
 def test_masks_come_back_and_rows_beyond_them_are_kept(mask, more):
     packed = pack_rows(np.array(mask, np.bool_))
     assert unpack_rows(packed, len(mask) + more).tolist() == mask + [False] * more
+
+
+def test_files_older_than_a_wider_type_are_read_in_the_type_of_the_table(tmp_path):
+    written = write_snapshot(tmp_path, [[3]])  # job is int32 there, age float32
+    schema = {"fields": [{"name": "job", "type": "long"}, {"name": "age", "type": "double"}]}
+    widened = Snapshot(written.table, 0, schema, written.files)
+    with dataset.open_table(widened, batch_size=3, shuffle=False) as rows:
+        (batch,) = rows
+    assert (batch["job"].dtype, batch["age"].dtype) == (torch.int64, torch.float64)
+    assert batch["job"].tolist() == [0, 1, 2]
+
+
+def test_cache_does_not_confuse_columns_that_changed_names(tmp_path):
+    written = write_snapshot(tmp_path, [[4]])
+    found = {}
+    for physical in ("age", "hours"):
+        about = {"delta.columnMapping.physicalName": physical}
+        schema = {"fields": [{"name": "x", "type": "float", "metadata": about}]}
+        table = Snapshot(written.table, 0, schema, written.files)
+        with dataset.open_table(table, batch_size=4, shuffle=False, cache_folder=str(tmp_path / "cache")) as rows:
+            (batch,) = rows
+        found[physical] = batch["x"].tolist()
+    assert found == {"age": [0, 1, 2, 3], "hours": [0, 0.5, 1, 1.5]}
 
 
 @pytest.mark.slow
