@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from mlspark import storage
 from mlspark.datasets import adult
 from mlspark.errors import MlsparkError
 
@@ -132,6 +133,51 @@ def check(
         overrides=set_ or (),
         json_file=json_file,
     )
+
+
+@app.command("stream-bench")
+def stream_bench(
+    table: Annotated[str, typer.Argument(help="Path or URI of a Delta table.")],
+    version: Annotated[int | None, typer.Option(help="Of the table; else the latest.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Columns to stream; else all that can be.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 1024,
+    window: Annotated[int, typer.Option(min=1, help="Rows shuffled among each other.")] = 400_000,
+    workers: Annotated[int, typer.Option(min=1, help="Reader threads or processes.")] = 2,
+    pool: Annotated[Literal["thread", "process"], typer.Option(help="What the workers are.")] = "thread",
+    step_ms: Annotated[float, typer.Option(min=0.0, help="Milliseconds that a training step takes.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to stream.")] = 10.0,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+) -> None:
+    """Stream a table as training would; print rows/s, waiting, memory, and what would make it faster."""
+    from mlspark.streaming import bench  # here, because it imports torch, which takes seconds
+
+    found = bench.measure(
+        table,
+        version=version,
+        columns=columns.split(",") if columns else None,
+        batch_size=batch_size,
+        shuffle_window_rows=window,
+        workers=workers,
+        pool=pool,
+        step_seconds=step_ms / 1000,
+        seconds=seconds,
+    )
+    typer.echo(
+        f"{found.table} version {found.version}: {found.rows:,} rows in {found.files:,} files, "
+        f"{found.row_groups:,} row groups of about {found.rows_per_group:,} rows, {found.codec.lower()}\n"
+        f"{found.rows_per_second:,.0f} rows/s, {found.stored_mb_per_second:,.1f} MB/s as stored, "
+        f"{found.tensor_mb_per_second:,.1f} MB/s as tensors ({found.rows_read:,} rows in {found.seconds:.1f} s)\n"
+        f"first batch after {found.first_batch_seconds:.2f} s, waited {found.wait_fraction:.0%} of the time "
+        f"(steps of {step_ms:g} ms), memory up to {found.peak_memory_mb:,.0f} MB"
+    )
+    if found.left_out:
+        typer.echo(f"left out, of types that cannot be streamed: {', '.join(found.left_out)}")
+    for advice in found.advice:
+        typer.echo(f"- {advice}")
+    if json_file:
+        storage.write_json(json_file, found.to_json())
 
 
 @app.command()

@@ -213,7 +213,15 @@ class StreamingSettings(Section):
     shuffle_window_rows: Annotated[int, Field(ge=1)] = 400_000
     """Rows shuffled among each other, over all streams and ranks."""
     workers: Annotated[int, Field(ge=1)] = 2
-    """Reader threads per rank."""
+    """Reader threads or processes per rank."""
+    pool: Literal["thread", "process"] = "thread"
+    """What the workers are; threads copy nothing, processes take seconds to start."""
+    read_ahead_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """Decoded rows that a rank reads before they are asked for, besides one row group per worker."""
+    cache_folder: str = ""
+    """Local folder that keeps what was read of a remote table, for all ranks and runs of a machine; empty: none."""
+    cache_bytes: Annotated[int, Field(ge=1)] = 10 * 2**30
+    """Size of that folder; what was not read for longest goes."""
     remainder: Literal["pad", "drop"] = "pad"
     """Last short batch: filled with marked rows that no metric counts, or left out."""
 

@@ -43,6 +43,8 @@ def defaults() -> dict[str, str]:
         "spark.sql.extensions": _DELTA_EXTENSION,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.codegen.hugeMethodLimit": "8000",
+        "spark.hadoop.parquet.block.row.count.limit": "50000",
+        "spark.sql.parquet.compression.codec": "lz4_raw",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.databricks.delta.snapshotPartitions": "2",

@@ -50,15 +50,25 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     if scheme == "hdfs":
         return _hdfs(authority, os.getpid()), f"/{name}"
     if scheme in ("s3", "s3a"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        split = urlsplit(endpoint) if endpoint else None
-        s3 = fs.S3FileSystem(
-            endpoint_override=split.netloc if split else None,
-            scheme=split.scheme if split else None,
-            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        )
-        return s3, rest
+        settings = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", *_S3_KEYS)
+        return _s3(os.getpid(), *map(os.environ.get, settings)), rest
     raise ConfigError(f"{uri}: no reader for scheme {scheme!r}; use file:, hdfs:, s3: or s3a:")
+
+
+_S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+@functools.cache
+def _s3(
+    process: int, endpoint: str | None, region: str | None, default_region: str | None, *keys: str | None
+) -> fs.S3FileSystem:
+    """Return the client for these settings; one for all files, because it keeps its connections."""
+    split = urlsplit(endpoint) if endpoint else None
+    return fs.S3FileSystem(
+        endpoint_override=split.netloc if split else None,
+        scheme=split.scheme if split else None,
+        region=region or default_region,
+    )
 
 
 @functools.cache

@@ -13,10 +13,9 @@ which are exactly the rows with j mod W = r: G / W of each batch. So the batches
 the same number of steps, and a position in the epoch is one integer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +28,20 @@ Integers = NDArray[np.int64]
 _GROUPS, _WINDOW = 0, 1
 
 
-class Segment(NamedTuple):
-    """Rows [start, stop) of row group `group`, as they stand in stream `stream`; first needed in window `window`."""
+@dataclass(frozen=True)
+class Segments:
+    """What to read, in order: entry i is rows [start, stop) of a row group, as they stand in one stream. Arrays of (n,)."""
 
-    stream: int
-    window: int
-    group: int
-    start: int
-    stop: int
+    stream: Integers
+    window: Integers
+    """Window of the stream that needs it first."""
+    group: Integers
+    """Index of the row group in the snapshot."""
+    start: Integers
+    stop: Integers
+
+    def __len__(self) -> int:
+        return len(self.group)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Plan:
     shuffle_window_rows: int = 400_000
     shuffle: bool = True
     remainder: Literal["pad", "drop"] = "pad"
+    has_fixed_streams: bool = False
+    """True: a stream has the same rows in every epoch, so that a rank can keep them; epochs differ within streams only."""
 
     @cached_property
     def num_rows(self) -> int:
@@ -75,7 +82,8 @@ class Plan:
         count = len(self.rows_per_group)
         if not self.shuffle:
             return np.arange(count, dtype=np.int64)
-        return self._generator(_GROUPS, 0, 0).permutation(count)
+        epoch = 0 if self.has_fixed_streams else self.epoch
+        return self._generator(epoch, _GROUPS, 0, 0).permutation(count)
 
     @cached_property
     def group_ends(self) -> Integers:
@@ -94,33 +102,36 @@ class Plan:
         rows = min(self.window_rows, stop - start - window * self.window_rows)
         if not self.shuffle:
             return np.arange(rows, dtype=np.int64)
-        return self._generator(_WINDOW, stream, window).permutation(rows)
+        return self._generator(self.epoch, _WINDOW, stream, window).permutation(rows)
 
-    def segments(self, streams: range, first_window: int = 0) -> list[Segment]:
+    def segments(self, streams: range, first_window: int = 0) -> Segments:
         """Return what to read for `streams` from `first_window` on, in the order in which the windows need it.
 
         O(row groups) time and memory. A row group cut by a stream's edge is read once for each side.
         """
-        found = [segment for stream in streams for segment in self._stream_segments(stream, first_window)]
-        return sorted(found, key=lambda segment: (segment.window, segment.stream))  # stable: row order within a window
+        parts = [self._stream_segments(stream, first_window) for stream in streams]
+        found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.lexsort((found[0], found[1]))  # by window, then stream; stable: row order within a window
+        return Segments(*(column[order] for column in found))
 
-    def _stream_segments(self, stream: int, first_window: int) -> Iterator[Segment]:
+    def _stream_segments(self, stream: int, first_window: int) -> tuple[Integers, ...]:
+        """Return the columns of a stream's segments, in row order."""
         start, stop = self.stream_bounds(stream)
         first_row = start + first_window * self.window_rows
         if first_row >= stop:
-            return
+            return (np.empty(0, np.int64),) * 5
         first, last = np.searchsorted(self.group_ends, (first_row, stop - 1), side="right")
-        for position in range(int(first), int(last) + 1):
-            group = int(self.group_order[position])
-            group_end = int(self.group_ends[position])
-            group_start = group_end - int(self.rows_per_group[group])
-            from_row, to_row = max(group_start, first_row), min(group_end, stop)
-            if from_row < to_row:
-                window = (from_row - start) // self.window_rows
-                yield Segment(stream, window, group, from_row - group_start, to_row - group_start)
+        groups = self.group_order[first : last + 1]
+        ends = self.group_ends[first : last + 1]
+        starts = ends - self.rows_per_group[groups]
+        from_rows, to_rows = np.maximum(starts, first_row), np.minimum(ends, stop)
+        is_read = from_rows < to_rows  # not so for row groups without rows
+        groups, starts, from_rows, to_rows = (column[is_read] for column in (groups, starts, from_rows, to_rows))
+        windows = (from_rows - start) // self.window_rows
+        return np.full_like(groups, stream), windows, groups, from_rows - starts, to_rows - starts
 
-    def _generator(self, purpose: int, stream: int, window: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, purpose, stream, window])
+    def _generator(self, epoch: int, purpose: int, stream: int, window: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, purpose, stream, window])
 
 
 @dataclass(frozen=True)
@@ -187,13 +198,12 @@ class RankPlan:
     def block_order(self, block: int) -> Integers:
         """Return where each row of the block, in the epoch's order, stands among its windows laid end to end."""
         shares = self.block_streams(block)
-        longest = max(rows for _, rows in shares)
-        order = np.full(
-            (longest, len(shares)), -1, dtype=np.int64
-        )  # (row of the window, stream): epoch order is row-major
+        longest, shortest = max(rows for _, rows in shares), min(rows for _, rows in shares)
+        order = np.empty((longest, len(shares)), dtype=np.int64)  # row-major: (row of the window, stream)
         base = 0
         for column, (stream, rows) in enumerate(shares):
-            order[:rows, column] = base + self.plan.window_order(stream, block)
+            np.add(self.plan.window_order(stream, block), base, out=order[:rows, column])
+            order[rows:, column] = -1
             base += rows
         flat = order.reshape(-1)
-        return flat[flat >= 0] if base < len(flat) else flat
+        return flat if shortest == longest else flat[flat >= 0]

@@ -1,11 +1,17 @@
 """The live files of one table version, as a file: what ranks read, without Spark and without asking the table again."""
 
+import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import posixpath
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, NamedTuple, overload
 from urllib.parse import unquote
 
 import numpy as np
@@ -17,11 +23,16 @@ from pyarrow import parquet as pq
 
 from mlspark import storage
 from mlspark.errors import DatasetError, TableError
+from mlspark.streaming.filters import Condition, Conditions, conditions
+from mlspark.streaming.schema import TableColumn, table_columns
 
-_UNREADABLE_FEATURES = {
-    "deletionVectors": "ALTER TABLE delta.`{table}` DROP FEATURE deletionVectors",
-    "columnMapping": "ALTER TABLE delta.`{table}` DROP FEATURE columnMapping",
-}
+_READABLE_FEATURES = {
+    "appendOnly", "catalogOwned-preview", "checkConstraints", "columnMapping", "deletionVectors", "domainMetadata",
+    "generatedColumns", "identityColumns", "inCommitTimestamp", "invariants", "timestampNtz", "typeWidening",
+    "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck",
+}  # fmt: skip
+_RANDOM_NAME = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_COLUMNS_OF_KEY = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,51 @@ class DataFile:
     partition: Mapping[str, str | None]
     """Partition column -> value; these columns are not in the file."""
     row_groups: tuple[int, ...]
-    """Rows of each row group."""
+    """Rows to stream of each row group: without those deleted, 0 where a filter leaves the row group out."""
+    deleted: str = ""
+    """Rows of the file that are deleted, as `pack_rows` writes them; empty: none."""
+
+
+class RowGroup(NamedTuple):
+    """Where one row group is; small enough to send to another process."""
+
+    uri: str
+    number: int
+    """In the file."""
+    rows: int
+    """Those not deleted."""
+    size_bytes: int
+    """Of the whole file; with the URI its identity."""
+    partition: Mapping[str, str | None]
+    deleted: str
+    """As in DataFile."""
+
+
+class RowGroups(Sequence[RowGroup]):
+    """The row groups of a snapshot in its order; made when asked for, so that millions take no memory."""
+
+    def __init__(self, snapshot: "Snapshot") -> None:
+        self._snapshot = snapshot
+        self._ends = np.cumsum([len(file.row_groups) for file in snapshot.files], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @overload
+    def __getitem__(self, place: int) -> RowGroup: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RowGroup]: ...
+    def __getitem__(self, place: int | slice) -> RowGroup | Sequence[RowGroup]:
+        if isinstance(place, slice):
+            return [self[index] for index in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        file = self._snapshot.files[number]
+        index = place - int(self._ends[number]) + len(file.row_groups)
+        return RowGroup(
+            self._snapshot.uri(file), index, file.row_groups[index], file.size_bytes, file.partition, file.deleted
+        )
 
 
 @dataclass(frozen=True)
@@ -47,28 +102,31 @@ class Snapshot:
     schema: Mapping[str, Any]
     """Delta's own schema, as JSON."""
     files: tuple[DataFile, ...]
-    """Sorted by path: the order in which every plan counts the rows."""
+    """In the order in which every plan counts the rows."""
+    is_mapped_by_id: bool = field(default=False, kw_only=True)
+    """The files' columns are found by id (delta.columnMapping.mode = id)."""
 
     @property
     def num_rows(self) -> int:
         return sum(sum(file.row_groups) for file in self.files)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over version, schema and files: equal fingerprints stream equal rows in equal order."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def columns(self) -> dict[str, TableColumn]:
+        """The table's columns by name; empty when the snapshot has no schema."""
+        return table_columns(self.schema, is_mapped_by_id=self.is_mapped_by_id)
 
     def rows_per_group(self) -> NDArray[np.int64]:
         """Return the rows of each row group, files in order: shape (row groups,)."""
         return np.array([rows for file in self.files for rows in file.row_groups], dtype=np.int64)
 
-    def row_group_items(self) -> list[dict[str, Any]]:
-        """Return where each row group is, in the order of `rows_per_group`: {"uri", "row_group", "partition"}."""
-        return [
-            {"uri": self.uri(file), "row_group": index, "partition": file.partition}
-            for file in self.files
-            for index in range(len(file.row_groups))
-        ]
+    def row_group_items(self) -> RowGroups:
+        """Return where each row group is, in the order of `rows_per_group`."""
+        return RowGroups(self)
 
     def uri(self, file: DataFile) -> str:
         """Return the absolute URI of a data file."""
@@ -86,6 +144,7 @@ class Snapshot:
             "table": self.table,
             "version": self.version,
             "schema": self.schema,
+            "is_mapped_by_id": self.is_mapped_by_id,
             "files": [
                 {
                     "path": file.path,
@@ -93,6 +152,7 @@ class Snapshot:
                     "partition": dict(file.partition),
                     "row_groups": list(file.row_groups),
                 }
+                | ({"deleted": file.deleted} if file.deleted else {})
                 for file in self.files
             ],
         }
@@ -100,10 +160,22 @@ class Snapshot:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Snapshot":
         files = tuple(
-            DataFile(file["path"], file["size_bytes"], file["partition"], tuple(file["row_groups"]))
+            DataFile(
+                file["path"],
+                file["size_bytes"],
+                file["partition"],
+                tuple(file["row_groups"]),
+                file.get("deleted", ""),
+            )
             for file in value["files"]
         )
-        return cls(value["table"], value["version"], value["schema"], files)
+        return cls(
+            value["table"],
+            value["version"],
+            value["schema"],
+            files,
+            is_mapped_by_id=value.get("is_mapped_by_id", False),
+        )
 
     def save(self, uri: str) -> None:
         storage.write_json(uri, self.to_json())
@@ -113,11 +185,23 @@ class Snapshot:
         return cls.from_json(storage.read_json(uri))
 
 
-def take(table: str, *, version: int | None = None, threads: int = 8) -> Snapshot:
+def take(table: str, *, version: int | None = None, where: Iterable[Condition] = (), threads: int = 16) -> Snapshot:
     """Return the snapshot of `table` at `version` (None: the latest). Needs no Spark; reads each file's footer once.
+
+    The order of the files follows from partitions, the writer's numbering, sizes and statistics; not from the random part
+    of their names, so the same rows written again the same way are streamed in the same order.
+
+    Args:
+        table: URI of a Delta table.
+        version: of the table.
+        where: (column, operator, value), all of which hold; operators =, !=, <, <=, >, >=, in. On partition columns
+            exact. On others whole row groups are left out whose statistics show that no row satisfies it: the rest is
+            streamed whole, with rows that do not.
+        threads: footers read at a time.
 
     Raises:
         TableError: no such table or version, or a table feature that cannot be read, with the command that removes it.
+        DatasetError: a footer cannot be read; a condition names no column or has another type.
     """
     try:
         delta = DeltaTable(storage.rust_uri(table), version=version)
@@ -126,30 +210,111 @@ def take(table: str, *, version: int | None = None, threads: int = 8) -> Snapsho
     except DeltaError as error:
         raise TableError(f"{table}: version {version} cannot be read: {error}") from error
     for feature in delta.protocol().reader_features or ():
-        if feature in _UNREADABLE_FEATURES:
-            remedy = _UNREADABLE_FEATURES[feature].format(table=table)
+        if feature not in _READABLE_FEATURES:
             raise TableError(
-                f"{table}: version {delta.version()} uses {feature}, which cannot be streamed; run: {remedy}"
+                f"{table}: version {delta.version()} uses {feature}, which cannot be streamed; "
+                f"run: ALTER TABLE delta.`{table}` DROP FEATURE {feature}"
             )
-    actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    about, schema = delta.metadata(), json.loads(delta.schema().to_json())
+    is_mapped_by_id = about.configuration.get("delta.columnMapping.mode") == "id"
+    checks = conditions(
+        where, table_columns(schema, is_mapped_by_id=is_mapped_by_id), set(about.partition_columns), table
+    )
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    wanted = [name for name in actions.column_names if name in ("path", "size_bytes") or name.startswith("partition.")]
+    found = [
+        (unquote(action["path"]), action["size_bytes"], _partition(action))
+        for action in actions.select(wanted).to_pylist()
+    ]
+    deleted = _deleted_rows(delta)
+    astray = deleted.keys() - {path for path, _, _ in found}
+    if astray:
+        raise TableError(
+            f"{table}: deleted rows of {min(astray)} cannot be assigned to a live file; "
+            f"run: REORG TABLE delta.`{table}` APPLY (PURGE)"
+        )
+    found = [(path, size, partition) for path, size, partition in found if checks.hold_in_partition(partition)]
+
+    def describe(entry: tuple[str, int, dict[str, str | None]]) -> tuple[tuple[Any, ...], DataFile]:
+        path, size, partition = entry
+        uri = path if "://" in path else storage.join(table, path)
+        return _data_file(uri, DataFile(path, size, partition, ()), deleted.get(path, ""), checks)
+
     with ThreadPoolExecutor(threads) as pool:
-        files = list(pool.map(lambda action: _data_file(table, action), actions))
-    schema = json.loads(delta.schema().to_json())
-    return Snapshot(table, delta.version(), schema, tuple(sorted(files, key=lambda file: file.path)))
+        files = sorted(pool.map(describe, found), key=lambda described: described[0])
+    return Snapshot(table, delta.version(), schema, tuple(file for _, file in files), is_mapped_by_id=is_mapped_by_id)
 
 
-def _data_file(table: str, action: Mapping[str, Any]) -> DataFile:
-    path = unquote(action["path"])
-    uri = path if "://" in path else storage.join(table, path)
+def pack_rows(rows: NDArray[np.bool_]) -> str:
+    """Return a mask over the rows of a file as text, short where the mask is regular."""
+    return base64.b64encode(zlib.compress(np.packbits(rows).tobytes())).decode()
+
+
+def unpack_rows(packed: str, num_rows: int) -> NDArray[np.bool_]:
+    """Return the mask that `pack_rows` wrote: shape (num_rows,)."""
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+    # Not unpackbits(count=num_rows): beyond the bits of an empty array it leaves whatever was in memory (numpy 2.4).
+    rows = np.zeros(num_rows, np.bool_)
+    known = np.unpackbits(bits)[:num_rows]
+    rows[: len(known)] = known
+    return rows
+
+
+def _deleted_rows(delta: DeltaTable) -> dict[str, str]:
+    """Return path -> packed mask of the deleted rows, for the files that have any."""
+    if "deletionVectors" not in (delta.protocol().reader_features or ()):
+        return {}
+    root = delta.table_uri.rstrip("/") + "/"
+    packed = {}
+    for batch in delta.deletion_vectors():
+        for uri, keeps in zip(*(pa.record_batch(batch).column(index) for index in (0, 1)), strict=True):
+            path = unquote(uri.as_py()).removeprefix("file://").removeprefix(unquote(root).removeprefix("file://"))
+            packed[path] = pack_rows(~np.asarray(keeps.values.to_numpy(zero_copy_only=False), dtype=np.bool_))
+    return packed
+
+
+def _partition(action: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return an action's partition values as text: dates and timestamps in ISO form, true and false."""
+    values = {name.removeprefix("partition."): value for name, value in action.items() if name.startswith("partition.")}
+    return {name: None if value is None else _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _data_file(uri: str, file: DataFile, deleted: str, checks: Conditions) -> tuple[tuple[Any, ...], DataFile]:
+    """Return (key to sort by, the file with its row groups) from the file's footer."""
     filesystem, location = storage.filesystem(uri)
     try:
-        metadata = pq.read_metadata(location, filesystem=filesystem)
+        footer = pq.read_metadata(location, filesystem=filesystem)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{uri}: the footer of this live file cannot be read: {error}") from error
-    partition = {
-        name.removeprefix("partition."): None if value is None else str(value)
-        for name, value in action.items()
-        if name.startswith("partition.")
-    }
-    rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
-    return DataFile(path, action["size_bytes"], partition, tuple(count for count in rows))
+    rows = np.array([footer.row_group(index).num_rows for index in range(footer.num_row_groups)], dtype=np.int64)
+    if deleted:
+        starts = np.cumsum(rows) - rows
+        mask = unpack_rows(deleted, int(rows.sum()))
+        rows = np.array(
+            [count - mask[start : start + count].sum() for start, count in zip(starts, rows, strict=True)], np.int64
+        )
+    if checks.on_rows:
+        for index in range(footer.num_row_groups):
+            if not checks.may_hold_in(footer.row_group(index), uri):
+                rows[index] = 0
+    described = replace(file, row_groups=tuple(rows.tolist()), deleted=deleted)
+    partition = tuple((name, value is None, value or "") for name, value in sorted(file.partition.items()))
+    name = _RANDOM_NAME.sub("", posixpath.basename(file.path))
+    return (partition, name, described.row_groups, file.size_bytes, _statistics(footer), file.path), described
+
+
+def _statistics(footer: pq.FileMetaData) -> str:
+    """Return a text of the first columns' statistics: tells files apart that differ in nothing else but rows."""
+    if not footer.num_row_groups:
+        return ""
+    group = footer.row_group(0)
+    columns = [group.column(index).statistics for index in range(min(_COLUMNS_OF_KEY, group.num_columns))]
+    return repr([(found.min, found.max) for found in columns if found is not None and found.has_min_max])

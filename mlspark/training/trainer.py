@@ -221,7 +221,7 @@ class _Trainer:
             self.result.metrics["test"] = test.to_json()
             self.events.write({"event": "evaluation", "split": "test", "step": self.result.steps, **test.to_json()})
 
-    def _open(self, split: str, *, epoch: int, shuffle: bool) -> Batches:
+    def _open(self, split: str, *, epoch: int, shuffle: bool) -> Batches[Batch]:
         streaming = self.spec.streaming
         if split != "train":
             streaming = streaming.model_copy(update={"remainder": "pad"})  # an evaluation leaves no row out

@@ -5,15 +5,17 @@ import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
 from mlspark.cluster import loading
 from mlspark.cluster.hdfs import Hdfs
 from mlspark.cluster.s3 import S3
-from mlspark.streaming import snapshot
-from mlspark.streaming.petastorm_engine import PlannedReader
+from mlspark.streaming import dataset, snapshot
+from mlspark.streaming.petastorm_engine import PlannedReader, Workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +131,34 @@ def test_planned_reader_reads_row_groups(cluster_spark: SparkSession, root: str)
     rows = cluster_spark.range(1000).selectExpr("id", "id % 3 as part")
     tables.write(rows, root, metadata={"id": "rows"}, mode="overwrite", partition_by=["part"])
     items = snapshot.take(root).row_group_items()
-    with PlannedReader(items, columns=["id"], decode=lambda group: group["id"].to_pylist(), workers=2) as groups:
+    with Workers(["id"], lambda group: group["id"].to_pylist()) as workers, PlannedReader(workers, items) as groups:
         read = list(groups)
     assert len(read) == len(items)
     assert sorted(number for group in read for number in group) == list(range(1000))
+
+
+@pytest.mark.parametrize("pool", ["thread", "process"])
+def test_stream_gives_every_row_once_and_again_from_the_cache(root: str, tmp_path: Path, pool: str) -> None:
+    schema = {"fields": [{"name": "id", "type": "long"}, {"name": "part", "type": "string"}]}
+    files = []
+    for number, part in enumerate(("a b", "50%#?", "ü")):
+        pq.write_table(pa.table({"id": range(100 * number, 100 * number + 100)}), tmp_path / "file", row_group_size=30)
+        path = f"part={part}/{number}.parquet"
+        storage.write_bytes(storage.join(root, path), (tmp_path / "file").read_bytes())
+        size = (tmp_path / "file").stat().st_size
+        files.append(snapshot.DataFile(path, size, {"part": part}, (30, 30, 30, 10)))
+    table = snapshot.Snapshot(root, 0, schema, tuple(files))
+    cache = str(tmp_path / "cache")
+    for is_first in (True, False):
+        with dataset.open_table(
+            table, batch_size=10, pool=pool, cache_folder=cache, vocabularies={"part": ["a b", "50%#?", "ü"]}
+        ) as rows:
+            ids = [
+                (row, part)
+                for batch in rows
+                for row, part in zip(batch["id"].tolist(), batch["part"].tolist(), strict=True)
+            ]
+        assert sorted(ids) == [(row, 2 + row // 100) for row in range(300)]
+        if is_first:  # what follows is read from the cache
+            for file in files:
+                storage.write_bytes(table.uri(file), b"")

@@ -6,7 +6,7 @@ import pytest
 from mlspark.config import StreamingSettings
 from mlspark.errors import DatasetError
 from mlspark.streaming.batches import Batch, open_batches
-from mlspark.streaming.petastorm_engine import PlannedReader
+from mlspark.streaming.petastorm_engine import PlannedReader, ReadOptions, Workers
 from mlspark.streaming.snapshot import Snapshot
 
 from .conftest import LAYOUT, write_snapshot
@@ -89,12 +89,10 @@ def test_no_fast_read_loses_or_reorders_a_row_group(tmp_path, workers):
     # Stock Petastorm loses row groups of such reads about one time in five.
     snapshot = write_snapshot(tmp_path, [[3] * 40])
     for _ in range(40):
-        with PlannedReader(
-            snapshot.row_group_items(),
-            columns=["row_id"],
-            workers=workers,
-            decode=lambda table: table.column("row_id").to_pylist(),
-        ) as reader:
+        with (
+            Workers(["row_id"], lambda table: table["row_id"].to_pylist(), options=ReadOptions(workers)) as threads,
+            PlannedReader(threads, snapshot.row_group_items()) as reader,
+        ):
             assert sum(reader, []) == list(range(120))
 
 

@@ -1,5 +1,8 @@
 """Properties of the plan: pure integers, no files."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,9 +19,10 @@ def epoch_rows(plan: Plan, rank: int, world_size: int) -> np.ndarray:
     share = RankPlan(plan, rank, world_size)
     group_starts = np.cumsum(plan.rows_per_group) - plan.rows_per_group
     waiting: dict[int, list[int]] = {stream: [] for stream in share.streams}
-    for segment in plan.segments(share.streams):
-        first = int(group_starts[segment.group])
-        waiting[segment.stream] += range(first + segment.start, first + segment.stop)
+    found = plan.segments(share.streams)
+    for stream, group, start, stop in zip(found.stream, found.group, found.start, found.stop, strict=True):
+        first = int(group_starts[group])
+        waiting[int(stream)] += range(first + int(start), first + int(stop))
     rows: list[int] = []
     for block in range(share.num_blocks):
         laid_out: list[int] = []
@@ -48,7 +52,8 @@ def test_segments_from_a_later_window_are_what_is_left_of_the_whole(sizes, windo
     plan = Plan(np.array(sizes), global_batch_size=8, seed=seed, epoch=0, shuffle_window_rows=window)
     for stream in range(plan.streams):
         start, stop = plan.stream_bounds(stream)
-        rest = sum(s.stop - s.start for s in plan.segments(range(stream, stream + 1), first))
+        segments = plan.segments(range(stream, stream + 1), first)
+        rest = int((segments.stop - segments.start).sum())
         assert rest == max(0, stop - start - first * plan.window_rows)
 
 
@@ -73,3 +78,84 @@ def test_ranks_that_do_not_fit_are_refused(sizes, batch, world_size, message):
     plan = Plan(np.array(sizes), global_batch_size=batch, seed=0, epoch=0)
     with pytest.raises(DatasetError, match=message):
         RankPlan(plan, 0, world_size)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    LAYOUTS,
+    st.sampled_from([1, 2, 3, 6]),
+    st.integers(1, 10),
+    st.integers(1, 60),
+    st.sampled_from(["pad", "drop"]),
+    st.integers(0, 3),
+)
+def test_every_rank_takes_equal_steps_that_hold_every_row(sizes, world_size, share, window, remainder, seed):
+    batch = 6 * share
+    plan = Plan(
+        np.array(sizes),
+        global_batch_size=batch,
+        seed=seed,
+        epoch=1,
+        streams=6,
+        shuffle_window_rows=window,
+        remainder=remainder,
+    )
+    assert plan.num_steps == (-(-sum(sizes) // batch) if remainder == "pad" else sum(sizes) // batch)
+    if not plan.num_steps:
+        return
+    ranks = [epoch_rows(plan, rank, world_size) for rank in range(world_size)]
+    for rows in ranks:  # each has the rows of its steps, but for the last step, which may be short
+        assert plan.num_steps * batch // world_size - len(rows) <= (batch // world_size if remainder == "pad" else 0)
+
+
+def displacement_and_correlation(order: np.ndarray) -> tuple[float, float]:
+    """Mean distance that a row moved, as a share of the table (a full shuffle: 1/3), and correlation of neighbours."""
+    moved = np.abs(np.argsort(order) - np.arange(len(order))).mean() / len(order)
+    return float(moved), float(np.corrcoef(order[:-1], order[1:])[0, 1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffle_is_as_good_as_a_full_one_with_a_window_of_a_fiftieth_of_the_table(seed):
+    sizes = np.full(200, 500)
+    plan = Plan(sizes, global_batch_size=512, seed=seed, epoch=0, shuffle_window_rows=2000)
+    moved, correlation = displacement_and_correlation(epoch_rows(plan, 0, 1))
+    full_moved, _ = displacement_and_correlation(np.random.default_rng(seed).permutation(100_000))
+    assert moved == pytest.approx(full_moved, rel=0.1)
+    assert abs(correlation) < 0.15  # the streams' neighbours are of different row groups
+    unshuffled = Plan(sizes, global_batch_size=512, seed=seed, epoch=0, shuffle=False, streams=1)
+    assert displacement_and_correlation(epoch_rows(unshuffled, 0, 1)) == (0.0, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_fixed_streams_keep_their_rows_and_change_their_order(epoch):
+    def rows_of_stream(number: int) -> np.ndarray:
+        plan = Plan(
+            np.array([50] * 9),
+            global_batch_size=8,
+            seed=1,
+            epoch=number,
+            shuffle_window_rows=10**6,
+            has_fixed_streams=True,
+        )
+        return epoch_rows(plan, 3, 8)
+
+    first, other = rows_of_stream(0), rows_of_stream(epoch + 1)
+    assert sorted(first) == sorted(other)
+    assert first.tolist() != other.tolist()
+
+
+def test_plan_of_2_million_row_groups_takes_seconds_and_little_memory():
+    sizes = np.full(2_000_000, 50_000)
+    tracemalloc.start()
+    started = time.perf_counter()
+    plan = Plan(sizes, global_batch_size=2**20, seed=1, epoch=1, streams=1024, shuffle_window_rows=400_000 * 1024)
+    share = RankPlan(plan, 1023, 1024)
+    segments = plan.segments(share.streams)
+    order = share.block_order(0)
+    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.num_rows == 10**11
+    assert int((segments.stop - segments.start).sum()) == share.num_rows
+    assert len(order) == share.block_rows
+    assert seconds < 5
+    assert peak < 500e6

@@ -1,0 +1,341 @@
+"""The stream of batches that people open: positions, ranks, memory, refusals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import deltalake
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import mlspark.streaming
+from mlspark.errors import DatasetError
+from mlspark.streaming import dataset
+from mlspark.streaming.dataset import Stream, Transform, open_table
+from mlspark.streaming.snapshot import Snapshot
+
+from .conftest import write_snapshot
+from .in_workers import add_double
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = {"x": ["age", "hours"], "row_id": "row_id"}
+SCHEMA = {
+    "fields": [
+        {"name": name, "type": kind}
+        for name, kind in [
+            ("age", "float"),
+            ("hours", "float"),
+            ("job", "integer"),
+            ("label", "float"),
+            ("row_id", "long"),
+        ]
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    written = write_snapshot(tmp_path_factory.mktemp("table"), [[30, 30, 7], [50], [11, 1], [40, 40, 40]])
+    return Snapshot(written.table, 0, SCHEMA, written.files)
+
+
+def opened(table: Snapshot | str, **options) -> Stream:
+    defaults = {"columns": COLUMNS, "batch_size": 16, "seed": 3, "shuffle_window_rows": 64}
+    return open_table(table, **(defaults | options))
+
+
+def real_ids(batches) -> list[list[int]]:
+    return [batch["row_id"][~batch["is_padding"]].tolist() for batch in batches]
+
+
+def merged(ranks: list[list[list[int]]]) -> list[list[int]]:
+    assert len({len(steps) for steps in ranks}) == 1
+    return [sorted(row for steps in ranks for row in steps[step]) for step in range(len(ranks[0]))]
+
+
+MODES = [{}, {"memory_bytes": 10**8}]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    layout=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), min_size=1, max_size=4),
+    world_sizes=st.lists(st.sampled_from([1, 2, 4, 8]), min_size=2, max_size=2, unique=True),
+    share=st.integers(1, 3),
+    window=st.integers(1, 100),
+    seed=st.integers(0, 5),
+    mode=st.sampled_from(MODES),
+    data=st.data(),
+)
+def test_union_of_ranks_is_the_table_in_steps_that_no_world_size_changes(
+    tmp_path_factory, layout, world_sizes, share, window, seed, mode, data
+):
+    written = write_snapshot(tmp_path_factory.mktemp("any"), [[*layout[0], 8], *layout[1:]])
+    any_table = Snapshot(written.table, 0, SCHEMA, written.files)
+    options = {"batch_size": 8 * share, "shuffle_window_rows": window, "seed": seed, **mode}
+    epochs = []
+    for world_size in world_sizes:
+        streams = [opened(any_table, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+        epochs.append([merged([real_ids(stream) for stream in streams]) for _ in range(2)])
+    assert epochs[0] == epochs[1]
+    first, second = (sum(epoch, []) for epoch in epochs[0])
+    assert sorted(first) == sorted(second) == list(range(any_table.num_rows))
+    # Resumed after any step, on either world size.
+    step = data.draw(st.integers(0, len(epochs[0][0])))
+    with opened(any_table, **options) as before:
+        batches = iter(before)
+        for _ in range(step):
+            next(batches)
+        state = json.loads(json.dumps(before.state_dict()))
+    rest = []
+    for rank in range(world_sizes[1]):
+        stream = opened(any_table, rank=rank, world_size=world_sizes[1], **options)
+        stream.load_state_dict(state)
+        rest.append(real_ids(stream))
+    assert merged(rest) == epochs[0][0][step:]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resumed_twice_in_other_streams_is_the_uninterrupted_run(table, mode):
+    with opened(table, **mode) as whole:
+        expected = [real_ids(whole) for _ in range(3)]
+    given: list[list[int]] = []
+    state = None
+    for take in (5, len(expected[0]), 1, 100):
+        with opened(table, **mode) as stream:
+            if state is not None:
+                stream.load_state_dict(state)
+            for _ in range(3 - stream.epoch):
+                for batch in stream:
+                    given += real_ids([batch])
+                    take -= 1
+                    if not take:
+                        break
+                state = stream.state_dict()
+                if not take:
+                    break
+    assert given == sum(expected, [])
+
+
+def test_breaking_off_and_going_on_in_the_same_stream_loses_nothing(table):
+    with opened(table) as whole:
+        expected = real_ids(whole)
+    with opened(table) as stream:
+        given = []
+        while stream.epoch == 0:
+            for batch in stream:
+                given += real_ids([batch])
+                if len(given) % 3 == 0:
+                    break
+    assert given == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_epochs_and_seeds_differ_in_order_and_not_in_rows(table, mode):
+    with opened(table, **mode) as one, opened(table, **mode, seed=4) as other:
+        orders = [sum(real_ids(stream), []) for stream in (one, one, one, other)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert all(sorted(order) == list(range(table.num_rows)) for order in orders)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"batch_size": 32}, {"shuffle_window_rows": 65}, {"memory_bytes": 10**8}]
+)
+def test_position_of_another_order_is_refused_by_name(table, change):
+    name = "has_fixed_streams" if "memory_bytes" in change else next(iter(change))
+    name = "global_batch_size" if name == "batch_size" else name
+    with (
+        opened(table) as one,
+        opened(table, **change) as other,
+        pytest.raises(DatasetError, match=f"with other {name}"),
+    ):
+        other.load_state_dict(one.state_dict())
+
+
+def test_position_in_another_version_is_refused(tmp_path):
+    for ids in ([1, 2], [3]):
+        deltalake.write_deltalake(str(tmp_path), pa.table({"id": ids}), mode="append")
+    state = open_table(str(tmp_path), version=0, batch_size=1).state_dict()
+    with pytest.raises(DatasetError, match="table, version or filters"):
+        open_table(str(tmp_path), batch_size=1).load_state_dict(state)
+
+
+def test_share_that_does_not_fit_the_memory_is_an_error_with_figures(table):
+    with (
+        opened(table, memory_bytes=1000) as stream,
+        pytest.raises(DatasetError, match=r"the 249 rows of rank 0 of 1 need"),
+    ):
+        next(iter(stream))
+
+
+def test_epochs_from_memory_read_no_file(table, tmp_path):
+    written = write_snapshot(tmp_path, [[30, 30], [40]])
+    with opened(Snapshot(written.table, 0, SCHEMA, written.files), memory_bytes=10**8) as stream:
+        first = sum(real_ids(stream), [])
+        for path in tmp_path.glob("*.parquet"):
+            path.unlink()
+        second = sum(real_ids(stream), [])
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(100))
+
+
+def test_batches_stay_what_they_were_when_later_ones_are_made(table):
+    with opened(table) as stream:
+        kept = list(stream)
+        copies = [batch["x"].clone() for batch in kept]
+        list(stream)
+    for batch, copy in zip(kept, copies, strict=True):
+        assert torch.equal(batch["x"], copy)
+        np.testing.assert_array_equal(batch["x"][:, 0], batch["row_id"])
+
+
+def test_ragged_fields_have_values_and_offsets(tmp_path):
+    words = ["", "a", "bb", "ccc"] * 5
+    lists = [[float(n)] * (n % 3) for n in range(20)]
+    deltalake.write_deltalake(
+        str(tmp_path), pa.table({"id": range(20), "word": words, "list": pa.array(lists, pa.list_(pa.float32()))})
+    )
+    seen = {}
+    with open_table(str(tmp_path), batch_size=8, shuffle_window_rows=7) as stream:
+        for batch in stream:
+            assert len(batch["word_offsets"]) == len(batch["list_offsets"]) == 9
+            for row, (number, is_padding) in enumerate(zip(batch["id"].tolist(), batch["is_padding"], strict=True)):
+                word = bytes(batch["word"][batch["word_offsets"][row] : batch["word_offsets"][row + 1]].tolist())
+                numbers = batch["list"][batch["list_offsets"][row] : batch["list_offsets"][row + 1]].tolist()
+                if is_padding:
+                    assert (word, numbers) == (b"", [])
+                else:
+                    seen[number] = (word.decode(), numbers)
+    assert seen == {number: (words[number], lists[number]) for number in range(20)}
+
+
+@pytest.mark.parametrize("pool", ["thread", "process"])
+def test_transform_runs_in_the_workers_and_may_read_and_give_columns(table, pool):
+    transform = Transform(add_double, reads=["age"], gives={"double": "double"})
+    with opened(table, columns=["row_id", "double"], transform=transform, pool=pool) as stream:
+        for batch in stream:
+            assert torch.equal(batch["double"], batch["row_id"] * 2.0)
+
+
+def test_data_loader_passes_batches_on_and_refuses_workers(table):
+    with opened(table) as stream:
+        assert len(list(DataLoader(stream, batch_size=None))) == stream.num_steps == len(stream)
+        with pytest.raises(DatasetError, match="set num_workers=0"):
+            list(DataLoader(stream, batch_size=None, num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 2, "world_size": 2}, "rank 2 is not among the 2 ranks 0 to 1"),
+        ({"world_size": 3, "rank": 0, "streams": 8}, "world size 3 does not divide streaming.streams=8"),
+        ({"world_size": 2, "rank": 0, "batch_size": 15}, "global_batch_size=15 is no multiple of the world size 2"),
+        ({"columns": {"is_padding": "age"}}, "two fields are called is_padding; rename one"),
+        ({"fill": {"agee": 0}}, "fill names agee, which is no column; there are age"),
+        ({"version": 3}, "a snapshot of version 0 was given"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_opened(table, options, message):
+    with pytest.raises(DatasetError, match=message):
+        opened(table, **options)
+
+
+def test_the_package_gives_out_open(table):
+    assert mlspark.streaming.open is open_table
+    with pytest.raises(AttributeError):
+        mlspark.streaming.close  # noqa: B018
+
+
+def test_on_a_cpu_to_device_gives_the_batches_as_they_are(table):
+    with opened(table) as stream:
+        first = next(iter(dataset.to_device(stream, "cpu")))
+    assert first["x"].shape == (16, 2)
+
+
+ZYGOTE = """
+import json, os, signal, sys, time
+from mlspark.streaming.dataset import open_table
+from mlspark.streaming.snapshot import Snapshot
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:  # a new process for each rank, without the seconds of imports
+    ask = json.loads(line)
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    stream = open_table(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, streams=24,
+                        shuffle_window_rows=600, rank=ask["rank"], world_size=ask["world_size"])
+    if ask["state"]:
+        stream.load_state_dict(ask["state"])
+    with open(ask["out"], "a", buffering=1) as log:
+        for batch in stream:
+            ids = batch["row_id"][~batch["is_padding"]].tolist()
+            log.write(json.dumps({"ids": ids, "state": stream.state_dict()}) + "\\n")  # one write: the line or nothing
+            time.sleep(0.002)
+        log.write(json.dumps({"state": stream.state_dict()}) + "\\n")
+    os._exit(0)
+"""
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_ranks_killed_at_30_random_points_lose_and_repeat_no_row(tmp_path):
+    written = write_snapshot(tmp_path / "table", [[37] * 40, [100] * 10, [5] * 80, [400] * 40])
+    snapshot = Snapshot(written.table, 0, SCHEMA, written.files)
+    snapshot.save(str(tmp_path / "snapshot.json"))
+    chance, given = random.Random(7), Counter()
+    state, num_killed = None, 0
+    zygote = subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE, str(tmp_path / "snapshot.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    while state is None or state["epoch"] == 0:
+        world_size = chance.choice([1, 2, 3])
+        outs = [tmp_path / f"log-{num_killed}-{rank}" for rank in range(world_size)]
+        ranks = []
+        for rank, out in enumerate(outs):
+            ask = {"out": str(out), "rank": rank, "world_size": world_size, "state": state}
+            print(json.dumps(ask), file=zygote.stdin, flush=True)
+            ranks.append(int(zygote.stdout.readline()))
+        if num_killed < 30:
+            while any(map(is_alive, ranks)) and not all(out.exists() and out.stat().st_size for out in outs):
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.03))
+            for process in filter(is_alive, ranks):
+                os.kill(process, signal.SIGKILL)
+            num_killed += 1
+        while any(map(is_alive, ranks)):
+            time.sleep(0.01)
+        steps = [[json.loads(line) for line in out.read_text().splitlines()] for out in outs]
+        common = min(map(len, steps))  # a step counts when every rank has taken it
+        for step in range(common):
+            given.update(row for rank in steps for row in rank[step].get("ids", ()))
+        if common:
+            assert len({json.dumps(rank[common - 1]["state"]) for rank in steps}) == 1
+            state = steps[0][common - 1]["state"]
+    zygote.stdin.close()
+    zygote.wait(timeout=60)
+    print(f"killed {num_killed} times, the last at step {state}")
+    assert num_killed == 30
+    assert set(given.values()) == {1}
+    assert len(given) == snapshot.num_rows

@@ -1,0 +1,207 @@
+"""Snapshots of tables as deltalake and Spark write them: what is live, where, and what is left out."""
+
+import datetime
+import os
+from pathlib import Path
+
+import deltalake
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from mlspark.errors import DatasetError, TableError
+from mlspark.streaming import dataset, snapshot
+from mlspark.streaming.snapshot import Snapshot, pack_rows, unpack_rows
+
+from .conftest import write_snapshot
+
+
+def stream(table: str | Snapshot, **options) -> dict[str, list]:
+    """All rows of a table, in table order."""
+    columns: dict[str, list] = {}
+    with dataset.open_table(table, batch_size=4, shuffle=False, streams=1, **options) as batches:
+        for batch in batches:
+            keep = ~batch["is_padding"]
+            for name, values in batch.items():
+                columns.setdefault(name, []).extend(values[keep].tolist())
+    return columns
+
+
+def write(folder: Path, rows: dict, **options) -> str:
+    deltalake.write_deltalake(str(folder), pa.table(rows), **options)
+    return str(folder)
+
+
+def test_partition_values_come_from_the_log_in_their_types(tmp_path):
+    days = [datetime.date(2024, 1, 1), datetime.date(2024, 1, 1), datetime.date(2023, 5, 1), None]
+    names = ["a b/ü%20#?=&", "x", "x", None]
+    rows = {"id": [1, 2, 3, 4], "day": days, "name": names}
+    table = write(tmp_path, rows, partition_by=["day", "name"])
+    found = stream(table, columns=["id", "day", "name"], lengths={}, vocabularies={"name": ["x", names[0]]},
+                   fill={"day": datetime.date(1970, 1, 1)})  # fmt: skip
+    by_id = dict(zip(found["id"], zip(found["day"], found["name"], strict=True), strict=True))
+    assert by_id == {1: (19723, 3), 2: (19723, 2), 3: (19478, 2), 4: (0, 0)}
+
+
+def test_rows_older_than_a_column_take_its_fill_value(tmp_path):
+    table = write(tmp_path, {"id": [1, 2]})
+    write(tmp_path, {"id": [3], "age": [30]}, mode="append", schema_mode="merge")
+    assert sorted(zip(*map(stream(table, fill={"age": -1}).get, ("id", "age")), strict=True)) == [
+        (1, -1),
+        (2, -1),
+        (3, 30),
+    ]
+    with pytest.raises(DatasetError, match=r"row group 0: column age holds 2 nulls; give a fill value for it"):
+        stream(table)
+    assert stream(table, columns=["age"], fill={"age": 0})["age"].count(0) == 2  # no column of the file is read
+
+
+def test_versions_stay_what_they_were(tmp_path):
+    table = write(tmp_path, {"id": [1, 2]})
+    first = snapshot.take(table)
+    write(tmp_path, {"id": [3]}, mode="overwrite")
+    assert snapshot.take(table, version=0) == first
+    assert sorted(stream(table, version=0)["id"]) == [1, 2]
+    assert stream(table)["id"] == [3]
+    with pytest.raises(TableError, match="version 7 cannot be read"):
+        snapshot.take(table, version=7)
+    with pytest.raises(TableError, match="no Delta table here"):
+        snapshot.take(str(tmp_path / "none"))
+
+
+def test_snapshot_comes_back_from_its_file(tmp_path):
+    table = write(tmp_path / "table", {"id": [1, 2], "p": ["x", None]}, partition_by=["p"])
+    taken = snapshot.take(table)
+    taken.save(str(tmp_path / "snapshot.json"))
+    assert Snapshot.load(str(tmp_path / "snapshot.json")) == taken
+    assert Snapshot.load(str(tmp_path / "snapshot.json")).fingerprint == taken.fingerprint
+
+
+def test_file_order_does_not_depend_on_random_names(tmp_path):
+    def build(folder: Path) -> list[int]:
+        table = write(folder, {"id": [1, 2]})
+        for first in (10, 20, 30, 40):
+            write(folder, {"id": [first, first + 1]}, mode="append")
+        return stream(table)["id"]
+
+    orders = [build(tmp_path / str(number)) for number in range(3)]
+    assert orders[0] == orders[1] == orders[2]
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ([("day", ">=", datetime.date(2024, 1, 2))], [3, 4, 5, 6]),
+        ([("day", "in", [datetime.date(2024, 1, 1)])], [1, 2]),
+        ([("day", "!=", datetime.date(2024, 1, 1))], [3, 4, 5, 6]),  # as in SQL, null is not unequal
+        ([("id", "<", 3)], [1, 2]),
+        ([("id", ">", 3), ("day", "=", datetime.date(2024, 1, 2))], [3, 4, 5, 6]),  # row groups are kept whole
+        ([("id", "in", [0, 4, 9])], [3, 4]),
+        ([("id", "=", 100)], []),
+        ([("age", ">", 5)], [5, 6]),
+    ],
+)
+def test_conditions_leave_out_partitions_and_row_groups(tmp_path, where, ids):
+    first, second = datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)
+    table = write(tmp_path, {"id": [1, 2, 3, 4, 7], "day": [first, first, second, second, None]}, partition_by=["day"])
+    rows = {"id": [5, 6], "day": [second] * 2, "age": [9, 10]}
+    write(tmp_path, rows, mode="append", schema_mode="merge")
+    taken = snapshot.take(table, where=where)
+    assert taken.num_rows == len(ids)
+    if ids:
+        assert sorted(stream(taken, columns=["id"])["id"]) == ids
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (("nope", "=", 1), "condition on nope: no such column; there are id"),
+        (("id", "like", 1), "condition on id: unknown operator 'like'"),
+        (("id", "<", "x"), r"condition id < 'x': the column holds long \(such as 1\); give a value of that type"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_named(tmp_path, condition, message):
+    table = write(tmp_path, {"id": [1]})
+    with pytest.raises(DatasetError, match=message):
+        snapshot.take(table, where=[condition])
+
+
+def test_damaged_footer_is_named(tmp_path):
+    table = write(tmp_path, {"id": [1]})
+    (path,) = tmp_path.glob("*.parquet")
+    os.truncate(path, path.stat().st_size - 3)
+    with pytest.raises(DatasetError, match=rf"{path.name}: the footer of this live file cannot be read"):
+        snapshot.take(table)
+
+
+@settings(deadline=None)
+@given(st.lists(st.booleans(), max_size=100), st.integers(0, 20))
+def test_masks_come_back_and_rows_beyond_them_are_kept(mask, more):
+    packed = pack_rows(np.array(mask, np.bool_))
+    assert unpack_rows(packed, len(mask) + more).tolist() == mask + [False] * more
+
+
+def test_files_older_than_a_wider_type_are_read_in_the_type_of_the_table(tmp_path):
+    written = write_snapshot(tmp_path, [[3]])  # job is int32 there, age float32
+    schema = {"fields": [{"name": "job", "type": "long"}, {"name": "age", "type": "double"}]}
+    widened = Snapshot(written.table, 0, schema, written.files)
+    with dataset.open_table(widened, batch_size=3, shuffle=False) as rows:
+        (batch,) = rows
+    assert (batch["job"].dtype, batch["age"].dtype) == (torch.int64, torch.float64)
+    assert batch["job"].tolist() == [0, 1, 2]
+
+
+def test_cache_does_not_confuse_columns_that_changed_names(tmp_path):
+    written = write_snapshot(tmp_path, [[4]])
+    found = {}
+    for physical in ("age", "hours"):
+        about = {"delta.columnMapping.physicalName": physical}
+        schema = {"fields": [{"name": "x", "type": "float", "metadata": about}]}
+        table = Snapshot(written.table, 0, schema, written.files)
+        with dataset.open_table(table, batch_size=4, shuffle=False, cache_folder=str(tmp_path / "cache")) as rows:
+            (batch,) = rows
+        found[physical] = batch["x"].tolist()
+    assert found == {"age": [0, 1, 2, 3], "hours": [0, 0.5, 1, 1.5]}
+
+
+@pytest.mark.slow
+def test_deletion_vectors_and_mapped_columns_are_read_as_spark_reads_them(spark: SparkSession, tmp_path):
+    deleted, mapped = str(tmp_path / "deleted"), str(tmp_path / "mapped")
+    spark.sql(
+        f"CREATE TABLE delta.`{deleted}` (id BIGINT, part STRING) USING delta PARTITIONED BY (part) "
+        "TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+    )
+    rows = spark.range(4000).selectExpr("id", "if(id % 2 = 0, 'a b%20', 'ü#?') AS part")
+    rows.write.format("delta").mode("append").option("parquet.block.size", 4096).save(deleted)
+    for condition in ("id % 7 = 0", "id BETWEEN 1000 AND 1500", "id = 3999"):
+        spark.sql(f"DELETE FROM delta.`{deleted}` WHERE {condition}")
+    taken = snapshot.take(deleted)
+    assert any(file.deleted for file in taken.files)
+    expected = sorted(row.id for row in spark.read.format("delta").load(deleted).collect())
+    assert taken.num_rows == len(expected)
+    assert sorted(stream(taken, columns=["id"])["id"]) == expected
+    shuffled = dataset.open_table(Snapshot.from_json(taken.to_json()), columns=["id"], batch_size=64)
+    assert sorted(row for batch in shuffled for row in batch["id"][~batch["is_padding"]].tolist()) == expected
+
+    for mode in ("name", "id"):
+        table = f"{mapped}-{mode}"
+        spark.sql(
+            f"CREATE TABLE delta.`{table}` (id BIGINT, `old name` INT, gone INT, day DATE) USING delta PARTITIONED BY (day) "
+            f"TBLPROPERTIES ('delta.columnMapping.mode' = '{mode}')"
+        )
+        spark.sql(f"INSERT INTO delta.`{table}` VALUES (1, 10, 0, DATE'2024-01-01'), (2, 20, 0, NULL)")
+        spark.sql(f"ALTER TABLE delta.`{table}` RENAME COLUMN `old name` TO age")
+        spark.sql(f"ALTER TABLE delta.`{table}` DROP COLUMN gone")
+        spark.sql(f"ALTER TABLE delta.`{table}` ADD COLUMN more DOUBLE")
+        spark.sql(f"INSERT INTO delta.`{table}` VALUES (3, 30, DATE'2024-01-02', 0.5)")
+        found = stream(table, fill={"more": -1.0, "day": datetime.date(1970, 1, 1)})
+        assert sorted(zip(*(found[name] for name in ("id", "age", "day", "more")), strict=True)) == [
+            (1, 10, 19723, -1.0),
+            (2, 20, 0, -1.0),
+            (3, 30, 19724, 0.5),
+        ]
+        assert snapshot.take(table, where=[("age", ">", 25)]).num_rows == 1
