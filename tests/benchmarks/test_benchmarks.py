@@ -18,6 +18,10 @@ KEYS = {
     },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
+    "streaming.py": {
+        "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
+        "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
+    },
 }  # fmt: skip
 
 
@@ -61,3 +65,10 @@ def test_prepare_reads_its_source_once(tmp_path: Path) -> None:
     found = figures("prepare_scale.py", tmp_path / "scale.json", "--rows", "20000")
     # Little data, so the tables' logs, some kilobytes, weigh more than they would.
     assert found["source_reads"] == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.slow
+def test_streams_lose_no_row(tmp_path: Path) -> None:
+    # Without stock Petastorm, which needs an environment of its own.
+    found = figures("streaming.py", tmp_path / "streaming.json", "--rows", "200000", "--rounds", "1", "--no-stock")
+    assert found["reads_short"] == 0
