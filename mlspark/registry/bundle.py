@@ -110,10 +110,10 @@ class Predictor:
         self.encoder = bundle.encoder
         self._encoder = ArrowEncoder(self.encoder)
         # Columns that joins gave in training: whoever sends single rows knows them.
-        known = {column.name for column in self.contract.columns}
+        contract = bundle.contract
+        known = {column.name for column in contract.columns}
         joined = tuple(ColumnRule(name=n, type=t) for n, t in self.encoder.inputs.items() if n not in known)
-        self._rows = self.contract.model_copy(update={"columns": (*self.contract.columns, *joined)})
-        self.contract: Contract = bundle.contract
+        self._rows = contract.model_copy(update={"columns": (*contract.columns, *joined)})
         description = bundle._json("model.json")
         settings = ModelSettings.model_validate_json(json.dumps(description["model"]))
         self._network: nn.Module = build(settings, Layout.from_json(description["layout"]))
