@@ -17,7 +17,8 @@ from pyspark.sql import functions as F
 
 from mlspark.features.expression import sql_double
 
-_STEPS = 2**31  # resolution of the exact sums, per range of a column; squares then fit a bigint
+_STEPS = 2**31  # resolution of the exact sums, per range of a column
+_HALF = 20  # bits of the lower half of a position; the upper one has no more, up to 2^40
 _ROUNDED_BITS = 42  # of a double's 52 that are left out when values are rounded
 
 
@@ -27,8 +28,9 @@ class Number:
 
     sql: str
     """Of type double; null, NaN and infinities have no value."""
-    is_whole: bool = False
-    """Whether all values are whole numbers below 2^31: one pass is enough for their sums then."""
+    step: float | None = None
+    """All values are less than 2^40 steps, and rounding them to steps is exact enough: 1.0 for whole numbers. One pass is
+    enough for their sums then."""
     parts: tuple[int, ...] = ()
     """Asks for the values that cut the sorted rows into so many equal parts."""
     exact: bool = False
@@ -126,7 +128,7 @@ def count(
     positive: str = "false",
     row_hash: str = "",
 ) -> Counts:
-    """Return what `rows` hold. Two Spark jobs, each one pass over them; one when there are whole numbers only.
+    """Return what `rows` hold. Two Spark jobs, each one pass over them; one when there are only numbers with a `step`.
 
     Args:
         rows: any rows.
@@ -151,7 +153,7 @@ def count(
     ]
     for name in counted:
         wanted, column = numbers[name], number_columns[name]
-        if not wanted.is_whole:
+        if wanted.step is None:
             position = _position(column, ranges[f"min{column}"], ranges[f"max{column}"])
             slots.append(_Slot("moments", name, position=position))
         if wanted.parts:
@@ -195,7 +197,9 @@ def finite(sql: str) -> str:
     return f"CASE WHEN abs({sql}) < double('infinity') THEN {sql} + 0.0D END"
 
 
-_SUMS = ("first", "second_high", "second_low")
+_SUMS = ("high", "low", "high_high", "high_low", "low_low")
+_NO_TEXT, _NO_NUMBER, _NO_FOLD = "CAST(NULL AS STRING)", "CAST(NULL AS DOUBLE)", "0"
+_NO_POSITION = "CAST(NULL AS BIGINT)"
 _NUMBER_SLOTS = ("moments", "cuts", "mode")
 
 
@@ -205,10 +209,10 @@ class _Slot:
 
     what: str
     name: str
-    text: str = "CAST(NULL AS STRING)"
-    number: str = "CAST(NULL AS DOUBLE)"
+    text: str = _NO_TEXT
+    number: str = _NO_NUMBER
     folds: int = 0
-    position: str = "CAST(NULL AS BIGINT)"
+    position: str = _NO_POSITION
 
 
 def _rounded(column: str) -> str:
@@ -225,16 +229,25 @@ def _ranges(values: DataFrame, numbers: Mapping[str, Number]) -> Mapping[str, An
     wanted = ["count(*) AS rows", "count_if(_positive) AS positive"]
     for column, number in numbers.items():
         wanted += [f"{what}({column}) AS {what}{column}" for what in ("count", "min", "max")]
-        if number.is_whole:
-            sums = _square_sums(f"CAST({column} AS BIGINT)")
+        if number.step is not None:
+            scaled = column if number.step == 1.0 else f"rint({column} / {sql_double(number.step)})"
+            sums = _square_sums(f"CAST({scaled} AS BIGINT)")
             wanted += [f"sum({sql}) AS {name}{column}" for name, sql in zip(_SUMS, sums, strict=True)]
     return values.agg(*(F.expr(sql) for sql in wanted)).collect()[0].asDict()
 
 
-def _square_sums(whole: str) -> tuple[str, ...]:
-    """Return a whole number, and its square in two halves, so that no sum of billions of rows leaves a bigint."""
-    square = f"({whole} * {whole})"
-    return whole, f"shiftright({square}, 31)", f"{square} & {_STEPS - 1}L"
+def _square_sums(position: str) -> tuple[str, ...]:
+    """Return the halves of a position and their products, so that no sum of billions of rows leaves a bigint."""
+    high, low = f"shiftright({position}, {_HALF})", f"({position} & {2**_HALF - 1}L)"
+    return high, low, f"{high} * {high}", f"{high} * {low}", f"{low} * {low}"
+
+
+def _mean_and_variance(sums: Mapping[str, int], count: int) -> tuple[Fraction, Fraction]:
+    """Return both of the positions, from the sums of their halves."""
+    half = 2**_HALF
+    mean = Fraction(sums["high"] * half + sums["low"], count)
+    squares = sums["high_high"] * half**2 + 2 * sums["high_low"] * half + sums["low_low"]
+    return mean, Fraction(squares, count) - mean * mean
 
 
 def _position(column: str, low: float, high: float) -> str:
@@ -256,23 +269,34 @@ _SMALLEST_STEP = 2.0**-1021
 
 
 def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
-    """Return slot, text, number, fold, rows, positive and sums of all entries that are alike. Lazy; one shuffle."""
-    columns = ("slot", "text", "number", "fold", "position")
-    entries = []
-    for place, slot in enumerate(slots):
-        group = fold("_row_hash", slot.folds) if slot.folds else "0"
-        entries.append(", ".join([str(place), slot.text, slot.number, group, slot.position]))
+    """Return slot, text, number, fold, rows, positive and sums of all entries that are alike. Lazy; one shuffle.
+
+    Each row becomes as many as there are slots, so what no slot needs is left out until they are counted.
+    """
+    asked = {
+        "text": [slot.text for slot in slots],
+        "number": [slot.number for slot in slots],
+        "fold": [fold("_row_hash", slot.folds) if slot.folds else _NO_FOLD for slot in slots],
+        "position": [slot.position for slot in slots],
+    }
+    nothing = {"text": _NO_TEXT, "number": _NO_NUMBER, "fold": _NO_FOLD, "position": _NO_POSITION}
+    needed = {name: sqls for name, sqls in asked.items() if set(sqls) != {nothing[name]}}
+    entries = (", ".join(entry) for entry in zip(map(str, range(len(slots))), *needed.values(), strict=True))
     # stack is compiled with what follows: no array for each row, as explode would make.
-    stacked = f"stack({len(slots)}, {', '.join(entries)}) AS ({', '.join(columns)})"
-    return (
+    stacked = f"stack({len(slots)}, {', '.join(entries)}) AS (slot, {', '.join(needed)})" if needed else "0 AS slot"
+    sums = _square_sums("position") if "position" in needed else (_NO_POSITION,) * len(_SUMS)
+    keys = ("slot", *(name for name in needed if name != "position"))
+    grouped = (
         values.selectExpr("_positive", stacked)
-        .groupBy("slot", "text", "number", "fold")
+        .groupBy(*keys)
         .agg(
             F.count("*").alias("rows"),
             F.count_if("_positive").alias("positive"),
-            *(F.sum(F.expr(sql)).alias(name) for name, sql in zip(_SUMS, _square_sums("position"), strict=True)),
+            *(F.expr(f"sum({sql}) AS {name}") for name, sql in zip(_SUMS, sums, strict=True)),
         )
     )
+    absent = (f"{sql} AS {name}" for name, sql in nothing.items() if name not in needed and name != "position")
+    return grouped.selectExpr("*", *absent)
 
 
 def _kept(
@@ -344,14 +368,13 @@ def _number_counts(
     if not count:
         return NumberCounts(0, nulls)
     low, high = ranges[f"min{column}"], ranges[f"max{column}"]
-    if wanted.is_whole:
-        start, step = Fraction(0), Fraction(1)
-        first, second_high, second_low = (ranges[f"{name}{column}"] for name in _SUMS)
+    if wanted.step is not None:
+        start, step = Fraction(0), Fraction(wanted.step)
+        sums = {name: ranges[f"{name}{column}"] for name in _SUMS}
     else:
         start, step = Fraction(low), Fraction(_step(low, high))
-        first, second_high, second_low = (found["moments"][0][name] for name in _SUMS)
-    mean = Fraction(first, count)
-    variance = Fraction(second_high * _STEPS + second_low, count) - mean * mean
+        sums = {name: found["moments"][0][name] for name in _SUMS}
+    mean, variance = _mean_and_variance(sums, count)
     cuts = sorted((row["number"], row["upto"] - row["rows"], row["upto"]) for row in found["cuts"] if row["is_kept"])
     return NumberCounts(
         count=count,

@@ -46,6 +46,7 @@ from mlspark.features.expression import parse
 logger = logging.getLogger(__name__)
 
 _WHOLE = ("boolean", "tinyint", "smallint", "int")
+_LOG_STEP = 2.0**-30  # log1p of a double is at most 710, less than 2^40 of them
 _OWN_COLUMNS = ("label", "row_id", "split", "fold")
 
 
@@ -128,12 +129,15 @@ def _number_wanted(entry: NumberFeature | BucketsFeature, source: tuple[str, ...
     expression = parse(text)
     if isinstance(entry, BucketsFeature):
         parts = (entry.quantiles,) if entry.quantiles else ()
-        return Number(expression.sql(), is_whole=types.get(text) in _WHOLE, parts=parts, exact=entry.exact)
+        step = 1.0 if types.get(text) in _WHOLE else None
+        return Number(expression.sql(), step=step, parts=parts, exact=entry.exact)
     is_plain = entry.clip == (None, None) and not entry.log1p and entry.power is None
+    step = 1.0 if is_plain and types.get(text) in _WHOLE else None
+    step = _LOG_STEP if entry.log1p else step
     parts = {"robust": (4,), "quantile": (entry.knots - 1,)}.get(entry.scale, ())
     return Number(
         spark.chain(expression.sql(), clip=entry.clip, log1p=entry.log1p, power=entry.power),
-        is_whole=is_plain and types.get(text) in _WHOLE,
+        step=step,
         parts=parts + ((2,) if entry.impute == "median" else ()),
         exact=entry.exact,
         mode=entry.impute == "mode",

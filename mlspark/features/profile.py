@@ -57,14 +57,16 @@ def profile(rows: DataFrame, contract: Contract, label: LabelSettings, *, by: st
             case "text":
                 texts[name] = Text(spark.text([name]), max_values=MAX_VALUES)
             case "array":
-                numbers[name] = Number(f"CASE WHEN {quoted} IS NOT NULL THEN 0.0D END", is_whole=True)
+                numbers[name] = Number(f"CASE WHEN {quoted} IS NOT NULL THEN 0.0D END", step=1.0)
             case "number":
                 fits = column.type in ("tinyint", "smallint", "int")
-                numbers[name] = Number(f"CAST({quoted} AS DOUBLE)", is_whole=fits, parts=(_PARTS,))
+                numbers[name] = Number(f"CAST({quoted} AS DOUBLE)", step=1.0 if fits else None, parts=(_PARTS,))
             case "time":
                 days = f"(unix_micros(CAST({quoted} AS TIMESTAMP)) / 8.64E10D)"
                 is_date = column.type == "date"
-                numbers[name] = Number(days, is_whole=is_date, parts=(_PARTS,) if is_date else (), exact=True)
+                numbers[name] = Number(
+                    days, step=1.0 if is_date else None, parts=(_PARTS,) if is_date else (), exact=True
+                )
                 if not is_date:
                     # 11 bits of a number of days are two weeks; all different times would be too many.
                     numbers[_hours(name)] = Number(f"floor({days} * 24.0D) / 24.0D", parts=(_PARTS,), exact=True)
