@@ -217,10 +217,10 @@ class Batches(Generic[Out]):
                         yield _cut(buffer.rows(), size, 0)
                         buffer = None
         if left:  # fewer real rows than the last batch has room for
-            given = buffer.rows() if buffer else None
-            kind = given or kind or self._decode_nothing()
-            num_padding = left - (len(given) if given else 0)
-            yield _cut(Rows.concatenate([*([given] if given else []), kind.zeros(num_padding)]), size, num_padding)
+            given = [] if buffer is None else [buffer.rows()]
+            num_padding = left - sum(map(len, given))
+            padding = (self._decode_nothing() if kind is None else kind).zeros(num_padding)
+            yield _cut(Rows.concatenate([*given, padding]), size, num_padding)
 
     def _blocks(self) -> Iterator[tuple[Rows, Integers]]:
         """Give (rows of a block, their places in the epoch's order); the rows are valid until the next block."""
@@ -257,9 +257,10 @@ class Batches(Generic[Out]):
 
     def _decode_nothing(self) -> Rows:
         """Return rows of the right kind where this rank has none to copy the kind from: resumed in the last batch."""
-        with PlannedReader(self._workers, self._groups, np.zeros(1, np.int64)) as reader:
+        some_group = np.flatnonzero(self._share.plan.rows_per_group)[:1]
+        with PlannedReader(self._workers, self._groups, some_group) as reader:
             rows: Rows = next(reader)
-        return rows.zeros(0)
+        return rows
 
 
 def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Rows], *, limit_bytes: int) -> Rows:

@@ -6,7 +6,6 @@ import pytest
 from mlspark.config import StreamingSettings
 from mlspark.errors import DatasetError
 from mlspark.streaming.batches import Batch, open_batches
-from mlspark.streaming.petastorm_engine import PlannedReader, ReadOptions, Workers
 from mlspark.streaming.snapshot import Snapshot
 
 from .conftest import LAYOUT, write_snapshot
@@ -82,18 +81,6 @@ def test_epochs_differ_in_order_and_not_in_rows(small_snapshot):
     first, second = (sum(real_ids(stream(small_snapshot, epoch=epoch)), []) for epoch in (0, 1))
     assert first != second
     assert sorted(first) == sorted(second)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_no_fast_read_loses_or_reorders_a_row_group(tmp_path, workers):
-    # Stock Petastorm loses row groups of such reads about one time in five.
-    snapshot = write_snapshot(tmp_path, [[3] * 40])
-    for _ in range(40):
-        with (
-            Workers(["row_id"], lambda table: table["row_id"].to_pylist(), options=ReadOptions(workers)) as threads,
-            PlannedReader(threads, snapshot.row_group_items()) as reader,
-        ):
-            assert sum(reader, []) == list(range(120))
 
 
 def test_unreadable_file_is_named_with_its_row_group(tmp_path):

@@ -189,6 +189,17 @@ def test_epochs_from_memory_read_no_file(table, tmp_path):
     assert sorted(first) == sorted(second) == list(range(100))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_ranks_without_a_row_in_the_last_batch_get_padding_when_resumed_there(table, mode):
+    # 249 rows, batches of 31 on 31 streams: the last batch has one row, of rank 0.
+    options = {"batch_size": 31, "streams": 31, "world_size": 31, **mode}
+    with opened(table, rank=30, **options) as stream:
+        stream.load_state_dict(stream.state_dict() | {"step": 8})
+        (last,) = stream
+    assert last["is_padding"].tolist() == [True]
+    assert last["x"].tolist() == [[0.0, 0.0]]
+
+
 def test_batches_stay_what_they_were_when_later_ones_are_made(table):
     with opened(table) as stream:
         kept = list(stream)
@@ -260,6 +271,27 @@ def test_on_a_cpu_to_device_gives_the_batches_as_they_are(table):
     with opened(table) as stream:
         first = next(iter(dataset.to_device(stream, "cpu")))
     assert first["x"].shape == (16, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_pinned_batches_arrive_on_a_gpu_as_they_are_on_the_host(table):
+    with opened(table) as stream:
+        expected = [{name: tensor.clone() for name, tensor in batch.items()} for batch in stream]
+    with opened(table, pin_memory=True) as stream:
+        assert next(iter(stream))["x"].is_pinned()
+    with opened(table, pin_memory=True) as stream:
+        given = [{name: tensor.cpu() for name, tensor in batch.items()} for batch in dataset.to_device(stream, "cuda")]
+    assert len(given) == len(expected)
+    for one, other in zip(given, expected, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_pinned_memory_is_ordinary_where_there_is_no_gpu(table):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with opened(table) as one, opened(table, pin_memory=True) as other:
+        assert torch.equal(next(iter(one))["x"], next(iter(other))["x"])
 
 
 ZYGOTE = """
