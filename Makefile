@@ -18,7 +18,7 @@ export PYSPARK_PYTHON := $(bin)/python
 export PYSPARK_DRIVER_PYTHON := $(bin)/python
 unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test test-cluster test-fast lint bench cluster cluster-stop clean distclean
+.PHONY: help setup demo test test-slow test-cluster lint bench cluster cluster-stop clean distclean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -29,15 +29,15 @@ setup: $(ready)  ## Make the environment (.venv, Java, Delta jars); the other ta
 demo: $(ready)  ## Raw census rows to features, a trained model, a registered version and scores
 	@$(bin)/mlspark demo $(ARGS)
 
-test: $(ready)  ## Run all tests that need no servers; ARGS="-k name" chooses some
-	@$(bin)/python -m pytest $(ARGS)
+test: $(ready)  ## Run the tests; ARGS="-k name" chooses some
+	@$(bin)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(ready)  ## Run those that take longer: the README's commands, the whole real data, the benchmarks on little data
+	@$(bin)/python -m pytest -m slow $(ARGS)
 
 # A process of its own: see tests/cluster/conftest.py.
 test-cluster: $(ready)  ## Run the tests on HDFS, S3, Hive, PostgreSQL and a Spark cluster, all started on loopback
 	@$(bin)/python -m pytest tests/cluster $(ARGS)
-
-test-fast: $(ready)  ## Run the tests that take seconds
-	@$(bin)/python -m pytest -m "not slow and not gpu and not spark_cluster" $(ARGS)
 
 lint: $(ready)  ## Check style, types and the direction of imports
 	$(bin)/ruff check
