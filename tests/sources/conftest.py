@@ -58,7 +58,7 @@ def pipeline(folder: Path, learn: dict[str, Any], contract: Contract | None = No
         "sources": {"root": str(folder), "learn": learn},
         "features": {
             "label": {"column": "is_new", "positive": ["yes"], "negative": ["no"]},
-            "numeric": [{"column": "age"}],
+            "inputs": [{"kind": "number", "columns": ["age"]}],
         },
     }
     (folder / "visits.yaml").write_text(yaml.safe_dump(settings))
