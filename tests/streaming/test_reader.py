@@ -38,6 +38,7 @@ def read(snapshot: Snapshot, decode=ids_of, transform=None, **options) -> list[i
         return [row for rows in reader for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 5])
 def test_thread_pool_gives_every_row_in_order_in_200_fast_reads(tmp_path, num_workers):
     # Stock Petastorm loses row groups of such reads about one time in five.
