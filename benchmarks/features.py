@@ -385,7 +385,9 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows; 4,000,000 unless --quick.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Counted runs of each case; 3 unless --quick.")] = None,
-    sink: Annotated[str, typer.Option(help="What tables are written as: delta, parquet, or noop: computed only.")] = "delta",
+    sink: Annotated[
+        str, typer.Option(help="What tables are written as: delta, parquet, or noop: computed only.")
+    ] = "delta",
 ) -> None:
     """Measure what features cost."""
     started = time.monotonic()
