@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mlspark import storage
 from mlspark.errors import ConfigError
-from mlspark.feature_settings import FEATURE_KINDS, FeaturesSettings
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, unknown keys refused, no silent conversion between types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+from mlspark.feature_settings import FEATURE_KINDS, FeaturesSettings, Section
 
 
 class StorageSettings(Section):

@@ -15,7 +15,7 @@ from mlspark import config
 from mlspark.config import CsvSettings, Settings
 from mlspark.contracts import arrow as conforming
 from mlspark.contracts.arrow import arrow_type
-from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError, ContractError
 from mlspark.features.explain import Explained, explain
 from mlspark.preparation import prepared
@@ -39,10 +39,7 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
         raise ConfigError(f"--json {json_file}: the folder does not exist")
     settings = config.load([file], overrides)
     found = prepared.at(settings, version)
-    contract = found.contract.without_label()
-    known = {column.name for column in contract.columns}
-    joined = tuple(ColumnRule(name=name, type=kind) for name, kind in found.encoder.inputs.items() if name not in known)
-    contract = contract.model_copy(update={"columns": (*contract.columns, *joined)})
+    contract = found.contract.without_label().with_columns(found.encoder.inputs)
     conformed = conforming.conform(_as_table(_values(row, settings, found.contract), contract), contract)
     explained = explain(found.encoder, conformed)
     _show(explained, f"{found.table}, version {found.version}, encoder {found.encoder.fingerprint[:12]}")

@@ -7,11 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A group of settings: immutable, unknown keys refused, no silent conversion between types."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class LabelSettings(_Section):
+class LabelSettings(Section):
     column: str
     """Column of the contract that is predicted."""
     positive: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -20,7 +22,7 @@ class LabelSettings(_Section):
     """Values that mean 0."""
 
 
-class _Feature(_Section):
+class _Feature(Section):
     columns: tuple[str, ...] = ()
     """Each becomes a feature of its own, called like the column."""
     name: Annotated[str, Field(pattern=_NAME)] | None = None
@@ -170,7 +172,7 @@ class FrequencyFeature(_Categories):
     kind: Literal["frequency"]
 
 
-class HashFeature(_Section):
+class HashFeature(Section):
     """Categories without a list of them: a hash decides the place. Nothing is fitted."""
 
     kind: Literal["hash"]
@@ -257,7 +259,7 @@ FEATURE_KINDS = (
 )  # fmt: skip
 
 
-class FeaturesSettings(_Section):
+class FeaturesSettings(Section):
     label: LabelSettings
     inputs: Annotated[tuple[FeatureSettings, ...], Field(min_length=1)]
     """What the model sees, in this order: floats in one block, ids in another."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,6 +155,12 @@ class Contract(_Part):
             max_quarantined_share=self.max_quarantined_share,
             drift=self.drift,
         )
+
+    def with_columns(self, types: Mapping[str, str]) -> "Contract":
+        """Return the contract with those columns of `types` (name -> type) that it lacks, without rules, at its end."""
+        known = {column.name for column in self.columns}
+        more = (ColumnRule(name=name, type=kind) for name, kind in types.items() if name not in known)
+        return self.model_copy(update={"columns": (*self.columns, *more)})
 
     @property
     def fingerprint(self) -> str:

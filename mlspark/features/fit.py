@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -305,8 +306,8 @@ def _shares(entry: TargetFeature, found: TextCounts, counts: Counts, *, without:
 
 def _refuse_equal_names(encoder: Encoder) -> None:
     # Delta does not tell columns apart by case.
-    names = [output.name.casefold() for output in encoder.outputs]
-    taken = sorted({name for name in names if names.count(name) > 1 or name in _OWN_COLUMNS})
+    names = Counter(output.name.casefold() for output in encoder.outputs)
+    taken = sorted(name for name, number in names.items() if number > 1 or name in _OWN_COLUMNS)
     if taken:
         raise FeatureError(
             f"pipeline {encoder.pipeline}: features: two columns of the table would be called {', '.join(taken)}; "

@@ -14,7 +14,7 @@ from torch import nn
 
 from mlspark.config import ModelSettings
 from mlspark.contracts import arrow as conforming
-from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.contract import Contract
 from mlspark.errors import RegistryError
 from mlspark.features.arrow import ArrowEncoder
 from mlspark.features.encoder import Encoder
@@ -110,10 +110,7 @@ class Predictor:
         self.encoder = bundle.encoder
         self._encoder = ArrowEncoder(self.encoder)
         # Columns that joins gave in training: whoever sends single rows knows them.
-        contract = bundle.contract
-        known = {column.name for column in contract.columns}
-        joined = tuple(ColumnRule(name=n, type=t) for n, t in self.encoder.inputs.items() if n not in known)
-        self._rows = contract.model_copy(update={"columns": (*contract.columns, *joined)})
+        self._rows = bundle.contract.with_columns(self.encoder.inputs)
         description = bundle._json("model.json")
         settings = ModelSettings.model_validate_json(json.dumps(description["model"]))
         self._network: nn.Module = build(settings, Layout.from_json(description["layout"]))
