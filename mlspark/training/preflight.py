@@ -72,14 +72,21 @@ def is_local(spark: SparkSession) -> bool:
 
 
 def free_slots(spark: SparkSession, *, wanted: int, seconds: float) -> int:
-    """Return how many tasks can start at once; on a cluster waits for executors until there are `wanted`."""
-    deadline = time.monotonic() + (0.0 if is_local(spark) else seconds)
-    while (found := _free_slots(spark)) < wanted and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
+    """Return how many tasks can start at once; waits for up to `seconds` until there are `wanted`.
+
+    On a cluster for executors, elsewhere for tasks that run; not for what cannot come.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        slots, busy = _slots(spark)
+        can_grow = busy > 0 if is_local(spark) and slots >= wanted else not is_local(spark)
+        if slots - busy >= wanted or not can_grow or time.monotonic() > deadline:
+            return slots - busy
+        time.sleep(0.25)
 
 
-def _free_slots(spark: SparkSession) -> int:
+def _slots(spark: SparkSession) -> tuple[int, int]:
+    """Return (task slots, those that are busy)."""
     context = spark.sparkContext
     scheduler = context._jsc.sc()
     # The very number that Spark compares a barrier stage with: executors' cores and GPUs over those of a task.
@@ -87,7 +94,7 @@ def _free_slots(spark: SparkSession) -> int:
     tracker = context.statusTracker()
     stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
     num_busy = sum(stage.numActiveTasks for stage in stages if stage is not None)
-    return int(scheduler.maxNumConcurrentTasks(profile)) - num_busy
+    return int(scheduler.maxNumConcurrentTasks(profile)), num_busy
 
 
 def _check_gpus(spark: SparkSession) -> None:

@@ -148,7 +148,7 @@ def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: 
                 break
             time.sleep(0.05)
         with pytest.raises(ConfigError, match=r"local\[2\] has 1; lower"):
-            launch(spark, new_run(tmp_path / "run", snapshot), ignore)
+            launch(spark, new_run(tmp_path / "run", snapshot, recovery=RecoverySettings(slots_seconds=1.0)), ignore)
     finally:
         may_end.touch()
         job.join()

@@ -9,7 +9,6 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
 
-from mlspark import storage
 from mlspark.config import OptimizerSettings
 from mlspark.errors import TrainingFailed
 from mlspark.models.build import build
