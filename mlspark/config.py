@@ -267,7 +267,7 @@ class RecoverySettings(Section):
     """Restart with as few ranks when slots are gone for good; 0: only with num_processes."""
     slots_seconds: Annotated[float, Field(ge=0.0)] = 30.0
     """How long executors of a cluster may take to register, at the start and after a loss."""
-    silent_seconds: Annotated[float, Field(ge=1.0)] = 10.0
+    silent_seconds: Annotated[float, Field(ge=1.0)] = 8.0
     """A rank whose pulse is not seen for so long has failed. It is given every quarter of this."""
     start_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     """How long a rank may take until its first pulse."""

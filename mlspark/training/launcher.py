@@ -112,7 +112,7 @@ def launch(
         spark: an active session whose executors reach spec.run_uri, the table and this driver.
         spec: the run.
         on_event: called in another thread for each event, in order, while the ranks run: "started", those of rank 0 (see
-            `trainer.fit`), "failed" and "restarting". When it raises, the ranks are ended, and so does this.
+            `trainer.fit`), "silent", "failed" and "restarting". When it raises, the ranks are ended, and so does this.
         functions: (model, loss) in place of the settings', sent to the ranks; None for either: as the settings say.
 
     Raises:
@@ -322,6 +322,7 @@ def _watching(spark: SparkSession, spec: TrainingSpec, world_size: int, listener
                 is_over.wait(_STOP_SECONDS)
             elif found := silent_rank():
                 verdict.append(found)
+                listener.on_event({"event": "silent", "message": found})  # it takes seconds to end what is left
             else:
                 continue
             if not is_over.is_set():

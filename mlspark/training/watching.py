@@ -91,7 +91,7 @@ def tell(event: Mapping[str, Any]) -> None:
                 *(event.get(f"validation_{name}") or float("nan") for name in ("log_loss", "accuracy", "roc_auc")),
                 f"{event['rows_per_second']:,.0f}", 100 * event["data_wait_fraction"],
             )  # fmt: skip
-        case "storage":
+        case "storage" | "silent":
             logger.warning("%s", event["message"])
 
 
