@@ -1,6 +1,6 @@
 """A small training run whose course can be watched and disturbed, and its driver as a process of its own.
 
-    python benchmarks/_training_run.py RUN_FOLDER TABLE_FOLDER
+python benchmarks/_training_run.py RUN_FOLDER TABLE_FOLDER
 """
 
 import json

@@ -284,7 +284,9 @@ class Bench:
             while driver.poll() is None and (attempt or calls(run, 0) < course.step):
                 if time.monotonic() > deadline:
                     os.killpg(driver.pid, signal.SIGKILL)
-                    raise SystemExit(f"the driver does not end; its log:\n{(run / f'log{attempt}').read_text()[-4000:]}")
+                    raise SystemExit(
+                        f"the driver does not end; its log:\n{(run / f'log{attempt}').read_text()[-4000:]}"
+                    )
                 time.sleep(0.005)
             if attempt == 0:
                 os.killpg(driver.pid, signal.SIGKILL)

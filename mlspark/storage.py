@@ -133,7 +133,7 @@ def delete_folder(uri: str) -> None:
 def read_bytes(uri: str) -> bytes:
     """Return the whole file. Raises FileNotFoundError when there is none."""
     filesys, path = filesystem(uri)
-    with filesys.open_input_stream(path) as stream:
+    with filesys.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
 
 
@@ -144,7 +144,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     """
     filesys, path = filesystem(uri)
     if isinstance(filesys, fs.S3FileSystem):
-        with filesys.open_output_stream(path) as stream:
+        with filesys.open_output_stream(path, compression=None) as stream:
             stream.write(content)
         return
     folder, name = posixpath.split(path)
@@ -157,7 +157,7 @@ def write_bytes(uri: str, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         return
-    with filesys.open_output_stream(temporary) as stream:
+    with filesys.open_output_stream(temporary, compression=None) as stream:
         stream.write(content)
     filesys.move(temporary, path)
 

@@ -126,7 +126,7 @@ def launch(
     if any(storage.exists(storage.join(folder, "rank-0.json")) for folder in earlier):
         raise TrainingFailed(f"{spec.run_uri}: holds the results of an earlier run; give each run a folder of its own")
     payload = _pickled(functions)
-    preflight.check(spark, spec, modules=_modules(spec))
+    preflight.check(spark, spec, modules=_modules(spec, functions or (None, None)))
     recovery, failures = spec.training.recovery, list[_Failure]()
     world_size = spec.training.num_processes
     for attempt in range(len(earlier) + 1, len(earlier) + recovery.max_restarts + 2):
@@ -176,10 +176,10 @@ def _pickled(functions: tuple[Any, Any] | None) -> bytes:
         ) from error
 
 
-def _modules(spec: TrainingSpec) -> list[str]:
-    return [
-        path.partition(":")[0] for path in (spec.model.factory, spec.training.loss) if path and "__main__" not in path
-    ]
+def _modules(spec: TrainingSpec, functions: tuple[Any, Any]) -> list[str]:
+    """Return the modules that ranks import for a user's model and loss; a function that was given is not imported."""
+    paths = zip((spec.model.factory, spec.training.loss), functions, strict=True)
+    return [path.partition(":")[0] for path, given in paths if path and given is None]
 
 
 def _ranks_now(spark: SparkSession, spec: TrainingSpec, why: str) -> int:

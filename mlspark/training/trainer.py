@@ -22,8 +22,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint import state_dict as distributed_state
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,7 +29,7 @@ from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.models.build import build, called, imported
 from mlspark.streaming.batches import Batch, Batches, Share, keep_share, open_batches
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import checkpoint, optimization
+from mlspark.training import checkpoint, optimization, sharding
 from mlspark.training.metrics import BinaryMetrics, binary_metrics
 from mlspark.training.profile import StepProfiler
 from mlspark.training.spec import TrainingSpec
@@ -43,7 +41,6 @@ _LOSS_STEPS = 2**20  # losses are summed as whole numbers of these, exactly, so 
 _PROGRESS_SECONDS = 5.0
 _EARLY_STEPS = 20  # so soon the first progress is told
 _UNCOUNTED_STEPS = 16
-_FULL_STATE = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Stopped(Exception):
@@ -187,7 +184,7 @@ class _Trainer:
         with self._open("train", epoch=0, shuffle=True) as batches:
             self.steps_per_epoch = batches.num_steps
         if settings.shard:
-            fully_shard(self.model)
+            sharding.shard(self.model)
         self.parallel = self._parallel()
         self.optimizer = optimization.optimizer(settings.optimizer, self.model)
         self.schedule = optimization.schedule(
@@ -261,13 +258,7 @@ class _Trainer:
             return
         state = found.state
         if self.settings.shard:
-            distributed_state.set_state_dict(
-                self.model,
-                self.optimizer,
-                model_state_dict=dict(found.weights),
-                optim_state_dict=state["optimizer"],
-                options=_FULL_STATE,
-            )
+            sharding.load(self.model, found.weights, self.optimizer, state["optimizer"])
         else:
             self.model.load_state_dict(found.weights)
             self.optimizer.load_state_dict(state["optimizer"])
@@ -411,8 +402,8 @@ class _Trainer:
     @contextlib.contextmanager
     def _syncing(self, *, is_last: bool) -> Iterator[None]:
         """Bring gradients together with the last part of a batch only."""
-        if isinstance(self.parallel, FSDPModule):
-            self.parallel.set_requires_gradient_sync(is_last)
+        if self.settings.shard:
+            sharding.sync(self.model, is_wanted=is_last)
         if isinstance(self.parallel, DistributedDataParallel) and not is_last:
             with self.parallel.no_sync():
                 yield
@@ -502,7 +493,7 @@ class _Trainer:
     def _weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """Return a copy of the whole model's weights in memory."""
         if self.settings.shard:
-            return dict(distributed_state.get_model_state_dict(model, options=_FULL_STATE))  # type: ignore[arg-type]
+            return sharding.weights(model)
         return {name: _copied(value) for name, value in model.state_dict().items()}
 
     def _save_best(self) -> None:
@@ -515,9 +506,7 @@ class _Trainer:
         """Have a checkpoint of this moment written, while training goes on."""
         self._take_counts()
         if self.settings.shard:
-            optimizer_state = distributed_state.get_optimizer_state_dict(
-                self.model, self.optimizer, options=_FULL_STATE
-            )
+            optimizer_state = sharding.optimizer_state(self.model, self.optimizer)
         else:
             optimizer_state = _copied(self.optimizer.state_dict())
         weights = self._weights(self.model)
@@ -576,7 +565,7 @@ class _Trainer:
         dist.barrier()  # rank 0 has written it
         weights = checkpoint.load(self.spec.best_uri).weights
         if self.settings.shard:
-            distributed_state.set_model_state_dict(self.model, dict(weights), options=_FULL_STATE)
+            sharding.load(self.model, weights)
         else:
             self.model.load_state_dict(weights)
         test = self._evaluate("test", self.model)

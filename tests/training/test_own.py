@@ -1,0 +1,133 @@
+"""A model and a loss of one's own, given to `mlspark.training.launch` as functions or by name."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyspark.sql import SparkSession
+from torch import nn
+
+import mlspark.training
+from mlspark.config import RecoverySettings
+from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.features.layout import Layout
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.training import checkpoint
+from mlspark.training.launcher import launch
+
+from .conftest import ROWS, new_run
+from .test_launcher import assert_no_rank_is_left, ignore, ranks_of
+
+COLUMNS: dict[str, Any] = {"dense": ["age", "hours"], "categorical": {"job": 7}}
+FAST = {"epochs": 2, "global_batch_size": 256, "num_processes": 2}
+
+
+def linear(bias: bool) -> Callable[[Layout], nn.Module]:
+    """A function as a notebook has it: known to no module that a rank could import."""
+
+    class Linear(nn.Module):
+        def __init__(self, layout: Layout) -> None:
+            super().__init__()
+            self.layer = nn.Linear(len(layout.dense), 1, bias=bias)
+
+        def forward(self, dense: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.layer(dense)
+            return logits.squeeze(1)
+
+    return Linear
+
+
+def test_functions_of_a_notebook_are_trained(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    def hinge(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return (1 - (2 * label - 1) * logits).relu()
+
+    seen: list[str] = []
+    outcome = mlspark.training.launch(
+        linear(bias=False), snapshot, **COLUMNS, loss=hinge, training=FAST | {"optimizer": {"learning_rate": 0.1}}, folder=str(tmp_path),
+        on_event=lambda event: seen.append(event["event"]),
+    )  # fmt: skip
+    assert outcome.rows_per_epoch == ROWS["train"]
+    assert outcome.metrics["test"].roc_auc is not None
+    assert outcome.metrics["test"].roc_auc > 0.8
+    assert list(checkpoint.load(outcome.checkpoint_uri).weights) == ["layer.weight"]
+    assert seen.count("epoch") == 2
+
+
+def fail(layout: Layout) -> nn.Module:
+    raise ZeroDivisionError("no such model")
+
+
+LOCK = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "error", "message"),
+    [
+        (lambda layout: LOCK, {}, ConfigError, "cannot be sent to the ranks: TypeError: cannot pickle .*lock.*inside the function"),
+        ("no_such_package.models:make", {}, ConfigError, "module no_such_package.models is not there; install it on every node"),
+        (linear(bias=True), {"num_processes": 3}, ConfigError, "training.num_processes=3 needs as many free Spark task slots"),
+        (linear(bias=True), {"use_gpu": True}, ConfigError, "training.use_gpu needs spark.task.resource.gpu.amount=1, got None"),
+        (linear(bias=True), {"precision": "fp16"}, ConfigError, "training.precision=fp16 needs training.use_gpu=true"),
+        (linear(bias=True), {"epoch": 3}, ConfigError, "training.epoch: Extra inputs are not permitted"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_before_any_rank_starts(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot, model: Any, training: Any, error: Any, message: str
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(error, match=message):
+        mlspark.training.launch(model, snapshot, **COLUMNS, training=FAST | training, folder=str(tmp_path / "run"))
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "run" / "attempts").exists()
+
+
+def test_function_that_fails_is_named_with_its_own_exception(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    training = FAST | {"recovery": {"max_restarts": 0}}
+    with pytest.raises(TrainingFailed, match=r"rank [01] of 2 on \S+: ZeroDivisionError: no such model") as raised:
+        mlspark.training.launch(fail, snapshot, **COLUMNS, training=training, folder=str(tmp_path))
+    assert ", in fail" in str(raised.value)
+
+
+def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    spec = new_run(tmp_path, snapshot, epochs=500)
+
+    def prune(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            raise InterruptedError("enough")
+
+    started = time.monotonic()
+    with pytest.raises(InterruptedError, match="enough"):
+        launch(spark, spec, prune)
+    assert time.monotonic() - started < 90
+    assert_no_rank_is_left(spec)
+    assert checkpoint.newest(spec.checkpoints_uri, spec.identity(snapshot.fingerprint)) is not None
+
+
+def test_killed_rank_is_started_again_and_nothing_is_lost(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    undisturbed = launch(spark, new_run(tmp_path / "undisturbed", snapshot, dropout=0.2), ignore)
+    spec = new_run(tmp_path / "hurt", snapshot, dropout=0.2, recovery=RecoverySettings(backoff_seconds=0.1))
+    told: list[dict[str, Any]] = []
+
+    def kill_one(event: dict[str, Any]) -> None:
+        told.append(event)
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            os.kill(ranks_of(spec)[-1], 9)
+
+    outcome = launch(spark, spec, kill_one)
+    assert outcome.restarts == 1
+    assert [event["event"] for event in told].count("restarting") == 1
+    [resumed] = [event for event in told if event["event"] == "resumed"]
+    assert 16 <= resumed["step"] < 24
+    weights, expected = (checkpoint.load(each.checkpoint_uri).weights for each in (outcome, undisturbed))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert outcome.metrics == undisturbed.metrics
+    assert_no_rank_is_left(spec)
