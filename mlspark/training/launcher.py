@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _TAIL_LINES = 20
 _EXECUTORS_SECONDS = 30.0
 """How long executors of a cluster that has just been asked for may take to register."""
+_SETTLING_SECONDS = 2.0
+"""How long the tasks of a stage that has just ended may count as busy."""
 _LOST_PEER = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|gloo|nccl|remote process", re.I)
 """What a rank says when another one is gone: an effect, not the cause."""
 _ENDED = re.compile(
@@ -90,7 +92,7 @@ def launch(spark: SparkSession, spec: TrainingSpec, on_event: Callable[[dict[str
         raise TrainingFailed(f"{spec.run_uri}: holds the results of an earlier run; give each run a folder of its own")
     if spec.training.use_gpu:
         _check_gpus(spark)
-    _check_slots(spark, spec.training.num_processes)
+    check_slots(spark, spec.training.num_processes)
     spec.save()
     with following(spec.events_uri, on_event):
         _run_ranks(spec)
@@ -194,26 +196,36 @@ def _tail(lines: str) -> str:
     return "\n".join(kept[-_TAIL_LINES:])
 
 
-def _check_slots(spark: SparkSession, num_processes: int) -> None:
-    """Raise ConfigError unless `num_processes` tasks can start at once: a barrier stage that cannot would hang."""
+def check_slots(spark: SparkSession, num_processes: int, *, num_runs: int = 1) -> None:
+    """Return once `num_runs` runs of `num_processes` ranks can start: a barrier stage that cannot would hang.
+
+    Raises:
+        ConfigError: too few task slots, or they stay busy.
+    """
     context = spark.sparkContext
     master = str(context.master)
     is_local = re.fullmatch(r"local(\[.*\])?", master) is not None
-    deadline = time.monotonic() + (0.0 if is_local else _EXECUTORS_SECONDS)
+    deadline = time.monotonic() + (_SETTLING_SECONDS if is_local else _EXECUTORS_SECONDS)
     scheduler = context._jsc.sc()
+    tracker = context.statusTracker()
+    num_wanted = num_processes * num_runs
     # The very number that Spark compares a barrier stage with: executors' cores and GPUs over those of a task.
     profile = scheduler.resourceProfileManager().defaultResourceProfile()
-    while (num_slots := scheduler.maxNumConcurrentTasks(profile)) < num_processes and time.monotonic() < deadline:
+    while True:
+        num_slots = scheduler.maxNumConcurrentTasks(profile)
+        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+        num_busy = sum(stage.numActiveTasks for stage in stages if stage is not None)
+        if num_slots - num_busy >= num_wanted:
+            return
+        if time.monotonic() > deadline or (is_local and num_slots < num_wanted):
+            break
         time.sleep(0.5)
-    tracker = context.statusTracker()
-    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-    num_busy = sum(stage.numActiveTasks for stage in stages if stage is not None)
-    if num_slots - num_busy >= num_processes:
-        return
-    more = f"start Spark with --master local[{num_processes}]" if is_local else "add executors or executor cores"
+    times = f" x {num_runs} trials at a time" if num_runs > 1 else ""
+    fewer = "training.num_processes or --parallel" if num_runs > 1 else "training.num_processes"
+    more = f"start Spark with --master local[{num_wanted}]" if is_local else "add executors or executor cores"
     raise ConfigError(
-        f"training.num_processes={num_processes} needs as many free Spark task slots, but {master} has "
-        f"{num_slots}, {num_busy} of them busy; lower training.num_processes or {more}"
+        f"training.num_processes={num_processes}{times} needs as many free Spark task slots, but {master} has "
+        f"{num_slots}, {num_busy} of them busy; lower {fewer} or {more}"
     )
 
 
