@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _COLUMNS = 3
 _INCHES = (4.2, 3.2)
@@ -58,6 +59,7 @@ def draw(
     reached = np.array([point.objective for point in complete], np.float64)
     bests = (np.minimum if is_minimized else np.maximum).accumulate(reached)
     history.step([point.number for point in complete], bests, where="post", color="tab:orange", label="best so far")
+    history.xaxis.set_major_locator(MaxNLocator(integer=True))
     history.set_xlabel("trial")
     history.set_ylabel(objective)
     history.legend(fontsize="small")
@@ -67,6 +69,7 @@ def draw(
         _scatter(panel, known, values if is_number else [str(value) for value in values])
         if name in logarithmic:
             panel.set_xscale("log")
+            panel.tick_params(axis="x", which="minor", labelsize=6, labelrotation=45)
         panel.set_xlabel(called)
     for panel in panels[1 + len(parameters) :]:
         panel.set_visible(False)
