@@ -221,13 +221,66 @@ class StreamingSettings(Section):
 
 
 class ModelSettings(Section):
-    kind: Literal["tabular"] = "tabular"
-    """Tabular network: an embedding per categorical feature, then fully connected layers."""
+    kind: Literal["tabular", "custom"] = "tabular"
+    """tabular: an embedding per categorical feature, then fully connected layers. custom: what `factory` returns."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
     """Widths of the hidden layers."""
     embedding_dim_max: Annotated[int, Field(ge=1)] = 16
     """Upper bound of an embedding's width; small vocabularies get less."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    factory: str = ""
+    """With kind: custom, package.module:function, called with the features.layout.Layout; returns the torch module, which
+    takes dense (B, F) float32 and categorical (B, K) int64 and gives logits (B,)."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ModelSettings":
+        if (self.kind == "custom") != bool(self.factory):
+            raise ValueError("kind: custom and factory: package.module:function belong together")
+        return self
+
+
+class OptimizerSettings(Section):
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    """Peak of the schedule."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Of sgd."""
+    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    """cosine falls to 0 at the end of the run; step multiplies by `step_factor` every `step_epochs`."""
+    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the steps in which the rate first rises linearly; one_cycle rises by itself, for 30 % of them."""
+    step_epochs: Annotated[int, Field(ge=1)] = 10
+    step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    """Largest norm of all gradients together, larger ones are scaled down to it; 0: no limit."""
+
+
+class RecoverySettings(Section):
+    """How a failed rank is noticed, and what is done about it. None of it changes what is trained."""
+
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Starts after the first, each from the newest whole checkpoint."""
+    backoff_seconds: Annotated[float, Field(ge=0.0)] = 1.0
+    """Wait before the first restart; doubled before each further one, up to a minute."""
+    min_processes: Annotated[int, Field(ge=0)] = 0
+    """Restart with as few ranks when slots are gone for good; 0: only with num_processes."""
+    slots_seconds: Annotated[float, Field(ge=0.0)] = 30.0
+    """How long executors of a cluster may take to register, at the start and after a loss."""
+    silent_seconds: Annotated[float, Field(ge=1.0)] = 8.0
+    """A rank whose pulse is not seen for so long has failed. It is given every quarter of this."""
+    start_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """How long a rank may take until its first pulse."""
+    collective_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Longest wait of a rank for the others in one collective operation."""
+    storage_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """How long writing to a storage that fails is tried again."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """A checkpoint after so many steps, besides the one after each epoch; 0: none besides."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Newest ones that are kept, besides the best."""
+    resume: bool = True
+    """Go on with an unfinished run of the same settings and table version, when there is one."""
 
 
 class TrainingSettings(Section):
@@ -235,17 +288,44 @@ class TrainingSettings(Section):
     """Ranks; each needs a free Spark task slot."""
     use_gpu: bool = False
     """One GPU per rank; Spark must know of them (spark.task.resource.gpu.amount)."""
+    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of torch in each rank; fixed, because it decides the order of float sums."""
+    seed: int = 0
     epochs: Annotated[int, Field(ge=1)] = 12
     global_batch_size: Annotated[int, Field(ge=1)] = 512
     """Rows per optimizer step over all ranks; the number of ranks must divide it."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
-    """Peak of a one-cycle schedule."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    seed: int = 0
-    threads_per_rank: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of torch in each rank; fixed, because it decides the order of float sums."""
-    timeout_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    """Longest wait of a rank for the others in one collective operation."""
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Parts in which a rank computes its share of a batch, to need less memory; must divide the share."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    loss: str = ""
+    """package.module:function of logits (B,) and labels (B,) that gives the loss of each row (B,); empty: cross-entropy."""
+    positive_weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """How much a positive row's loss counts beside a negative one's."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of each label that is replaced by 1/2."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Evaluate and keep moving averages of the weights: after a step, decay * average + (1 - decay) * weights. 0: none."""
+    best: Literal["log_loss", "roc_auc", "accuracy"] = "log_loss"
+    """Validation metric of the best checkpoint: the one that is evaluated and registered."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better validation metric; 0: train all epochs."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """What most of the model is computed in; weights stay float32. fp16 needs a GPU."""
+    compile: bool = False
+    """torch.compile: a minute at the start, faster steps of large models."""
+    channels_last: bool = False
+    """Memory format of images (B, C, H, W) and convolutions."""
+    sync_batch_norm: bool = False
+    """Batch statistics over all ranks instead of each rank's; GPU only."""
+    shard: bool = False
+    """FSDP: weights, gradients and optimizer state spread over the ranks, for models that one GPU does not hold."""
+    deterministic: bool = True
+    """Only operations that give the same bits each time; an operation that has no such form is an error."""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Keep a rank's rows in memory when they need no more than this; 0: stream them in each epoch. Changes the order."""
+    profile_steps: Annotated[int, Field(ge=0)] = 0
+    """Record so many steps of rank 0 with torch.profiler, after 5 that are left out: RUN/profile/trace.json.gz."""
+    recovery: RecoverySettings = RecoverySettings()
 
 
 class RegistrySettings(Section):
@@ -269,6 +349,10 @@ class TrackingSettings(Section):
     """MLflow tracking server; empty: $MLFLOW_TRACKING_URI, else an embedded store below `storage.root`."""
     experiment: str = ""
     """MLflow experiment; empty: the pipeline's name."""
+    events: str = ""
+    """Local file that gets a line of JSON for each event of training; empty: events.jsonl in the run's folder, if local."""
+    tensorboard: str = ""
+    """Local folder for TensorBoard's files, one of them for each run (needs the package tensorboard); empty: none."""
 
 
 _OWN_SOURCES = ("learn", "validation", "test", "score")
@@ -297,10 +381,12 @@ class Settings(Section):
     @model_validator(mode="after")
     def _cross_check(self) -> "Settings":
         training = self.training
-        if training.global_batch_size % training.num_processes:
+        parts = training.num_processes * training.accumulation_steps
+        if training.global_batch_size % parts:
+            times = f" x accumulation_steps={training.accumulation_steps}" if training.accumulation_steps > 1 else ""
             raise ValueError(
                 f"training.global_batch_size={training.global_batch_size} is no multiple of "
-                f"training.num_processes={training.num_processes}; change one of them"
+                f"training.num_processes={training.num_processes}{times}; change one of them"
             )
         if self.streaming.streams % training.num_processes:
             raise ValueError(

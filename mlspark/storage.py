@@ -111,6 +111,25 @@ def list_files(uri: str) -> list[str]:
     return sorted(join(uri, info.base_name) for info in infos if info.type == fs.FileType.File)
 
 
+def list_folders(uri: str) -> list[str]:
+    """Return the URIs of the folders directly in folder `uri`, sorted; empty when there is no such folder."""
+    filesys, path = filesystem(uri)
+    infos = filesys.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(join(uri, info.base_name) for info in infos if info.type == fs.FileType.Directory)
+
+
+def delete(uri: str) -> None:
+    """Delete the file."""
+    filesys, path = filesystem(uri)
+    filesys.delete_file(path)
+
+
+def delete_folder(uri: str) -> None:
+    """Delete the folder with all that it holds."""
+    filesys, path = filesystem(uri)
+    filesys.delete_dir(path)
+
+
 def read_bytes(uri: str) -> bytes:
     """Return the whole file. Raises FileNotFoundError when there is none."""
     filesys, path = filesystem(uri)

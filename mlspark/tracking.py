@@ -20,6 +20,9 @@ from mlspark import config, storage
 from mlspark.config import Settings
 from mlspark.errors import ConfigError
 
+_SYSTEM_SECONDS = 5
+"""Between two looks at processor, memory, disk and GPU."""
+
 
 def connect(settings: Settings) -> MlflowClient:
     """Return a client of the configured store, made the default of this process; an embedded store is created.
@@ -63,10 +66,27 @@ def _artifact_root(settings: Settings) -> str:
 
 
 @contextmanager
-def run(name: str, *, tags: Mapping[str, str]) -> Iterator[str]:
-    """Give the id of a new run, which ends as FINISHED or, when the body raises, as FAILED."""
-    with mlflow.start_run(run_name=name, tags=dict(tags)) as active:
+def run(name: str, *, tags: Mapping[str, str], run_id: str | None = None) -> Iterator[str]:
+    """Give the id of a run, which ends as FINISHED or, when the body raises, as FAILED. Logs the machine's load, too.
+
+    Args:
+        name: of a new run.
+        tags: of the run.
+        run_id: a run that goes on; None: a new one.
+    """
+    mlflow.set_system_metrics_sampling_interval(_SYSTEM_SECONDS)  # type: ignore[no-untyped-call]
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # says at each start that there is no GPU
+    new = None if run_id else name
+    with mlflow.start_run(run_id=run_id, run_name=new, tags=dict(tags), log_system_metrics=True) as active:
         yield active.info.run_id
+
+
+def knows(run_id: str) -> bool:
+    """Return whether the store has this run, not deleted."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
 
 
 def log_params(params: Mapping[str, Any]) -> None:
@@ -82,6 +102,11 @@ def log_metrics(metrics: Mapping[str, float], *, step: int) -> None:
 def log_text(text: str, name: str) -> None:
     """Keep `text` as a file of the active run."""
     mlflow.log_text(text, name)
+
+
+def log_file(file: str, folder: str = "") -> None:
+    """Keep a copy of a local file in the active run."""
+    mlflow.log_artifact(file, folder or None)
 
 
 @dataclass(frozen=True)

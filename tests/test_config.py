@@ -81,7 +81,9 @@ def test_source_of_another_kind_takes_over_no_setting() -> None:
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"sources\.learn: kind: must be one of 'csv', 'json'"):
         config.load([CENSUS], ["sources.learn.kind=xls"])
-    with pytest.raises(ConfigError, match=r"sources\.learn\.sheet: unknown key, known here: has_label, filter, path, kind"):
+    with pytest.raises(
+        ConfigError, match=r"sources\.learn\.sheet: unknown key, known here: has_label, filter, path, kind"
+    ):
         config.load([CENSUS], ["sources.learn.kind=orc", "sources.learn.path=x", "sources.learn.sheet=1"])
 
 

@@ -107,8 +107,10 @@ def _download(
         except _Cut as error:
             failures = 1 if _size(part) > before else failures + 1
             if failures >= attempts:
-                raise SourceError(f"{url}: {error}; gave up after {attempts} tries, run the command again to go on "
-                                  f"from byte {_size(part):,}") from None
+                raise SourceError(
+                    f"{url}: {error}; gave up after {attempts} tries, run the command again to go on "
+                    f"from byte {_size(part):,}"
+                ) from None
             wait_seconds = backoff_seconds * 2 ** (failures - 1)
             logger.warning("%s: %s; next try in %.0f s", url, error, wait_seconds)
             time.sleep(wait_seconds)
@@ -118,8 +120,10 @@ def _download(
             return
         part.unlink()
         if not resumed:
-            raise SourceError(f"{url}: the server sent another file than the published one (sha256 differs); "
-                              f"nothing was kept, give another --base-url")
+            raise SourceError(
+                f"{url}: the server sent another file than the published one (sha256 differs); "
+                f"nothing was kept, give another --base-url"
+            )
         resumed = False  # the earlier bytes may be to blame: once more from the start
 
 

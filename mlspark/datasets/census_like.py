@@ -38,46 +38,138 @@ WEIGHT = ([0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], [12285, 39460, 117827, 1783
 HOURS_NOT_40 = ([0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1], [1, 12, 20, 30, 45, 50, 60, 65, 84, 100])
 SEX = {"Female": 331, "Male": 669}
 WORKCLASS = {
-    "Private": 697, "Self-emp-not-inc": 78, "Local-gov": 64, "State-gov": 40, "Self-emp-inc": 34, "Federal-gov": 30,
-    "Without-pay": 1, "Never-worked": 1, "?": 56,
+    "Private": 697,
+    "Self-emp-not-inc": 78,
+    "Local-gov": 64,
+    "State-gov": 40,
+    "Self-emp-inc": 34,
+    "Federal-gov": 30,
+    "Without-pay": 1,
+    "Never-worked": 1,
+    "?": 56,
 }
 EDUCATION = {  # in the order of education-num, 1 to 16
-    "Preschool": 2, "1st-4th": 5, "5th-6th": 10, "7th-8th": 20, "9th": 16, "10th": 29, "11th": 36, "12th": 13,
-    "HS-grad": 322, "Some-college": 224, "Assoc-voc": 42, "Assoc-acdm": 33, "Bachelors": 165, "Masters": 53,
-    "Prof-school": 18, "Doctorate": 13,
+    "Preschool": 2,
+    "1st-4th": 5,
+    "5th-6th": 10,
+    "7th-8th": 20,
+    "9th": 16,
+    "10th": 29,
+    "11th": 36,
+    "12th": 13,
+    "HS-grad": 322,
+    "Some-college": 224,
+    "Assoc-voc": 42,
+    "Assoc-acdm": 33,
+    "Bachelors": 165,
+    "Masters": 53,
+    "Prof-school": 18,
+    "Doctorate": 13,
 }
 MARITAL_BY_AGE = {  # ages below 25, 35, 55, and above
-    "Married-civ-spouse": (110, 450, 590, 640), "Never-married": (846, 385, 140, 55), "Divorced": (16, 104, 200, 145),
-    "Separated": (13, 35, 40, 22), "Widowed": (1, 3, 20, 130), "Married-spouse-absent": (11, 15, 12, 12),
+    "Married-civ-spouse": (110, 450, 590, 640),
+    "Never-married": (846, 385, 140, 55),
+    "Divorced": (16, 104, 200, 145),
+    "Separated": (13, 35, 40, 22),
+    "Widowed": (1, 3, 20, 130),
+    "Married-spouse-absent": (11, 15, 12, 12),
     "Married-AF-spouse": (1, 1, 1, 1),
 }
 RELATIONSHIP_BY_MARITAL = {  # in the order of MARITAL_BY_AGE; Husband and Wife are told apart by sex
-    "Husband": (985, 0, 0, 0, 0, 0, 900), "Wife": (0,) * 7, "Not-in-family": (2, 440, 540, 410, 550, 505, 0),
-    "Own-child": (5, 430, 75, 95, 15, 105, 50), "Unmarried": (0, 82, 360, 440, 386, 311, 0),
+    "Husband": (985, 0, 0, 0, 0, 0, 900),
+    "Wife": (0,) * 7,
+    "Not-in-family": (2, 440, 540, 410, 550, 505, 0),
+    "Own-child": (5, 430, 75, 95, 15, 105, 50),
+    "Unmarried": (0, 82, 360, 440, 386, 311, 0),
     "Other-relative": (8, 48, 25, 55, 49, 79, 50),
 }
 OCCUPATION_BY_EDUCATION = {  # up to 12th, some college, associate degrees, bachelor and above
-    "Adm-clerical": (41, 149, 147, 73), "Armed-Forces": (1, 1, 1, 1), "Craft-repair": (161, 157, 150, 32),
-    "Exec-managerial": (25, 95, 120, 245), "Farming-fishing": (61, 32, 27, 11), "Handlers-cleaners": (91, 49, 21, 7),
-    "Machine-op-inspct": (116, 75, 39, 10), "Other-service": (196, 116, 79, 25), "Priv-house-serv": (16, 4, 2, 1),
-    "Prof-specialty": (13, 37, 126, 386), "Protective-serv": (8, 23, 33, 14), "Sales": (83, 117, 102, 120),
-    "Tech-support": (5, 24, 81, 34), "Transport-moving": (81, 62, 27, 9), "?": (0, 0, 0, 0),
+    "Adm-clerical": (41, 149, 147, 73),
+    "Armed-Forces": (1, 1, 1, 1),
+    "Craft-repair": (161, 157, 150, 32),
+    "Exec-managerial": (25, 95, 120, 245),
+    "Farming-fishing": (61, 32, 27, 11),
+    "Handlers-cleaners": (91, 49, 21, 7),
+    "Machine-op-inspct": (116, 75, 39, 10),
+    "Other-service": (196, 116, 79, 25),
+    "Priv-house-serv": (16, 4, 2, 1),
+    "Prof-specialty": (13, 37, 126, 386),
+    "Protective-serv": (8, 23, 33, 14),
+    "Sales": (83, 117, 102, 120),
+    "Tech-support": (5, 24, 81, 34),
+    "Transport-moving": (81, 62, 27, 9),
+    "?": (0, 0, 0, 0),
 }
 OCCUPATION_FEMALE_FACTOR = {  # how much more likely among women, in per cent
-    "Adm-clerical": 300, "Craft-repair": 15, "Handlers-cleaners": 35, "Other-service": 220, "Priv-house-serv": 900,
-    "Protective-serv": 35, "Transport-moving": 15, "Farming-fishing": 20,
+    "Adm-clerical": 300,
+    "Craft-repair": 15,
+    "Handlers-cleaners": 35,
+    "Other-service": 220,
+    "Priv-house-serv": 900,
+    "Protective-serv": 35,
+    "Transport-moving": 15,
+    "Farming-fishing": 20,
 }
 RACE = {"White": 854, "Black": 96, "Asian-Pac-Islander": 32, "Amer-Indian-Eskimo": 10, "Other": 8}
 COUNTRY = {
-    "United-States": 9126, "Mexico": 201, "Philippines": 62, "Germany": 43, "Canada": 38, "Puerto-Rico": 36,
-    "El-Salvador": 34, "India": 32, "Cuba": 30, "England": 29, "Jamaica": 25, "South": 25, "China": 23, "Italy": 22,
-    "Dominican-Republic": 21, "Vietnam": 21, "Guatemala": 20, "Japan": 19, "Poland": 18, "Columbia": 18, "Taiwan": 16,
-    "Haiti": 14, "Iran": 13, "Portugal": 11, "Nicaragua": 10, "Peru": 10, "France": 9, "Greece": 9, "Ecuador": 9,
-    "Ireland": 7, "Hong": 6, "Trinadad&Tobago": 6, "Cambodia": 6, "Thailand": 6, "Laos": 6, "Yugoslavia": 5,
-    "Outlying-US(Guam-USVI-etc)": 4, "Honduras": 4, "Hungary": 4, "Scotland": 4, "Holand-Netherlands": 1,
+    "United-States": 9126,
+    "Mexico": 201,
+    "Philippines": 62,
+    "Germany": 43,
+    "Canada": 38,
+    "Puerto-Rico": 36,
+    "El-Salvador": 34,
+    "India": 32,
+    "Cuba": 30,
+    "England": 29,
+    "Jamaica": 25,
+    "South": 25,
+    "China": 23,
+    "Italy": 22,
+    "Dominican-Republic": 21,
+    "Vietnam": 21,
+    "Guatemala": 20,
+    "Japan": 19,
+    "Poland": 18,
+    "Columbia": 18,
+    "Taiwan": 16,
+    "Haiti": 14,
+    "Iran": 13,
+    "Portugal": 11,
+    "Nicaragua": 10,
+    "Peru": 10,
+    "France": 9,
+    "Greece": 9,
+    "Ecuador": 9,
+    "Ireland": 7,
+    "Hong": 6,
+    "Trinadad&Tobago": 6,
+    "Cambodia": 6,
+    "Thailand": 6,
+    "Laos": 6,
+    "Yugoslavia": 5,
+    "Outlying-US(Guam-USVI-etc)": 4,
+    "Honduras": 4,
+    "Hungary": 4,
+    "Scotland": 4,
+    "Holand-Netherlands": 1,
 }
-CAPITAL_GAIN = {0: 9167, 15024: 150, 7688: 120, 7298: 105, 99999: 65, 3103: 42, 5178: 42, 4386: 60, 5013: 60,
-                8614: 24, 3325: 45, 2174: 42, 594: 40, 2829: 38}
+CAPITAL_GAIN = {
+    0: 9167,
+    15024: 150,
+    7688: 120,
+    7298: 105,
+    99999: 65,
+    3103: 42,
+    5178: 42,
+    4386: 60,
+    5013: 60,
+    8614: 24,
+    3325: 45,
+    2174: 42,
+    594: 40,
+    2829: 38,
+}
 CAPITAL_LOSS = {0: 9533, 1902: 120, 1977: 95, 1887: 85, 1485: 40, 1602: 40, 1669: 45, 1740: 42}
 LABEL = ("<=50K", ">50K")
 
@@ -86,8 +178,15 @@ BIAS = -1.95
 SLOPE = 1.2
 MARRIED = 2.0
 OCCUPATION_SCORE = {
-    "Exec-managerial": 0.8, "Prof-specialty": 0.5, "Tech-support": 0.5, "Protective-serv": 0.5, "Sales": 0.25,
-    "Farming-fishing": -1.0, "Handlers-cleaners": -0.8, "Other-service": -0.9, "Machine-op-inspct": -0.4,
+    "Exec-managerial": 0.8,
+    "Prof-specialty": 0.5,
+    "Tech-support": 0.5,
+    "Protective-serv": 0.5,
+    "Sales": 0.25,
+    "Farming-fishing": -1.0,
+    "Handlers-cleaners": -0.8,
+    "Other-service": -0.9,
+    "Machine-op-inspct": -0.4,
     "Priv-house-serv": -1.5,
 }
 WORKCLASS_SCORE = {"Federal-gov": 0.4, "Self-emp-inc": 0.3, "Self-emp-not-inc": -0.4, "?": -0.5, "Without-pay": -3.0}
@@ -97,7 +196,7 @@ Fields = list[str]
 
 def _replaced(index: int, *values: str) -> Callable[[Fields, int], Fields]:
     def breaker(fields: Fields, turn: int) -> Fields:
-        return [*fields[:index], values[turn % len(values)], *fields[index + 1:]]
+        return [*fields[:index], values[turn % len(values)], *fields[index + 1 :]]
 
     return breaker
 
@@ -142,8 +241,10 @@ def write(
         ConfigError: more broken rows than rows, or a negative number.
     """
     if min(num_train, num_test, bad_rows, seed) < 0 or bad_rows > num_train + num_test:
-        raise ConfigError(f"num_train={num_train}, num_test={num_test}, bad_rows={bad_rows}, seed={seed}: "
-                          f"expected no negative number and no more bad rows than rows")
+        raise ConfigError(
+            f"num_train={num_train}, num_test={num_test}, bad_rows={bad_rows}, seed={seed}: "
+            f"expected no negative number and no more bad rows than rows"
+        )
     bad_train = round(bad_rows * num_train / max(num_train + num_test, 1))
     adult = folder / "adult"
     adult.mkdir(parents=True, exist_ok=True)
@@ -152,9 +253,7 @@ def write(
     return Written(num_train, num_test, bad_rows)
 
 
-def _write_file(
-    path: Path, first_line: str, num_rows: int, num_bad: int, seed: Sequence[int], stop: str
-) -> None:
+def _write_file(path: Path, first_line: str, num_rows: int, num_bad: int, seed: Sequence[int], stop: str) -> None:
     rng = np.random.default_rng([*seed, 2])
     bad_positions = np.sort(rng.permutation(num_rows)[:num_bad])
     part = path.with_name(path.name + ".part")
@@ -173,8 +272,13 @@ def _lines(rng: np.random.Generator, size: int, stop: str) -> pa.StringArray:
     """Return `size` good rows as text, each with its line end."""
     columns = _columns(rng, size)
     labels = pa.array([f"{label}{stop}\n" for label in LABEL])
-    texts = [*(column if isinstance(column, pa.Array) else pc.cast(pa.array(column), pa.string())
-               for column in columns[:-1]), labels.take(pa.array(columns[-1]))]
+    texts = [
+        *(
+            column if isinstance(column, pa.Array) else pc.cast(pa.array(column), pa.string())
+            for column in columns[:-1]
+        ),
+        labels.take(pa.array(columns[-1])),
+    ]
     return pc.binary_join_element_wise(*texts, ", ")
 
 
@@ -194,7 +298,7 @@ def _text(lines: pa.StringArray, start: int, stop: int) -> bytes:
     """Return lines[start:stop] joined: their characters stand one after another in one Arrow buffer."""
     _, offsets, characters = lines.buffers()
     ends = np.frombuffer(offsets, np.int32)
-    return bytes(memoryview(characters)[ends[start]:ends[stop]])
+    return bytes(memoryview(characters)[ends[start] : ends[stop]])
 
 
 def _columns(rng: np.random.Generator, size: int) -> list[pa.Array | Ints]:
@@ -207,8 +311,9 @@ def _columns(rng: np.random.Generator, size: int) -> list[pa.Array | Ints]:
     marital = _draw(rng, MARITAL_BY_AGE, size, np.digitize(age, [25, 35, 55]))
     relationship = _draw(rng, RELATIONSHIP_BY_MARITAL, size, marital)
     relationship = np.where((relationship == 0) & is_female, 1, relationship)
-    occupation = _draw(rng, _occupations_by_education_and_sex(), size,
-                       np.digitize(education, [8, 10, 12]) + 4 * is_female)
+    occupation = _draw(
+        rng, _occupations_by_education_and_sex(), size, np.digitize(education, [8, 10, 12]) + 4 * is_female
+    )
     workclass = _draw(rng, WORKCLASS, size)
     occupation = np.where(_is(workclass, WORKCLASS, "?", "Never-worked"), len(OCCUPATION_BY_EDUCATION) - 1, occupation)
     hours = np.where(rng.random(size) < 0.467, 40, _from_quantiles(rng, HOURS_NOT_40, size))

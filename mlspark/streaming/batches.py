@@ -44,6 +44,13 @@ class Batch:
     """(B,) bool; True rows hold zeros, fill the last batch and count nowhere."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """All rows of a rank, decoded once and kept: see `keep_share`."""
+
+    rows: Rows
+
+
 def open_batches(
     snapshot: Snapshot,
     layout: Layout,
@@ -56,6 +63,8 @@ def open_batches(
     epoch: int,
     shuffle: bool = True,
     start_step: int = 0,
+    share: Share | None = None,
+    pin_memory: bool = False,
 ) -> "Batches[Batch]":
     """Return this rank's batches of one epoch, to be used as a context manager. Runs in a rank or anywhere else.
 
@@ -70,6 +79,8 @@ def open_batches(
         epoch: counts from 0.
         shuffle: False: streams in table order, for evaluation.
         start_step: first step to give; costs one window, whatever its value.
+        share: what `keep_share` returned for the same arguments: nothing is read, and each stream is fully shuffled.
+        pin_memory: page-locked tensors, for asynchronous copies to a GPU.
 
     Raises:
         DatasetError: ranks, batch and rows do not fit together; on iteration: a file cannot be read.
@@ -80,14 +91,62 @@ def open_batches(
         seed=seed,
         epoch=epoch,
         streams=settings.streams,
-        shuffle_window_rows=settings.shuffle_window_rows,
+        shuffle_window_rows=settings.shuffle_window_rows if share is None else _all_rows(snapshot, settings),
         shuffle=shuffle,
         remainder=settings.remainder,
+        has_fixed_streams=share is not None,
     )
-    share = RankPlan(plan, rank, world_size)
+    decoder = layout_decoder(snapshot, layout)
+    return Batches(
+        RankPlan(plan, rank, world_size),
+        snapshot.row_group_items(),
+        Workers(decoder.columns, decoder, options=read_options(settings)),
+        Batch,
+        start_step=start_step,
+        owns_workers=True,
+        pin_memory=pin_memory,
+        resident=None if share is None else share.rows,
+    )
+
+
+def keep_share(
+    snapshot: Snapshot,
+    layout: Layout,
+    settings: StreamingSettings,
+    *,
+    rank: int,
+    world_size: int,
+    global_batch_size: int,
+    seed: int,
+    limit_bytes: int,
+) -> Share:
+    """Return the rows of this rank, the same ones in every epoch, for `open_batches`.
+
+    Raises:
+        DatasetError: they need more than `limit_bytes`, or a file cannot be read.
+    """
+    plan = Plan(
+        snapshot.rows_per_group(),
+        global_batch_size=global_batch_size,
+        seed=seed,
+        epoch=0,
+        streams=settings.streams,
+        shuffle_window_rows=_all_rows(snapshot, settings),
+        remainder=settings.remainder,
+        has_fixed_streams=True,
+    )
     decoder = layout_decoder(snapshot, layout)
     workers = Workers(decoder.columns, decoder, options=read_options(settings))
-    return Batches(share, snapshot.row_group_items(), workers, Batch, start_step=start_step, owns_workers=True)
+    try:
+        share = RankPlan(plan, rank, world_size)
+        return Share(read_share(share, snapshot.row_group_items(), workers, limit_bytes=limit_bytes))
+    finally:
+        workers.close()
+
+
+def _all_rows(snapshot: Snapshot, settings: StreamingSettings) -> int:
+    """Return a window that holds every stream whole."""
+    return snapshot.num_rows + settings.streams
 
 
 def layout_decoder(snapshot: Snapshot, layout: Layout) -> Decoder:

@@ -3,11 +3,17 @@
 A checkpoint is a folder: weights (safetensors), optional training state (torch's own format, without code), and
 manifest.json, which names both files with their SHA-256 and is written last. Files are named after their content, so a
 newer checkpoint never touches the files of the one it replaces; those go once the new manifest stands.
+
+A run's checkpoints are folders step-N next to each other: a restart takes the newest that is whole.
 """
 
 import hashlib
 import io
-from collections.abc import Mapping
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +23,10 @@ from mlspark import storage
 from mlspark.errors import MlsparkError
 from mlspark.models import weights as weights_file
 
+logger = logging.getLogger(__name__)
+
 _FORMAT = 1
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 
 
 class CheckpointError(MlsparkError):
@@ -92,6 +101,130 @@ def load(uri: str) -> Checkpoint:
         content = io.BytesIO(_read_verified(uri, files["state"]))
         state = torch.load(content, map_location="cpu", weights_only=True)
     return Checkpoint(weights, state, manifest["about"])
+
+
+def step_uri(uri: str, step: int) -> str:
+    """Return the folder of the checkpoint after `step` optimizer steps, of the run whose checkpoints are in `uri`."""
+    return storage.join(uri, f"step-{step:010d}")
+
+
+def newest(uri: str, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a run, verified; None when there is none. Damaged ones are left out, loudly.
+
+    Args:
+        uri: folder of the run's checkpoints.
+        identity: what `about["identity"]` must be.
+
+    Raises:
+        CheckpointError: it is of another table, model or training; names what differs.
+    """
+    for folder in reversed(storage.list_folders(uri)):
+        if not folder.rpartition("/")[2].startswith("step-"):
+            continue
+        if not exists(folder):
+            logger.warning("%s: left out, it was not written to its end", folder)
+            continue
+        try:
+            found = load(folder)
+        except CheckpointError as error:
+            logger.warning("%s; an older checkpoint is used", str(error).partition(";")[0])
+            continue
+        other = differences(found.about.get("identity", {}), identity)
+        if other:
+            raise CheckpointError(
+                f"{folder}: of another run: {'; '.join(other)}; train with the settings it was made with, or elsewhere"
+            )
+        return found
+    return None
+
+
+def prune(uri: str, keep: int) -> None:
+    """Delete all of a run's checkpoints but the newest `keep` whole ones, and what was begun before those."""
+    folders = [folder for folder in storage.list_folders(uri) if folder.rpartition("/")[2].startswith("step-")]
+    whole = [folder for folder in folders if exists(folder)]
+    for folder in folders:
+        if whole[-keep:] and folder < whole[-keep:][0]:
+            storage.delete_folder(folder)
+
+
+def differences(then: Any, now: Any, at: str = "") -> list[str]:
+    """Return each difference of two JSON values as "section.key X (now Y)"."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = sorted(then.keys() | now.keys())
+        return [line for key in keys for line in differences(then.get(key), now.get(key), f"{at}.{key}".strip("."))]
+    return [] if then == now else [f"{at} {then!r} (now {now!r})"]
+
+
+class Writer:
+    """Writes checkpoints in a thread of its own, one after the other, while the rank trains on.
+
+    A write that the storage refuses is tried again with growing pauses; one that keeps failing is raised by the next call.
+    """
+
+    def __init__(self, *, retry_seconds: float, on_trouble: Callable[[str], None]) -> None:
+        """Start the thread.
+
+        Args:
+            retry_seconds: how long a write is tried.
+            on_trouble: called in the thread with what the storage said, once per write, and when it works again.
+        """
+        self._retry_seconds, self._on_trouble = retry_seconds, on_trouble
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have `job` done; waits for the one before it, so that no two states are in memory for long."""
+        self.wait()
+        self._jobs.put(job)
+
+    def wait(self) -> None:
+        """Return when all that was submitted is done.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._jobs.join()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End the thread when all is done; raises nothing."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if self._error is None:
+                    self._try(job)
+            except Exception as error:  # raised by `wait`, in the rank's own thread
+                self._error = error
+            finally:
+                self._jobs.task_done()
+        self._jobs.task_done()
+
+    def _try(self, job: Callable[[], None]) -> None:
+        deadline, pause, has_told = time.monotonic() + self._retry_seconds, _FIRST_PAUSE_SECONDS, False
+        while True:
+            try:
+                job()
+            except OSError as error:
+                if time.monotonic() + pause > deadline:
+                    raise CheckpointError(
+                        f"a checkpoint could not be written for {self._retry_seconds:g} s: {error}; mend the storage "
+                        f"(space, rights, network) and run again: training goes on from the newest checkpoint"
+                    ) from error
+                if not has_told:
+                    self._on_trouble(f"a checkpoint could not be written, trying again: {error}")
+                    has_told = True
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                if has_told:
+                    self._on_trouble("the checkpoint is written now")
+                return
 
 
 def _manifest(uri: str) -> str:

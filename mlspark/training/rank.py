@@ -1,42 +1,74 @@
 """What runs in each process of a training run: python -m mlspark.training.rank SPEC_URI. No Spark, no MLflow.
 
-Needs the variables that torchrun sets: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK with several GPUs).
+Needs the variables that torchrun sets: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK with several GPUs). The
+launcher adds the driver's address (`link`) and, for functions that a user gave, a file of them (FUNCTIONS).
 """
 
 import logging
 import os
+import pickle
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from mlspark import storage
 from mlspark.errors import MlsparkError
+from mlspark.training.link import Link
 from mlspark.training.spec import TrainingSpec
-from mlspark.training.trainer import fit
+from mlspark.training.trainer import Functions, Stopped, fit
+
+FUNCTIONS = "MLSPARK_FUNCTIONS"
+"""Variable with the path of a file of pickled (model, loss), written by the Spark task that started this process."""
+
+LOG_LINES = 50
+_STOPPED_STATUS = 143  # as of a process that ends on SIGTERM
 
 
-def main(spec_uri: str) -> None:
-    """Train as the rank that the environment says, and leave ranks/rank-R.json in the run folder.
+class LastLines(logging.Handler):
+    """Keeps the last lines that were logged."""
 
-    On an exception leaves ranks/rank-R.error.json ("rank", "host", "type", "message", "traceback", "can_be_mended" by
-    the user, "time" in seconds since 1970) and raises it again.
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=LOG_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+def main(spec_uri: str, log: LastLines) -> None:
+    """Train as the rank that the environment says, and leave rank-R.json next to the spec.
+
+    On an exception leaves rank-R.error.json ("rank", "host", "type", "message", "traceback", "log" of the last lines,
+    "notes" of where in the run it was, "can_be_mended" by the user, "time" in seconds since 1970), tells the driver, and
+    raises it again.
 
     Raises:
         KeyError: a variable of torchrun's is not set.
     """
     rank = int(os.environ["RANK"])
-    ranks_uri = storage.join(spec_uri.rsplit("/", 1)[0], "ranks")
+    folder = spec_uri.rsplit("/", 1)[0]
+    link: Link | None = None
     try:
         spec = TrainingSpec.load(spec_uri)
-        join_process_group(use_gpu=spec.training.use_gpu, timeout_seconds=spec.training.timeout_seconds)
-        result = fit(spec)
-        storage.write_json(storage.join(ranks_uri, f"rank-{rank}.json"), result.to_json())
+        link = Link(rank, pulse_seconds=spec.training.recovery.silent_seconds / 4)
+        should_stop = link.should_stop
+        signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
+        functions = _given_functions()
+        join_process_group(use_gpu=spec.training.use_gpu, timeout_seconds=spec.training.recovery.collective_seconds)
+        result = fit(spec, functions=functions, on_event=link.event, should_stop=should_stop.is_set)
+        storage.write_json(storage.join(folder, f"rank-{rank}.json"), result.to_json())
+        link.done()
+    except Stopped:
+        raise
     except Exception as error:
         failure = {
             "rank": rank,
@@ -44,12 +76,17 @@ def main(spec_uri: str) -> None:
             "type": type(error).__name__,
             "message": str(error),
             "traceback": traceback.format_exc(),
+            "log": list(log.lines),
+            "notes": getattr(error, "__notes__", []),
             "can_be_mended": isinstance(error, MlsparkError),
             "time": time.time(),
         }
-        storage.write_json(storage.join(ranks_uri, f"rank-{rank}.error.json"), failure)
+        if link is not None:
+            link.failed(failure)
+        storage.write_json(storage.join(folder, f"rank-{rank}.error.json"), failure)
         raise
     dist.destroy_process_group()
+    link.close()
 
 
 def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
@@ -67,7 +104,10 @@ def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
     store = None
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has a store of its own
         port = int(os.environ["MASTER_PORT"])
-        listener = socket.create_server((host, port)).detach() if rank == 0 else None  # the store closes it
+        try:
+            listener = socket.create_server((host, port)).detach() if rank == 0 else None  # the store closes it
+        except OSError as error:
+            raise OSError(f"port {port} of {host}, chosen for the ranks to meet at, cannot be had: {error}") from error
         store = dist.TCPStore(  # type: ignore[attr-defined]
             host, port, world_size, rank == 0, timeout, master_listen_fd=listener
         )
@@ -78,8 +118,16 @@ def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
 
 
+def _given_functions() -> Functions:
+    """Return what the user's driver gave, sent by Spark as any function of a Spark job is."""
+    if FUNCTIONS not in os.environ:
+        return Functions()
+    model, loss = pickle.loads(Path(os.environ[FUNCTIONS]).read_bytes())  # noqa: S301
+    return Functions(model, loss)
+
+
 def _end_with_parent() -> None:
-    """End this process soon after its parent, so that a killed Spark task leaves no rank behind."""
+    """End this process soon after its parent, the guard, should that be killed."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -92,11 +140,18 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    last_lines = LastLines()
+    last_lines.setFormatter(logging.getLogger().handlers[0].formatter)
+    logging.getLogger().addHandler(last_lines)
+    logging.getLogger("mlspark").setLevel(logging.INFO)
     _end_with_parent()
     try:
-        main(sys.argv[1])
+        main(sys.argv[1], last_lines)
+    except Stopped:
+        os._exit(_STOPPED_STATUS)
     except Exception:
         traceback.print_exc()
+        sys.stderr.flush()
         # Not through the interpreter's end: torch may deadlock where it takes a model apart after its process group
         # (seen on Python 3.12), and a rank that does not end would keep the others waiting.
         os._exit(1)

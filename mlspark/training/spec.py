@@ -1,5 +1,7 @@
 """What a training run is: all that its ranks need, as one file, and where the run's files are."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +9,11 @@ from typing import Any
 from mlspark import storage
 from mlspark.config import ModelSettings, StreamingSettings, TrainingSettings
 from mlspark.features.layout import Layout
+
+_ORDER = ("streams", "shuffle_window_rows", "remainder")
+"""Of the streaming settings, those that decide the order of the rows; the others decide how fast they come."""
+_NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank"}
+"""Of the training settings, those that do not decide what is trained, but for the last bits of float sums."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +26,13 @@ class TrainingSpec:
     model: ModelSettings
     training: TrainingSettings
     streaming: StreamingSettings
+    attempt: int = 1
+    """Counts the starts of the run's ranks: each has a folder of its own for what its ranks leave."""
 
     @property
     def uri(self) -> str:
         """Where this spec is saved."""
-        return storage.join(self.run_uri, "spec.json")
+        return storage.join(self.attempt_uri, "spec.json")
 
     @property
     def snapshot_uri(self) -> str:
@@ -31,18 +40,39 @@ class TrainingSpec:
         return storage.join(self.run_uri, "snapshot.json")
 
     @property
-    def events_uri(self) -> str:
-        """Folder of the events of rank 0."""
-        return storage.join(self.run_uri, "events")
+    def attempts_uri(self) -> str:
+        return storage.join(self.run_uri, "attempts")
 
     @property
-    def ranks_uri(self) -> str:
-        """Folder of what each rank leaves: rank-R.json, or rank-R.error.json."""
-        return storage.join(self.run_uri, "ranks")
+    def attempt_uri(self) -> str:
+        """Folder of what this start's ranks leave: rank-R.json, or rank-R.error.json."""
+        return storage.join(self.attempts_uri, f"{self.attempt:04d}")
 
-    def checkpoint_uri(self, name: str) -> str:
-        """Return the folder of checkpoint `name`: best or last."""
-        return storage.join(self.run_uri, "checkpoints", name)
+    @property
+    def checkpoints_uri(self) -> str:
+        """Folder of the checkpoints from which a restart goes on, one folder each."""
+        return storage.join(self.run_uri, "checkpoints")
+
+    @property
+    def best_uri(self) -> str:
+        """The weights of the best epoch, as a checkpoint of their own."""
+        return storage.join(self.run_uri, "best")
+
+    def identity(self, table: str) -> dict[str, Any]:
+        """Return all that decides the trained weights, for a table of fingerprint `table`."""
+        training = self.training.model_dump(mode="json")
+        streaming = self.streaming.model_dump(mode="json")
+        return {
+            "table": table,
+            "layout": self.layout.to_json(),
+            "model": self.model.model_dump(mode="json"),
+            "training": {key: value for key, value in training.items() if key not in _NOT_TRAINED},
+            "streaming": {key: streaming[key] for key in _ORDER},
+        }
+
+    def digest(self, table: str) -> str:
+        """Return 16 hex digits of the identity."""
+        return hashlib.sha256(json.dumps(self.identity(table), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +81,7 @@ class TrainingSpec:
             "model": self.model.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
             "streaming": self.streaming.model_dump(mode="json"),
+            "attempt": self.attempt,
         }
 
     @classmethod
@@ -62,10 +93,11 @@ class TrainingSpec:
             model=ModelSettings.model_validate(value["model"], strict=False),
             training=TrainingSettings.model_validate(value["training"], strict=False),
             streaming=StreamingSettings.model_validate(value["streaming"], strict=False),
+            attempt=value["attempt"],
         )
 
     def save(self) -> str:
-        """Write the spec into its run folder and return its URI."""
+        """Write the spec into its attempt's folder and return its URI."""
         storage.write_json(self.uri, self.to_json())
         return self.uri
 

@@ -19,7 +19,7 @@ from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.features.layout import Layout
 from mlspark.reports import tuning_plot
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import launcher
+from mlspark.training import launcher, preflight
 from mlspark.training.launcher import TrainingOutcome
 from mlspark.training.spec import TrainingSpec
 from mlspark.tuning import study as studies
@@ -83,8 +83,7 @@ def tune(
             f"{snapshot.table} version {snapshot.version}: no validation rows to compare trials by; "
             f"set split.validation_share or sources.validation and prepare again"
         )
-    num_processes = search.largest("training.num_processes", settings.training.num_processes)
-    launcher.check_slots(spark, num_processes, num_runs=options.parallel)
+    _check_slots(spark, settings, search, options)
     with studies.open_storage(settings, options) as store:
         study = studies.open_study(store, options, studies.identity(settings, search, options, snapshot))
         client = tracking.connect(settings)
@@ -105,6 +104,19 @@ def tune(
             raise
         run.end("FINISHED")
     return tuned
+
+
+def _check_slots(spark: SparkSession, settings: Settings, search: Search, options: TuneOptions) -> None:
+    num_processes = search.largest("training.num_processes", settings.training.num_processes)
+    wanted = num_processes * options.parallel
+    slots = preflight.free_slots(spark, wanted=wanted, seconds=settings.training.recovery.slots_seconds)
+    if slots < wanted:
+        is_local = preflight.is_local(spark)
+        more = f"start Spark with --master local[{wanted}]" if is_local else "add executors or executor cores"
+        raise ConfigError(
+            f"--parallel {options.parallel} x training.num_processes={num_processes} needs as many free Spark task slots, "
+            f"but {spark.sparkContext.master} has {slots}; lower one of them or {more}"
+        )
 
 
 class _Pruned(Exception):
@@ -211,6 +223,8 @@ class _Trials:
 
     def _note_epoch(self, each: _Running, event: Mapping[str, Any]) -> None:
         epoch, objective = event["epoch"], event[f"validation_{self.options.metric}"]
+        if epoch <= each.epochs:  # again, after a restart
+            return
         if objective is None:
             raise ConfigError("roc_auc is not defined, as all validation rows are of one class; use --metric log_loss")
         figures = {key: value for key, value in event.items() if isinstance(value, float)}

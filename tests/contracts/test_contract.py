@@ -37,7 +37,10 @@ PEOPLE = Contract.model_validate_json(
         ({"lable": "rich"}, "lable: Extra inputs are not permitted"),
         ({"label": "poor"}, "label 'poor' is not among the columns"),
         ({"columns": []}, "columns: Tuple should have at least 1 item"),
-        ({"columns": [{"name": "a", "type": "string", "min": 1}]}, "a: min needs a number, date or timestamp, not string"),
+        (
+            {"columns": [{"name": "a", "type": "string", "min": 1}]},
+            "a: min needs a number, date or timestamp, not string",
+        ),
         ({"columns": [{"name": "a", "type": "int", "allowed": ["x"]}]}, "a: allowed needs type string"),
         ({"columns": [{"name": "a", "type": "int"}] * 2, "label": None}, "columns declared twice: a"),
         ({"columns": [{"name": "a", "type": "integer"}]}, "columns.0.type: String should match pattern"),
@@ -108,8 +111,20 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
     none_missing = {"missing_height": 0, "missing_sex": 0}
     assert account.totals == {"rows_read": 3, "rows_good": 1, "rows_quarantined": 2}
     assert account.reasons == {"age.min": 2, "sex.allowed": 1}
-    assert account.sources["train"] == {"rows_read": 2, "rows_good": 1, "rows_quarantined": 1, "rich": 1, **none_missing}
-    assert account.sources["empty"] == {"rows_read": 0, "rows_good": 0, "rows_quarantined": 0, "rich": 0, **none_missing}
+    assert account.sources["train"] == {
+        "rows_read": 2,
+        "rows_good": 1,
+        "rows_quarantined": 1,
+        "rich": 1,
+        **none_missing,
+    }
+    assert account.sources["empty"] == {
+        "rows_read": 0,
+        "rows_good": 0,
+        "rows_quarantined": 0,
+        "rich": 0,
+        **none_missing,
+    }
 
 
 def test_data_that_is_bad_as_a_whole_is_refused_with_every_problem() -> None:

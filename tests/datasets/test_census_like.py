@@ -18,18 +18,18 @@ NUMBER = re.compile(r"\d+")
 WORDS = {
     1: "Private, Self-emp-not-inc, Self-emp-inc, Federal-gov, Local-gov, State-gov, Without-pay, Never-worked, ?",
     3: "Bachelors, Some-college, 11th, HS-grad, Prof-school, Assoc-acdm, Assoc-voc, 9th, 7th-8th, 12th, Masters, "
-       "1st-4th, 10th, Doctorate, 5th-6th, Preschool",
+    "1st-4th, 10th, Doctorate, 5th-6th, Preschool",
     5: "Married-civ-spouse, Divorced, Never-married, Separated, Widowed, Married-spouse-absent, Married-AF-spouse",
     6: "Tech-support, Craft-repair, Other-service, Sales, Exec-managerial, Prof-specialty, Handlers-cleaners, "
-       "Machine-op-inspct, Adm-clerical, Farming-fishing, Transport-moving, Priv-house-serv, Protective-serv, "
-       "Armed-Forces, ?",
+    "Machine-op-inspct, Adm-clerical, Farming-fishing, Transport-moving, Priv-house-serv, Protective-serv, "
+    "Armed-Forces, ?",
     7: "Wife, Own-child, Husband, Not-in-family, Other-relative, Unmarried",
     8: "White, Asian-Pac-Islander, Amer-Indian-Eskimo, Other, Black",
     9: "Female, Male",
     13: "United-States, Cambodia, England, Puerto-Rico, Canada, Germany, Outlying-US(Guam-USVI-etc), India, Japan, "
-        "Greece, South, China, Cuba, Iran, Honduras, Philippines, Italy, Poland, Jamaica, Vietnam, Mexico, Portugal, "
-        "Ireland, France, Dominican-Republic, Laos, Ecuador, Taiwan, Haiti, Columbia, Hungary, Guatemala, Nicaragua, "
-        "Scotland, Thailand, Yugoslavia, El-Salvador, Trinadad&Tobago, Peru, Hong, Holand-Netherlands, ?",
+    "Greece, South, China, Cuba, Iran, Honduras, Philippines, Italy, Poland, Jamaica, Vietnam, Mexico, Portugal, "
+    "Ireland, France, Dominican-Republic, Laos, Ecuador, Taiwan, Haiti, Columbia, Hungary, Guatemala, Nicaragua, "
+    "Scotland, Thailand, Yugoslavia, El-Salvador, Trinadad&Tobago, Peru, Hong, Holand-Netherlands, ?",
 }
 
 
@@ -37,9 +37,10 @@ def is_good(fields: list[str], stop: str) -> bool:
     """Return whether the fields are what adult.names describes, with the marks of the file they stand in."""
     if len(fields) != 15 or fields[14] not in (f"<=50K{stop}", f">50K{stop}"):
         return False
-    return all(
-        fields[at] in WORDS[at].split(", ") if at in WORDS else NUMBER.fullmatch(fields[at]) for at in range(14)
-    ) and int(fields[0]) <= 90
+    return (
+        all(fields[at] in WORDS[at].split(", ") if at in WORDS else NUMBER.fullmatch(fields[at]) for at in range(14))
+        and int(fields[0]) <= 90
+    )
 
 
 def read(folder: Path, name: str) -> list[list[str]]:

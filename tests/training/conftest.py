@@ -14,9 +14,10 @@ import torch.distributed as dist
 from pyarrow import parquet as pq
 
 from mlspark import storage
-from mlspark.config import ModelSettings, StreamingSettings, TrainingSettings
+from mlspark.config import ModelSettings, OptimizerSettings, StreamingSettings, TrainingSettings
 from mlspark.features.layout import Layout
 from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.training import checkpoint
 from mlspark.training.spec import TrainingSpec
 from mlspark.training.trainer import RankResult, fit
 
@@ -58,7 +59,8 @@ def write_snapshot(folder: Path, change: Callable[[str, dict[str, Any]], None] |
 
 def new_run(folder: Path, snapshot: Snapshot, *, dropout: float = 0.0, **training: Any) -> TrainingSpec:
     """A run folder with its snapshot in place."""
-    defaults = {"num_processes": 2, "epochs": EPOCHS, "global_batch_size": 256, "learning_rate": 2e-2}
+    optimizer = OptimizerSettings(learning_rate=2e-2)
+    defaults = {"num_processes": 2, "epochs": EPOCHS, "global_batch_size": 256, "optimizer": optimizer}
     spec = TrainingSpec(
         run_uri=str(folder),
         layout=LAYOUT,
@@ -70,11 +72,13 @@ def new_run(folder: Path, snapshot: Snapshot, *, dropout: float = 0.0, **trainin
     return spec
 
 
-def fit_here(spec: TrainingSpec) -> RankResult:
-    """Train as the only rank, in this process."""
+def fit_here(spec: TrainingSpec, **given: Any) -> RankResult:
+    """Train as the only rank, in this process, and leave its result."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        return fit(spec)
+        result = fit(spec, **given)
+        storage.write_json(storage.join(spec.attempt_uri, "rank-0.json"), result.to_json())
+        return result
     except Exception as error:
         # The traceback keeps the model alive, and torch may deadlock when that goes after its process group.
         traceback.clear_frames(error.__traceback__)
@@ -92,11 +96,22 @@ def run_ranks(spec: TrainingSpec) -> subprocess.CompletedProcess[str]:
 
 def rank_results(spec: TrainingSpec) -> list[Mapping[str, Any]]:
     ranks = range(spec.training.num_processes)
-    return [storage.read_json(storage.join(spec.ranks_uri, f"rank-{rank}.json")) for rank in ranks]
+    return [storage.read_json(storage.join(spec.attempt_uri, f"rank-{rank}.json")) for rank in ranks]
 
 
-def events(spec: TrainingSpec) -> list[dict[str, Any]]:
-    return [storage.read_json(uri) for uri in storage.list_files(spec.events_uri)]
+def epochs(spec: TrainingSpec) -> list[dict[str, Any]]:
+    """Figures of each epoch, as rank 0 left them."""
+    return list(rank_results(spec)[0]["epochs"])
+
+
+def weights_manifest(spec: TrainingSpec) -> dict[str, Any]:
+    """What names the SHA-256 of the best weights."""
+    return dict(storage.read_json(storage.join(spec.best_uri, "manifest.json")))
+
+
+def last_checkpoint(spec: TrainingSpec) -> checkpoint.Checkpoint:
+    [*_, newest] = storage.list_folders(spec.checkpoints_uri)
+    return checkpoint.load(newest)
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +123,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 def one_rank(tmp_path_factory: pytest.TempPathFactory, snapshot: Snapshot) -> TrainingSpec:
     """A finished run of one rank."""
     spec = new_run(tmp_path_factory.mktemp("one"), snapshot, num_processes=1)
-    storage.write_json(storage.join(spec.ranks_uri, "rank-0.json"), fit_here(spec).to_json())
+    fit_here(spec)
     return spec
 
 

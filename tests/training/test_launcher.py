@@ -14,13 +14,14 @@ from pyspark.ml.torch import distributor
 from pyspark.sql import SparkSession
 
 from mlspark import storage
+from mlspark.config import RecoverySettings
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import launcher
 from mlspark.training.launcher import launch
 from mlspark.training.spec import TrainingSpec
 
-from .conftest import EPOCHS, ROWS, events, new_run, rank_results, write_snapshot
+from .conftest import EPOCHS, ROWS, new_run, rank_results, weights_manifest, write_snapshot
 
 
 def ranks_of(spec: TrainingSpec) -> list[int]:
@@ -58,18 +59,17 @@ def test_launched_ranks_do_what_torchrun_would(
     seen: list[dict[str, Any]] = []
     outcome = launch(spark, spec, seen.append)
 
-    assert seen == events(spec)
-    assert [event["event"] for event in seen] == ["epoch"] * EPOCHS + ["evaluation"]
+    told = [event for event in seen if event["event"] in ("started", "epoch", "evaluation")]
+    assert [event["event"] for event in told] == ["started", *["epoch"] * EPOCHS, "evaluation"]
     assert (outcome.world_size, outcome.steps, outcome.rows_per_epoch) == (2, 8 * EPOCHS, ROWS["train"])
-    assert sum(outcome.rows_seen_per_rank) == ROWS["train"] * EPOCHS
+    assert (outcome.restarts, len(outcome.epochs)) == (0, EPOCHS)
     assert 0 <= outcome.data_wait_fraction <= 1
     assert outcome.rows_per_second > 0
     # The same seed gives the same bits, whatever started the ranks.
     metrics = {split: found.to_json() for split, found in outcome.metrics.items()}
     assert metrics.keys() == {"validation", "test"}
     assert metrics == rank_results(two_ranks)[0]["metrics"]
-    manifests = [storage.join(run.checkpoint_uri("best"), "manifest.json") for run in (spec, two_ranks)]
-    assert storage.read_json(manifests[0]) == storage.read_json(manifests[1])
+    assert weights_manifest(spec) == weights_manifest(two_ranks)
     assert_no_rank_is_left(spec)
 
     with pytest.raises(TrainingFailed, match="holds the results of an earlier run"):
@@ -81,11 +81,14 @@ def test_exception_of_a_rank_is_raised_by_name(spark: SparkSession, tmp_path: Pa
         if split == "train":
             table["job"][1000] = 99  # one row, so one rank; the other waits for it
 
-    spec = new_run(tmp_path / "run", write_snapshot(tmp_path / "table", spoil), timeout_seconds=600.0)
-    with pytest.raises(TrainingFailed, match=r"rank [01] of 2 on \S+: IndexError: index out of range") as raised:
+    spec = new_run(tmp_path / "run", write_snapshot(tmp_path / "table", spoil))
+    message = r"rank [01] of 2 on \S+: IndexError: index out of range in self \(in epoch 1, after step \d of the run\)"
+    with pytest.raises(TrainingFailed, match=message) as raised:
         launch(spark, spec, ignore)
     assert "Traceback" not in str(raised.value).splitlines()[0]
     assert re.search(r'File ".*tabular\.py", line \d+, in forward', str(raised.value))
+    # Not again and again: the same exception at the same step is not for a restart to mend.
+    assert "failed twice in the same way at the same step: not started again" in str(raised.value)
     assert_no_rank_is_left(spec)
 
 
@@ -99,11 +102,11 @@ def test_error_that_the_user_can_mend_comes_without_traceback(spark: SparkSessio
 
 
 def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
-    spec = new_run(tmp_path, snapshot, epochs=500)
+    spec = new_run(tmp_path, snapshot, epochs=500, recovery=RecoverySettings(max_restarts=0))
     killed: list[float] = []
 
     def kill_one(event: dict[str, Any]) -> None:
-        if not killed:
+        if not killed and event["event"] == "epoch":
             killed.append(time.monotonic())
             os.kill(ranks_of(spec)[0], signal.SIGKILL)
 
@@ -117,13 +120,13 @@ def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Sna
 def test_too_few_slots_are_refused_at_once(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     started = time.monotonic()
     message = (
-        r"training\.num_processes=4 needs as many free Spark task slots, but local\[2\] has 2, 0 of them busy; "
+        r"training\.num_processes=4 needs as many free Spark task slots, but local\[2\] has 2; "
         r"lower training\.num_processes or start Spark with --master local\[4\]"
     )
     with pytest.raises(ConfigError, match=message):
         launch(spark, new_run(tmp_path, snapshot, num_processes=4), ignore)
     assert time.monotonic() - started < 5
-    assert not storage.exists(str(tmp_path / "spec.json"))
+    assert not storage.exists(str(tmp_path / "attempts"))
 
 
 def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
@@ -144,8 +147,8 @@ def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: 
             if any(stage is not None and stage.numActiveTasks for stage in stages):
                 break
             time.sleep(0.05)
-        with pytest.raises(ConfigError, match=r"has 2, 1 of them busy"):
-            launch(spark, new_run(tmp_path / "run", snapshot), ignore)
+        with pytest.raises(ConfigError, match=r"local\[2\] has 1; lower"):
+            launch(spark, new_run(tmp_path / "run", snapshot, recovery=RecoverySettings(slots_seconds=1.0)), ignore)
     finally:
         may_end.touch()
         job.join()
@@ -172,7 +175,7 @@ def test_executors_without_mlspark_are_told_apart(
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(spark.sparkContext, "pythonExec", str(python))
-    with pytest.raises(TrainingFailed, match="the executors' Python cannot import mlspark; install the same mlspark"):
+    with pytest.raises(ConfigError, match="the executors' Python cannot import mlspark; install the same mlspark"):
         launch(spark, new_run(tmp_path / "run", snapshot), ignore)
 
 
@@ -185,11 +188,11 @@ def take_another_step(ranks: list[Any]) -> None:
 
 
 def miss_a_row(ranks: list[Any]) -> None:
-    ranks[0]["rows_seen"][1] -= 1
+    ranks[0]["epochs"][1]["rows"] -= 1
 
 
 def see_a_row_twice_and_another_never(ranks: list[Any]) -> None:
-    ranks[0]["row_id_sums"][2] += 1
+    ranks[0]["epochs"][2]["row_id_sum"] += 1
 
 
 @pytest.mark.parametrize(
@@ -207,8 +210,8 @@ def test_counts_that_do_not_add_up_fail_the_run(
     spec = new_run(tmp_path, snapshot)
     ranks: list[Any] = rank_results(two_ranks)
     doctor(ranks)
-    shutil.rmtree(spec.ranks_uri, ignore_errors=True)
+    shutil.rmtree(spec.attempt_uri, ignore_errors=True)
     for rank, result in enumerate(ranks):
-        storage.write_json(storage.join(spec.ranks_uri, f"rank-{rank}.json"), result)
+        storage.write_json(storage.join(spec.attempt_uri, f"rank-{rank}.json"), result)
     with pytest.raises(TrainingFailed, match=message):
-        launcher._outcome(spec, snapshot, seconds=1.0)
+        launcher._outcome(spec, snapshot, 2, seconds=1.0)

@@ -10,7 +10,6 @@ from pyspark.sql import SparkSession
 
 from mlspark.config import Settings
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training.events import following
 from mlspark.training.metrics import BinaryMetrics
 from mlspark.training.spec import TrainingSpec
 from mlspark.tuning import search as searches
@@ -22,9 +21,9 @@ from mlspark.tuning.trials import Tuned
 from ..conftest import census_settings
 from ..training.conftest import LAYOUT, fit_here, write_snapshot
 
-RATE = "training.learning_rate"
+RATE = "training.optimizer.learning_rate"
 SPACE = """\
-training.learning_rate: {choices: [2.0e-2, 1.0e-2, 1.0e-7]}
+training.optimizer.learning_rate: {choices: [2.0e-2, 1.0e-2, 1.0e-7]}
 model.dropout: {low: 0.0, high: 0.3}
 model.hidden: {choices: [[8], [16, 8]]}
 """
@@ -32,8 +31,7 @@ model.hidden: {choices: [[8], [16, 8]]}
 
 def train_here(spark: SparkSession, spec: TrainingSpec, on_event: Callable[[dict[str, Any]], None]) -> Any:
     """`launcher.launch` without its processes: real training, as the only rank, in this process."""
-    with following(spec.events_uri, on_event, poll_seconds=0.02):
-        result = fit_here(spec)
+    result = fit_here(spec, on_event=lambda event: on_event(dict(event)))
     return SimpleNamespace(metrics={name: BinaryMetrics.from_json(value) for name, value in result.metrics.items()})
 
 

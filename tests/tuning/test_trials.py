@@ -55,9 +55,11 @@ def test_best_trial_has_the_lowest_validation_log_loss_of_the_complete_ones(whol
     objectives = [each.objective for each in tuned.tried if each.state == "complete"]
     assert tuned.ranked[0].objective == min(objectives)
     assert tuned.ranked[0].values[RATE] > 1e-3  # no rate learns worse than 1.0e-7
-    best = storage.list_files(storage.join(str(whole.home), "runs", tuned.ranked[0].run_id, "events"))
-    epochs = [event["validation_log_loss"] for event in map(storage.read_json, best) if event["event"] == "epoch"]
-    assert tuned.ranked[0].objective == min(epochs)
+    history = tracking.connect(tuning_settings(whole.home)).get_metric_history(
+        tuned.ranked[0].run_id, "validation_log_loss"
+    )
+    assert [measured.step for measured in history] == [1, 2, 3]
+    assert tuned.ranked[0].objective == min(measured.value for measured in history)
 
 
 def test_pruned_trials_end_early_and_are_not_ranked(whole: Any) -> None:
@@ -162,7 +164,7 @@ def test_failed_trial_is_recorded_and_the_search_goes_on(
     assert run.info.status == "FAILED"
     assert "the training loss is not finite" in run.data.tags["mlspark.message"]
     lines = [record.message for record in caplog.records if record.message.startswith("trial ")]
-    assert any(f"trial {failed[0].number}: epoch 1: the training loss is not finite" in line for line in lines)
+    assert any(f"trial {failed[0].number}: epoch 1, step 2: the training loss is not finite" in line for line in lines)
     assert any(f"trial {failed[0].number}/5: " in line and "failed, " in line for line in lines)
     good = tuned.ranked[0]
     objective = f"validation log loss {good.objective:.4f} (best {good.objective:.4f}, trial {good.number})"
@@ -241,7 +243,9 @@ def test_remote_root_needs_a_database(tmp_path: Path) -> None:
 
 
 def test_trials_that_do_not_fit_the_slots_are_refused(spark: SparkSession, snapshot: Snapshot, tmp_path: Path) -> None:
-    message = r"num_processes=1 x 3 trials at a time needs .* lower training.num_processes or --parallel or start Spark"
+    message = (
+        r"--parallel 3 x training\.num_processes=1 needs .*, but local\[2\] has 2; lower one of them or start Spark"
+    )
     with pytest.raises(ConfigError, match=message):
         tune_here(spark, snapshot, tmp_path, 3, parallel=3)
 

@@ -1,0 +1,41 @@
+"""A small process between a Spark task and its rank: python -m mlspark.training.guard COMMAND... Standard library only.
+
+Spark ends a task by killing its Python, which can tell nobody. The guard sees that its parent is gone, or is sent SIGTERM
+itself, and then lets the rank write a checkpoint (SIGTERM), wakes it up if it is stopped, and kills it at last: no rank is
+left behind, in whatever state it is.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+GRACE_SECONDS = 10.0
+"""How long a rank may take to end after SIGTERM."""
+_LOOK_SECONDS = 0.3
+
+
+def run(command: Sequence[str]) -> int:
+    """Return the exit status of `command`, 128 + n when signal n ended it, once it and the reason to end it are gone."""
+    parent, asked = os.getppid(), []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    process = subprocess.Popen(command)  # noqa: S603 (the launcher's own)
+    deadline = float("inf")
+    while True:
+        try:
+            status = process.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if deadline == float("inf") and (asked or os.getppid() != parent):
+                deadline = time.monotonic() + GRACE_SECONDS
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGCONT)
+            elif time.monotonic() > deadline:
+                process.kill()
+        else:
+            return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
