@@ -219,6 +219,53 @@ def explain_features(
 
 
 @app.command()
+def tune(
+    config: Annotated[
+        list[str],
+        typer.Option("--config", metavar="FILE", help="Settings of the pipeline; later files override earlier."),
+    ],
+    search: Annotated[
+        str, typer.Option(metavar="FILE", help="What to choose from: section.key: {low, high} or {choices}, in YAML.")
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="To have in the study, those of earlier calls included.")] = 20,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Trials at a time; each takes training.num_processes task slots.")
+    ] = 1,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The same name goes on with a study; else the pipeline's.")
+    ] = None,
+    metric: Annotated[
+        Literal["log_loss", "roc_auc", "accuracy"], typer.Option(help="Of the validation rows.")
+    ] = "log_loss",
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawing; one at a time, the same trials come out.")] = 0,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the best values, as settings to train with.")
+    ] = None,
+    storage_url: Annotated[
+        str, typer.Option("--storage", metavar="URL", help="Database of studies; else a journal in storage.root.")
+    ] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    ] = None,
+) -> None:
+    """Search settings of the training by the validation rows; run again, it goes on where it was."""
+    from mlspark import tune_command  # here, because it imports torch, MLflow and Spark, which takes seconds
+
+    tune_command.run(
+        config,
+        overrides=set_ or (),
+        search_file=search,
+        trials=trials,
+        parallel=parallel,
+        study=study,
+        metric=metric,
+        seed=seed,
+        storage_url=storage_url,
+        out=out,
+    )
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"mlspark {metadata.version('mlspark')}")

@@ -433,12 +433,62 @@ def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Settings:
     merged: dict[str, Any] = {}
     origin: dict[tuple[str, ...], str] = {}
     for file in files:
-        _merge(merged, _read(file), origin, file)
+        _merge(merged, read(file), origin, file)
     for override in overrides:
         _merge(merged, _parse_override(override), origin, f"--set {override}")
+    return _validate(_fill_defaults(merged), origin, files)
+
+
+def override(settings: Settings, values: Mapping[str, Any], *, source: str) -> Settings:
+    """Return `settings` with `values` (section.key -> value) over them.
+
+    Raises:
+        ConfigError: one line naming every wrong key, with `source` for who set it.
+    """
+    merged = settings.model_dump(mode="json")
+    origin: dict[tuple[str, ...], str] = {}
+    for key, value in values.items():
+        _merge(merged, nested(key.split("."), value), origin, source)
+    return _validate(merged, origin, [source])
+
+
+def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return {key: {key: ... value}}."""
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give (section.key, value) of nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read(file: str, *, option: str = "--config") -> dict[str, Any]:
+    """Return what a YAML file holds, as it stands there.
+
+    Raises:
+        ConfigError: there is no such file, or it does not hold keys with values.
+    """
+    try:
+        content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give {option} an existing file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected sections with keys, got {type(content).__name__}")
+    return content
+
+
+def _validate(merged: Mapping[str, Any], origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> Settings:
     try:
         # Through JSON, so that strict types still accept a YAML list for a tuple and 1 for 1.0.
-        return Settings.model_validate_json(json.dumps(_fill_defaults(merged)))
+        return Settings.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         problems = (_explain(problem, origin, files) for problem in error.errors())
         raise ConfigError("; ".join(problems)) from None
@@ -462,18 +512,6 @@ def _fill_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     return complete
 
 
-def _read(file: str) -> dict[str, Any]:
-    try:
-        content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give --config an existing file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected sections with keys, got {type(content).__name__}")
-    return content
-
-
 def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
@@ -483,9 +521,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: not valid YAML: {' '.join(str(error).split())}") from None
-    for key in reversed(keys):
-        value = {key: value}
-    return dict(value)
+    return nested(keys, value)
 
 
 def _merge(

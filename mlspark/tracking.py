@@ -2,17 +2,21 @@
 
 import logging
 import os
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
-from mlspark import storage
+from mlspark import config, storage
 from mlspark.config import Settings
 from mlspark.errors import ConfigError
 
@@ -87,7 +91,7 @@ def knows(run_id: str) -> bool:
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log settings of the active run; nested ones as section.key."""
-    mlflow.log_params(dict(_flat(params)))
+    mlflow.log_params(dict(config.flat(params)))
 
 
 def log_metrics(metrics: Mapping[str, float], *, step: int) -> None:
@@ -105,9 +109,54 @@ def log_file(file: str, folder: str = "") -> None:
     mlflow.log_artifact(file, folder or None)
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+@dataclass(frozen=True)
+class Run:
+    """A run that any thread may write to; the functions above mean the one active run of their thread."""
+
+    client: MlflowClient
+    run_id: str
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log settings; nested ones as section.key."""
+        named = [Param(key, str(value)) for key, value in config.flat(params)]
+        self.client.log_batch(self.run_id, params=named)
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Log figures."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, [Metric(key, value, now, step) for key, value in metrics.items()])
+
+    def log_file(self, content: bytes, name: str) -> None:
+        """Keep `content` as file `name`, in place of an earlier one."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_bytes(content)
+            self.client.log_artifact(self.run_id, str(path))
+
+    def set_tag(self, name: str, text: str) -> None:
+        self.client.set_tag(self.run_id, name, text)
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        self.client.set_terminated(self.run_id, status)
+
+
+def open_run(
+    client: MlflowClient, settings: Settings, name: str, *, tags: Mapping[str, str], parent: Run | None = None
+) -> Run:
+    """Return a new run, below `parent` if there is one, that somebody has to end."""
+    experiment = client.get_experiment_by_name(settings.tracking.experiment)
+    assert experiment is not None, "connect has made it"
+    more = {"mlflow.parentRunId": parent.run_id} if parent else {}
+    made = client.create_run(experiment.experiment_id, run_name=name, tags={**tags, **more})
+    return Run(client, made.info.run_id)
+
+
+def reopen_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return an ended or abandoned run as a running one; None when this store does not have it."""
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return Run(client, run_id)

@@ -97,6 +97,15 @@ def test_saved_form_gives_the_same_settings(tmp_path: Path, monkeypatch: pytest.
     assert settings.root == "/some/home"
 
 
+def test_values_laid_over_settings_are_checked_like_a_file() -> None:
+    settings = config.load([CENSUS])
+    changed = config.override(settings, {"training.epochs": 3, "model.hidden": [8]}, source="some.yaml")
+    assert (changed.training.epochs, changed.model.hidden, changed.training.seed) == (3, (8,), settings.training.seed)
+    assert config.override(settings, {}, source="some.yaml") == settings
+    with pytest.raises(ConfigError, match=r"some\.yaml: training\.epoch: unknown key, did you mean epochs\?"):
+        config.override(settings, {"training.epoch": 3}, source="some.yaml")
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.load([CENSUS]).training.epochs = 3  # type: ignore[misc]

@@ -23,7 +23,7 @@ def test_version(tmp_path: Path) -> None:
 def test_help_names_the_commands(tmp_path: Path) -> None:
     done = mlspark("--help", folder=tmp_path)
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("fetch", "demo", "version"))
+    assert all(name in done.stdout for name in ("fetch", "demo", "tune", "version"))
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
         (("fetch", "adult", "--base-url", "ftp://127.0.0.1/"), "mlspark: ftp://127.0.0.1/: expected an http or https"),
         (("fetch", "iris"), "'iris' is not"),
         (("demo",), "mlspark: conf/census.yaml not found in "),
+        (("tune", "--config", "no.yaml", "--search", "x"), "mlspark: no.yaml: cannot be read"),
         (("deno",), "No such command 'deno'"),
     ],
 )

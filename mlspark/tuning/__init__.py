@@ -1,0 +1,1 @@
+"""Hyper-parameter search: what may be chosen, and the trials of a study."""

@@ -1,0 +1,309 @@
+"""The trials of a search: each a training run of its own, several at a time, judged by the validation rows. Driver only."""
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import Trial, TrialState
+from pyspark.sql import SparkSession
+
+from mlspark import config, storage, tracking
+from mlspark.config import Settings
+from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.features.layout import Layout
+from mlspark.reports import tuning_plot
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.training import launcher, preflight
+from mlspark.training.launcher import TrainingOutcome
+from mlspark.training.spec import TrainingSpec
+from mlspark.tuning import study as studies
+from mlspark.tuning.search import Search
+from mlspark.tuning.study import Tried, TuneOptions, ranking
+
+logger = logging.getLogger(__name__)
+
+_HOPELESS = 3
+"""When so many trials fail before any other ends, all will."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A study with the trials that were asked for."""
+
+    tried: tuple[Tried, ...]
+    """By number."""
+    ranked: tuple[Tried, ...]
+    """The complete ones, the best first; not empty."""
+    run_id: str
+    """The study's own run in MLflow."""
+    plot_uri: str
+
+
+def overlay(tried: Tried) -> str:
+    """Return the values of a trial as a settings file."""
+    content: dict[str, Any] = {}
+    for key, value in tried.values.items():
+        *sections, last = key.split(".")
+        node = content
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def tune(
+    spark: SparkSession, settings: Settings, search: Search, options: TuneOptions, *, layout: Layout, snapshot: Snapshot
+) -> Tuned:
+    """Train until the study has `options.trials` ended trials, and return them. Test rows have no say.
+
+    Logs a line per trial. One process at a time may run a study; on an exception, Ctrl-C included, all jobs of the Spark
+    session are cancelled, and the trials that ran are run again by the next call.
+
+    Args:
+        spark: an active session with a free slot for each rank of each trial at a time.
+        settings: what is not searched; of a valid pipeline.
+        search: what is.
+        options: how.
+        layout: of the snapshot's rows.
+        snapshot: all splits of the table to train on.
+
+    Raises:
+        ConfigError: too few slots, no validation rows, no place for the study, or the study is of another search.
+        TrainingFailed: the first three trials failed, or none ended well.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if not snapshot.where(split="validation").num_rows:
+        raise ConfigError(
+            f"{snapshot.table} version {snapshot.version}: no validation rows to compare trials by; "
+            f"set split.validation_share or sources.validation and prepare again"
+        )
+    _check_slots(spark, settings, search, options)
+    with studies.open_storage(settings, options) as store:
+        study = studies.open_study(store, options, studies.identity(settings, search, options, snapshot))
+        client = tracking.connect(settings)
+        run = tracking.reopen_run(client, study.user_attrs["run_id"]) if "run_id" in study.user_attrs else None
+        if run is None:
+            tags = {"mlspark.table": snapshot.table, "mlspark.table_version": str(snapshot.version)}
+            run = tracking.open_run(client, settings, f"tune {options.study}", tags=tags)
+            run.log_params({"metric": options.metric, "seed": options.seed, "search": search.to_json()})
+            study.set_user_attr("run_id", run.run_id)
+        try:
+            for run_id in studies.requeue_interrupted(study):
+                if interrupted := tracking.reopen_run(client, run_id):
+                    interrupted.end("KILLED")
+            _Trials(spark, settings, search, options, layout, snapshot, study, run).run_all()
+            tuned = _conclude(settings, search, options, study, run)
+        except BaseException as error:
+            run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        run.end("FINISHED")
+    return tuned
+
+
+def _check_slots(spark: SparkSession, settings: Settings, search: Search, options: TuneOptions) -> None:
+    num_processes = search.largest("training.num_processes", settings.training.num_processes)
+    wanted = num_processes * options.parallel
+    slots = preflight.free_slots(spark, wanted=wanted, seconds=settings.training.recovery.slots_seconds)
+    if slots < wanted:
+        is_local = preflight.is_local(spark)
+        more = f"start Spark with --master local[{wanted}]" if is_local else "add executors or executor cores"
+        raise ConfigError(
+            f"--parallel {options.parallel} x training.num_processes={num_processes} needs as many free Spark task slots, "
+            f"but {spark.sparkContext.master} has {slots}; lower one of them or {more}"
+        )
+
+
+class _Pruned(Exception):
+    """A trial is worse than others were at its epoch."""
+
+
+class _Stopped(Exception):
+    """The search ends before its trials."""
+
+
+@dataclass
+class _Running:
+    """A trial that trains."""
+
+    number: int
+    trial: Trial
+    values: Mapping[str, Any]
+    run: tracking.Run
+    started: float
+    epochs: int = 0
+    planned_epochs: int = 0
+    objective: float | None = None
+
+
+class _Trials:
+    """Keeps as many trials running as may, until there are as many as shall be."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        search: Search,
+        options: TuneOptions,
+        layout: Layout,
+        snapshot: Snapshot,
+        study: optuna.Study,
+        run: tracking.Run,
+    ) -> None:
+        self.spark, self.settings, self.search, self.options = spark, settings, search, options
+        self.layout, self.snapshot, self.study, self.run = layout, snapshot, study, run
+        self.is_stopped = Event()
+        self.num_ended = sum(map(studies.has_ended, studies.latest(study).values()))
+        self.num_ended_here = self.num_failed_here = 0
+
+    def run_all(self) -> None:
+        if self.num_ended:
+            logger.info("study %s: has %d ended trials already", self.options.study, self.num_ended)
+        with ThreadPoolExecutor(self.options.parallel, thread_name_prefix="trial") as pool:
+            running: dict[Future[TrainingOutcome], _Running] = {}
+            try:
+                while True:
+                    while len(running) < min(self.options.parallel, self.options.trials - self.num_ended):
+                        each = self._start()
+                        running[pool.submit(self._train, each)] = each
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        self._tell(running[future], future)
+                        del running[future]
+            except BaseException:
+                self.is_stopped.set()
+                while True:  # a job that a thread was about to start is not cancelled the first time
+                    self.spark.sparkContext.cancelAllJobs()
+                    if not wait(running, timeout=1.0).not_done:
+                        break
+                for each in running.values():
+                    each.run.end("KILLED")
+                raise
+
+    def _start(self) -> _Running:
+        draw, trial = studies.ask(self.study, self.search, self.options.seed)
+        values = self.search.values(trial.params)
+        name = f"trial {draw + 1}"
+        run = tracking.open_run(
+            self.run.client, self.settings, name, tags={"mlspark.study": self.options.study}, parent=self.run
+        )
+        trial.set_user_attr("run_id", run.run_id)
+        run.log_params(values)
+        return _Running(draw + 1, trial, values, run, time.monotonic())
+
+    def _train(self, each: _Running) -> TrainingOutcome:
+        """Train one trial. Runs in a thread of the pool."""
+        try:
+            settings = config.override(self.settings, each.values, source=self.search.file)
+        except ConfigError as error:  # each value may be had alone, but not these together
+            raise TrainingFailed(str(error)) from error
+        spec = TrainingSpec(
+            run_uri=storage.join(settings.root, "runs", each.run.run_id),
+            layout=self.layout,
+            model=settings.model,
+            training=settings.training,
+            streaming=settings.streaming,
+        )
+        self.snapshot.save(spec.snapshot_uri)
+        each.planned_epochs = spec.training.epochs
+
+        def follow(event: dict[str, Any]) -> None:
+            if self.is_stopped.is_set():
+                raise _Stopped
+            if event["event"] == "epoch":  # an evaluation is of test rows, which are not to choose by
+                self._note_epoch(each, event)
+
+        return launcher.launch(self.spark, spec, follow)
+
+    def _note_epoch(self, each: _Running, event: Mapping[str, Any]) -> None:
+        epoch, objective = event["epoch"], event[f"validation_{self.options.metric}"]
+        if epoch <= each.epochs:  # again, after a restart
+            return
+        if objective is None:
+            raise ConfigError("roc_auc is not defined, as all validation rows are of one class; use --metric log_loss")
+        figures = {key: value for key, value in event.items() if isinstance(value, float)}
+        each.run.log_metrics(figures, step=epoch)
+        each.epochs, each.objective = epoch, objective
+        each.trial.report(objective, step=epoch - 1)  # the pruner's warm-up counts from 0
+        if epoch < each.planned_epochs and each.trial.should_prune():
+            raise _Pruned
+
+    def _tell(self, each: _Running, future: Future[TrainingOutcome]) -> None:
+        """Record how a trial ended. Raises what is no fault of the trial."""
+        error, message = future.exception(), ""
+        if error is None:
+            each.objective = getattr(future.result().metrics["validation"], self.options.metric)
+            self.study.tell(each.trial, each.objective)
+            each.run.end("FINISHED")
+        elif isinstance(error, _Pruned):
+            self.study.tell(each.trial, state=TrialState.PRUNED)
+            each.run.end("KILLED")
+        elif isinstance(error, TrainingFailed):
+            message = str(error)
+            each.trial.set_user_attr("message", message)
+            self.study.tell(each.trial, state=TrialState.FAIL)
+            each.run.set_tag("mlspark.message", message)
+            each.run.end("FAILED")
+        else:
+            raise error
+        self.num_ended += 1
+        self.num_ended_here += 1
+        self.num_failed_here += bool(message)
+        self._log_end(each, "failed" if message else "" if error is None else "pruned")
+        if message:
+            logger.warning("trial %d: %s", each.number, message)
+        if self.num_failed_here == self.num_ended_here == _HOPELESS:
+            raise TrainingFailed(f"the first {_HOPELESS} trials all failed, the last of them: {message}")
+
+    def _log_end(self, each: _Running, end: str) -> None:
+        best = next(iter(ranking(studies.tried(self.study, self.search), self.options.is_minimized)), None)
+        if best is not None and best.objective is not None:
+            self.run.log_metrics({f"best_{self.options.metric}": best.objective}, step=self.num_ended)
+        told = "" if each.objective is None else f"{self.options.title} {each.objective:.4f}"
+        if told and best is not None:
+            told += f" (best {best.objective:.4f}, trial {best.number})"
+        epochs = f"{each.epochs} of {each.planned_epochs} epochs"
+        facts = [told, epochs, end, f"{time.monotonic() - each.started:.0f} s"]
+        names = self.search.names()
+        logger.info(
+            "trial %d/%d: %s; %s",
+            each.number, self.options.trials, ", ".join(filter(None, facts)),
+            ", ".join(f"{names[key]}={shown(value)}" for key, value in each.values.items()),
+        )  # fmt: skip
+
+
+def shown(value: Any) -> str:
+    """Return a parameter's value for a person."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _conclude(
+    settings: Settings, search: Search, options: TuneOptions, study: optuna.Study, run: tracking.Run
+) -> Tuned:
+    """Return the ended trials, drawn and kept with the run."""
+    tried = studies.tried(study, search)
+    ranked = ranking(tried, options.is_minimized)
+    if not ranked:
+        raise TrainingFailed(
+            f"study {options.study}: none of {len(tried)} trials ended well; MLflow has their messages"
+        )
+    names = search.names()
+    picture = tuning_plot.draw(
+        f"study {options.study}",
+        options.title,
+        [tuning_plot.Point(each.number, each.state, each.objective, each.values) for each in tried],
+        names,
+        is_minimized=options.is_minimized,
+        logarithmic=search.logarithmic(),
+    )
+    plot_uri = storage.join(studies.folder(settings), f"{options.study}.png")
+    storage.write_bytes(plot_uri, picture)
+    run.log_file(picture, "tuning.png")
+    run.log_file(overlay(ranked[0]).encode(), "tuned.yaml")
+    return Tuned(tried, tuple(ranked), run.run_id, plot_uri)
