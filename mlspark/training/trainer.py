@@ -121,7 +121,8 @@ def fit(
     Args:
         spec: the run.
         functions: model and loss in place of the settings'.
-        on_event: called on rank 0 with JSON values: "progress", "epoch", "checkpoint", "storage", "evaluation".
+        on_event: called on rank 0 with JSON values: "resumed", "begun", "progress", "epoch", "checkpoint", "storage",
+            "evaluation".
         should_stop: asked between two steps on rank 0; True: write a checkpoint and end.
 
     Raises:
@@ -200,6 +201,7 @@ class _Trainer:
         self._settle()
         self.is_whole = True
         progress, settings = self.progress, self.settings
+        self.tell({"event": "begun", "epoch": progress.epoch + 1, "step": progress.steps})
         while progress.epoch < settings.epochs and not self._is_out_of_patience():
             self._train()
             validation = self._evaluate("validation", self._evaluated)

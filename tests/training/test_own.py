@@ -48,7 +48,8 @@ def test_functions_of_a_notebook_are_trained(spark: SparkSession, tmp_path: Path
 
     seen: list[str] = []
     outcome = mlspark.training.launch(
-        linear(bias=False), snapshot, **COLUMNS, loss=hinge, training=FAST | {"optimizer": {"learning_rate": 0.1}}, folder=str(tmp_path),
+        linear(bias=False), snapshot, **COLUMNS, loss=hinge, folder=str(tmp_path),
+        training=FAST | {"optimizer": {"learning_rate": 0.1}},
         on_event=lambda event: seen.append(event["event"]),
     )  # fmt: skip
     assert outcome.rows_per_epoch == ROWS["train"]
@@ -68,10 +69,10 @@ LOCK = threading.Lock()
 @pytest.mark.parametrize(
     ("model", "training", "error", "message"),
     [
-        (lambda layout: LOCK, {}, ConfigError, "cannot be sent to the ranks: TypeError: cannot pickle .*lock.*inside the function"),
-        ("no_such_package.models:make", {}, ConfigError, "module no_such_package.models is not there; install it on every node"),
-        (linear(bias=True), {"num_processes": 3}, ConfigError, "training.num_processes=3 needs as many free Spark task slots"),
-        (linear(bias=True), {"use_gpu": True}, ConfigError, "training.use_gpu needs spark.task.resource.gpu.amount=1, got None"),
+        (lambda layout: LOCK, {}, ConfigError, "cannot be sent to the ranks: TypeError: cannot pickle .*lock"),
+        ("no_such_package.models:make", {}, ConfigError, "module no_such_package.models is not there; install it"),
+        (linear(bias=True), {"num_processes": 3}, ConfigError, "training.num_processes=3 needs as many free"),
+        (linear(bias=True), {"use_gpu": True}, ConfigError, "needs spark.task.resource.gpu.amount=1, got None"),
         (linear(bias=True), {"precision": "fp16"}, ConfigError, "training.precision=fp16 needs training.use_gpu=true"),
         (linear(bias=True), {"epoch": 3}, ConfigError, "training.epoch: Extra inputs are not permitted"),
     ],
