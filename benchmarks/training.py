@@ -64,7 +64,8 @@ def write_table(folder: Path, num_rows: int) -> Snapshot:
     parquet.write_table(table, path, row_group_size=_GROUP_ROWS, compression="lz4")
     (folder / "layout.json").write_text(json.dumps(LAYOUT.to_json()), encoding="utf-8")
     groups = tuple(min(_GROUP_ROWS, num_rows - start) for start in range(0, num_rows, _GROUP_ROWS))
-    return Snapshot(str(folder), 0, {}, (DataFile("split=train/part-0.parquet", path.stat().st_size, {"split": "train"}, groups),))  # fmt: skip
+    file = DataFile("split=train/part-0.parquet", path.stat().st_size, {"split": "train"}, groups)
+    return Snapshot(str(folder), 0, {}, (file,))
 
 
 def bare(table: Path) -> dict[str, float]:
@@ -95,13 +96,10 @@ def ours(spark: Any, snapshot: Snapshot, run: Path, *, memory_bytes: int) -> dic
     started = time.time()
     outcome = launch(spark, spec, lambda event: began.append(time.time()) if event["event"] == "begun" else None)
     steps = outcome.steps / EPOCHS
-    step = statistics.median(epoch["seconds"] for epoch in outcome.epochs[1:]) / steps
-    return {
-        "launch": began[0] - started,
-        "step": step,
-        "wait": sum(epoch["wait_seconds"] for epoch in outcome.epochs[1:]) / sum(epoch["seconds"] for epoch in outcome.epochs[1:]),
-        "rows_per_second": BATCH / step,
-    }  # fmt: skip
+    epochs = outcome.epochs[1:]
+    step = statistics.median(epoch["seconds"] for epoch in epochs) / steps
+    wait = sum(epoch["wait_seconds"] for epoch in epochs) / sum(epoch["seconds"] for epoch in epochs)
+    return {"launch": began[0] - started, "step": step, "wait": wait, "rows_per_second": BATCH / step}
 
 
 def main(
@@ -130,17 +128,21 @@ def main(
                 names = list(cases)
                 for case in names[number % 3 :] + names[: number % 3]:
                     runs[case].append(cases[case]())
-                    last = runs[case][-1]
-                    print(f"round {number + 1}: {case:<8}step {last['step'] * 1e3:.2f} ms, launch {last['launch']:.1f} s", flush=True)  # fmt: skip
+                    step, launched = runs[case][-1]["step"] * 1e3, runs[case][-1]["launch"]
+                    print(f"round {number + 1}: {case:<8}step {step:.2f} ms, launch {launched:.1f} s", flush=True)
         finally:
             spark.stop()
 
     def median(case: str, what: str) -> float:
         return statistics.median(each[what] for each in runs[case])
 
+    def step_ratio(case: str) -> float:
+        pairs = zip(runs[case], runs["bare"], strict=True)
+        return round(statistics.median(ours["step"] / bare["step"] for ours, bare in pairs), 3)
+
     figures = {
-        "step_ratio": round(statistics.median(s["step"] / b["step"] for s, b in zip(runs["stream"], runs["bare"], strict=True)), 3),
-        "memory_step_ratio": round(statistics.median(s["step"] / b["step"] for s, b in zip(runs["memory"], runs["bare"], strict=True)), 3),
+        "step_ratio": step_ratio("stream"),
+        "memory_step_ratio": step_ratio("memory"),
         "launch_seconds": round(median("stream", "launch"), 2),
         "bare_launch_seconds": round(median("bare", "launch"), 2),
         "data_wait": round(median("stream", "wait"), 4),
@@ -149,7 +151,7 @@ def main(
         "bare_step_ms": round(median("bare", "step") * 1e3, 2),
         "rows": num_rows,
         "rounds": num_rounds,
-    }  # fmt: skip
+    }
     spread = {case: {what: sorted(each[what] for each in found) for what in found[0]} for case, found in runs.items()}
     print(f"\n{'':<24}{'min':>12}{'median':>12}{'max':>12}")
     for case, values in spread.items():
