@@ -121,6 +121,12 @@ class SourcesSettings(Section):
     test: SourceSettings | None = None
     """Untouched rows for the final evaluation."""
 
+    @property
+    def rows(self) -> dict[str, SourceSettings]:
+        """The sources that are configured, by name: learn, validation, test."""
+        named = {"learn": self.learn, "validation": self.validation, "test": self.test}
+        return {name: source for name, source in named.items() if source is not None}
+
 
 class AggregateSettings(Section):
     """One number from the events of a key in the time before a row."""
@@ -403,6 +409,12 @@ class Settings(Section):
     def root(self) -> str:
         """Absolute `storage.root`."""
         return storage.absolute(self.storage.root)
+
+    @property
+    def all_sources(self) -> dict[str, SourceSettings]:
+        """Whatever the pipeline reads, by name: rows, joined sources, rows to score."""
+        scored = {} if self.scoring.source is None else {"score": self.scoring.source}
+        return self.sources.rows | {join.name: join.source for join in self.joins} | scored
 
     def table(self, kind: str) -> str:
         """Return the URI of this pipeline's table `kind` (features, quarantine, scores, ...)."""

@@ -97,8 +97,7 @@ def run_check(
         pipeline = config.load(files, overrides)
         contract, root = contracts.load(pipeline.contract), pipeline.sources.root
         more = catalog.spark_settings(pipeline)
-        both = {"learn": pipeline.sources.learn, "test": pipeline.sources.test}
-        sources = {name: settings for name, settings in both.items() if settings is not None}
+        sources = pipeline.sources.rows
     with _session("contract check", more) as spark:
         report = check(spark, contract, sources, root=root)
     show(report, Console())

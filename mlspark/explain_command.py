@@ -33,7 +33,8 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
 
     Raises:
         ConfigError: the row is neither, or the settings are wrong.
-        ContractError: nothing was prepared yet, or the row breaks the contract; names column, rule and value.
+        TableError: nothing was prepared yet.
+        ContractError: the row breaks the contract; names column, rule and value.
     """
     if json_file and not Path(json_file).resolve().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder does not exist")

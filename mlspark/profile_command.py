@@ -13,11 +13,11 @@ from mlspark import config, storage, tables
 from mlspark.errors import ConfigError, TableError
 from mlspark.features import drift
 from mlspark.features.distribution import kind
+from mlspark.preparation import prepared as preparations
 from mlspark.reports import profile_page
 from mlspark.reports.profile_page import Version
 from mlspark.tables import Commit
 
-_MAX_VERSIONS_NAMED = 10
 _LEAST_TOLD = 0.0005  # change of a share that does not round to 0.0 %
 
 
@@ -50,14 +50,11 @@ def run(
             raise ConfigError(f"{option} {file}: the folder does not exist")
     settings = config.load(list(files), list(overrides))
     table = settings.table("features")
-    commits = tables.commits(table)
-    if not commits:
-        raise TableError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
-    shown = _read(table, _find(table, commits, commits[0].version if version is None else version))
+    shown = _read(table, preparations.commit_at(table, version))
     result = {"table": table, "version": shown.version, "profile": shown.record}
     old, comparison = None, None
     if against is not None:
-        old = _read(table, _find(table, commits, against))
+        old = _read(table, preparations.commit_at(table, against))
         comparison = drift.compare(old.record, shown.record)
         result |= {"against": {"version": old.version, "profile": old.record}, "comparison": comparison}
     show(Console(), table, shown, against=old, comparison=comparison)
@@ -144,15 +141,6 @@ def _drifts(comparison: Mapping[str, Any]) -> Table:
 
 def _rate(part: int, whole: int) -> str:
     return f"{part / max(whole, 1) * 100:.1f} %"
-
-
-def _find(table: str, commits: Sequence[Commit], version: int) -> Commit:
-    found = next((commit for commit in commits if commit.version == version), None)
-    if found is None:
-        named = ", ".join(str(commit.version) for commit in commits[:_MAX_VERSIONS_NAMED])
-        more = f" and {len(commits) - _MAX_VERSIONS_NAMED} older" if len(commits) > _MAX_VERSIONS_NAMED else ""
-        raise TableError(f"{table}: no version {version} that prepare wrote; there are {named}{more}")
-    return found
 
 
 def _read(table: str, commit: Commit) -> Version:

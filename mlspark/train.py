@@ -41,7 +41,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     A run that was begun with the same settings on the same version, and not ended, goes on where it was.
 
     Raises:
-        ContractError: nothing was prepared yet.
+        TableError: nothing was prepared yet.
         ConfigError: too few task slots, or no place for the embedded MLflow store.
         TrainingFailed: a rank failed; names it. The MLflow run is marked FAILED and nothing is registered.
     """

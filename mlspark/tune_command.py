@@ -54,7 +54,7 @@ def run(
 
     Raises:
         ConfigError: an option, a setting or the search is wrong.
-        ContractError: nothing was prepared yet.
+        TableError: nothing was prepared yet.
         TrainingFailed: the first trials all failed, or none ended well.
         typer.Exit: status 130 after Ctrl-C.
     """

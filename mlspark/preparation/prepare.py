@@ -149,12 +149,8 @@ def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -
 
 
 def _find_sources(spark: SparkSession, settings: Settings) -> dict[str, Source]:
-    configured = ((name, getattr(settings.sources, name)) for name in ("learn", "validation", "test"))
-    return {
-        name: catalog.find(spark, source, root=settings.sources.root)
-        for name, source in configured
-        if source is not None
-    }
+    root = settings.sources.root
+    return {name: catalog.find(spark, source, root=root) for name, source in settings.sources.rows.items()}
 
 
 def _drifts(spark: SparkSession, contract: Contract, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:

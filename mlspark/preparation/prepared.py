@@ -9,9 +9,11 @@ from pyspark.sql import DataFrame, SparkSession
 from mlspark import storage, tables
 from mlspark.config import Settings
 from mlspark.contracts.contract import Contract
-from mlspark.errors import ContractError
+from mlspark.errors import TableError
 from mlspark.features.encoder import Encoder
 from mlspark.tables import Commit
+
+_MAX_VERSIONS_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def latest(settings: Settings) -> Prepared:
     """Return the newest version of the pipeline's feature table that prepare wrote.
 
     Raises:
-        ContractError: there is none yet.
+        TableError: there is none yet.
     """
     return at(settings, None)
 
@@ -40,19 +42,27 @@ def at(settings: Settings, version: int | None) -> Prepared:
     """Return a version of the pipeline's feature table that prepare wrote, the newest for None.
 
     Raises:
-        ContractError: there is none yet, or not this one; names those there are.
+        TableError: there is none yet, or not this one; names those there are.
     """
     table = settings.table("features")
+    return of_commit(table, commit_at(table, version))
+
+
+def commit_at(table: str, version: int | None) -> Commit:
+    """Return the commit of a version of feature table `table` that prepare wrote, the newest for None.
+
+    Raises:
+        TableError: as `at`.
+    """
     found = tables.commits(table)
     if not found:
-        raise ContractError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
-    if version is None:
-        return of_commit(table, found[0])
-    chosen = next((commit for commit in found if commit.version == version), None)
+        raise TableError(f"{table}: no feature table; run jobs/prepare.py with the same config first")
+    chosen = next((commit for commit in found if version in (None, commit.version)), None)
     if chosen is None:
-        versions = ", ".join(str(commit.version) for commit in reversed(found))
-        raise ContractError(f"{table}: no version {version} that prepare wrote; there are {versions}")
-    return of_commit(table, chosen)
+        named = ", ".join(str(commit.version) for commit in found[:_MAX_VERSIONS_NAMED])
+        more = f" and {len(found) - _MAX_VERSIONS_NAMED} older" if len(found) > _MAX_VERSIONS_NAMED else ""
+        raise TableError(f"{table}: no version {version} that prepare wrote; there are {named}{more}")
+    return chosen
 
 
 def of_commit(table: str, commit: Commit) -> Prepared:
@@ -68,7 +78,7 @@ def read_quarantine(spark: SparkSession, settings: Settings) -> DataFrame:
     """Return the bad rows that belong to the newest feature table version: job_id, source, source_file, reasons, raw.
 
     Raises:
-        ContractError: nothing was prepared yet.
+        TableError: nothing was prepared yet.
     """
     found = latest(settings)
     return tables.read_quarantine(spark, settings.table("quarantine"), found.metadata["ids"])

@@ -79,8 +79,7 @@ def spark_settings(settings: Settings) -> dict[str, str]:
     Raises:
         ConfigError: sources name different metastores; a session has one.
     """
-    configured = (settings.sources.learn, settings.sources.test, settings.scoring.source)
-    hive = [source for source in configured if source is not None and source.kind == "hive"]
+    hive = [source for source in settings.all_sources.values() if source.kind == "hive"]
     if not hive:
         return {}
     metastores = sorted({source.metastore for source in hive if source.metastore})

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables, tracking
 from mlspark.config import Settings
-from mlspark.errors import ContractError, RegistryError
+from mlspark.errors import ContractError, RegistryError, TableError
 from mlspark.preparation.prepare import prepare
 from mlspark.registry import versions
 from mlspark.registry.bundle import Predictor
@@ -141,7 +141,7 @@ def test_absent_model_is_refused_by_name(
 
 
 def test_training_before_preparing_is_refused(spark: SparkSession, small_census: Path, tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="no feature table; run jobs/prepare"):
+    with pytest.raises(TableError, match="no feature table; run jobs/prepare"):
         train(spark, census_settings(small_census, tmp_path))
 
 

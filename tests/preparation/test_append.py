@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.config import Settings
-from mlspark.errors import ConfigError, ContractError, SourceError
+from mlspark.errors import ConfigError, SourceError
 from mlspark.preparation import prepared
 from mlspark.preparation.prepare import prepare
 from mlspark.tables import ConcurrentWrite
@@ -67,7 +67,7 @@ def test_append_takes_new_files_only_and_keeps_the_encoder(spark: SparkSession, 
 
 def test_append_refuses_what_does_not_fit_the_rows_in_force(spark: SparkSession, daily: Any) -> None:
     data, settings = daily
-    with pytest.raises(ContractError, match="no feature table"):
+    with pytest.raises(TableError, match="no feature table"):
         prepare(spark, settings(), mode="append")
     prepare(spark, settings())
     before = in_force(spark, settings())
@@ -109,7 +109,7 @@ def test_leftovers_of_an_interrupted_run_are_not_seen(spark: SparkSession, daily
     assert tables.read(spark, settings().table("quarantine")).count() == 2
     assert prepared.read_quarantine(spark, settings()).count() == 1
     shutil.rmtree(Path(settings().table("features")))  # killed before the first commit
-    with pytest.raises(ContractError, match="no feature table"):
+    with pytest.raises(TableError, match="no feature table"):
         prepared.read_quarantine(spark, settings())
     again = prepare(spark, settings())
     assert again["rows_quarantined"] == prepared.read_quarantine(spark, settings()).count() == 1
