@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.config import Settings
-from mlspark.errors import ConfigError, SourceError
+from mlspark.errors import ConfigError, SourceError, TableError
 from mlspark.preparation import prepared
 from mlspark.preparation.prepare import prepare
 from mlspark.tables import ConcurrentWrite
