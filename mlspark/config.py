@@ -333,6 +333,12 @@ class TrainingSettings(Section):
     """Record so many steps of rank 0 with torch.profiler, after 5 that are left out: RUN/profile/trace.json.gz."""
     recovery: RecoverySettings = RecoverySettings()
 
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "TrainingSettings":
+        if self.shard and self.ema_decay:
+            raise ValueError("shard and ema_decay do not go together; set one of them")
+        return self
+
 
 class RegistrySettings(Section):
     model_name: str = ""

@@ -42,6 +42,7 @@ _LONGEST_BACKOFF_SECONDS = 60.0
 _FUNCTIONS = "MLSPARK_FUNCTIONS"  # as in `rank`, which imports torch
 _LOST_PEER = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|gloo|nccl|remote process", re.I)
 """What a rank says when another one is gone: an effect, not the cause."""
+_CANCELLED = re.compile(r"\bjob \d+ (was )?cancelled", re.I)
 _ENDED = re.compile(
     r"rank (?P<rank>\d+) on (?P<host>\S+): Command .*? failed with return code (?P<status>-?\d+)"
     r".*? included below: (?P<output>.*?)(?=\n\s*(?:SQLSTATE|at [\w.$]+\()|\Z)",
@@ -347,6 +348,9 @@ _STOP_SECONDS = 5.0
 
 def _explained(spec: TrainingSpec, world_size: int, listener: Listener, error: Exception) -> _Failure:
     """Return the cause of a failed barrier stage: what a rank recorded, else how its process ended."""
+    text = str(error)
+    if _CANCELLED.search(text):
+        return _Failure("the Spark job was cancelled; run again to go on from the newest checkpoint", may_pass=False)
     failures = {rank: state.failure for rank, state in listener.ranks.items() if state.failure is not None}
     try:  # of ranks that could not reach the driver
         files = [uri for uri in storage.list_files(spec.attempt_uri) if uri.endswith(".error.json")]
@@ -357,7 +361,6 @@ def _explained(spec: TrainingSpec, world_size: int, listener: Listener, error: E
     first = min(failures.values(), key=lambda failure: (_is_lost_peer(failure), failure["time"]), default=None)
     if first is not None and not _is_lost_peer(first):
         return _recorded(world_size, first)
-    text = str(error)
     ended = _ENDED.search(text)
     if ended is not None and int(ended["rank"]) not in failures:
         if "No module named 'mlspark" in ended["output"]:

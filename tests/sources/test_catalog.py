@@ -22,7 +22,8 @@ def spark_settings(*overrides: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "override",
     [
-        *(f"{place}={json.dumps(HIVE)}" for place in ("sources.learn", "sources.validation", "sources.test", "scoring.source")),
+        *(f"sources.{name}={json.dumps(HIVE)}" for name in ("learn", "validation", "test")),
+        f"scoring.source={json.dumps(HIVE)}",
         f"joins={json.dumps([JOIN])}",
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ def write_snapshot(folder: Path, change: Callable[[str, dict[str, Any]], None] |
     return Snapshot(str(folder), 0, {}, tuple(sorted(files, key=lambda file: file.path)))
 
 
-def new_run(folder: Path, snapshot: Snapshot, *, dropout: float = 0.0, **training: Any) -> TrainingSpec:
+def new_run(folder: Path | str, snapshot: Snapshot, *, dropout: float = 0.0, **training: Any) -> TrainingSpec:
     """A run folder with its snapshot in place."""
     optimizer = OptimizerSettings(learning_rate=2e-2)
     defaults = {"num_processes": 2, "epochs": EPOCHS, "global_batch_size": 256, "optimizer": optimizer}

@@ -19,7 +19,9 @@ from mlspark.features.layout import Layout
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint
 from mlspark.training.launcher import launch
+from mlspark.training.spec import TrainingSpec
 
+from . import conftest
 from .conftest import ROWS, new_run
 from .test_launcher import assert_no_rank_is_left, ignore, ranks_of
 
@@ -109,6 +111,52 @@ def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path:
     assert time.monotonic() - started < 90
     assert_no_rank_is_left(spec)
     assert checkpoint.newest(spec.checkpoints_uri, spec.identity(snapshot.fingerprint)) is not None
+
+
+def test_cancelled_job_leaves_a_checkpoint_and_no_rank(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
+    spec = new_run(tmp_path, snapshot, epochs=500)
+    epochs: list[int] = []
+
+    def cancel(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            epochs.append(event["epoch"])
+            if event["epoch"] == 2:
+                spark.sparkContext.cancelAllJobs()
+
+    with pytest.raises(TrainingFailed, match="the Spark job was cancelled; run again to go on"):
+        launch(spark, spec, cancel)
+    assert_no_rank_is_left(spec)
+    found = checkpoint.newest(spec.checkpoints_uri, spec.identity(snapshot.fingerprint))
+    assert found is not None
+    # Of the last step before the end, not of the last epoch.
+    assert found.about["progress"]["steps"] >= 8 * epochs[-1]
+
+
+def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot, two_ranks: TrainingSpec
+) -> None:
+    recovery = RecoverySettings(backoff_seconds=0.1, slots_seconds=0.5, min_processes=1)
+    spec, may_end = new_run(tmp_path / "run", snapshot, recovery=recovery), tmp_path / "may_end"
+
+    def occupy(_: int) -> None:
+        deadline = time.monotonic() + 60
+        while not may_end.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    other = threading.Thread(target=lambda: spark.sparkContext.parallelize([0], 1).foreach(occupy))
+
+    def kill_one(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 1:
+            os.kill(ranks_of(spec)[-1], 9)
+            other.start()
+
+    outcome = launch(spark, spec, kill_one)
+    may_end.touch()
+    other.join()
+    assert (outcome.world_size, outcome.restarts) == (1, 1)
+    # The same batches: float sums in another order, no more.
+    losses = [epoch["train_loss"] for epoch in outcome.epochs]
+    assert losses == pytest.approx([epoch["train_loss"] for epoch in conftest.epochs(two_ranks)], rel=1e-5)
 
 
 def test_killed_rank_is_started_again_and_nothing_is_lost(
