@@ -7,7 +7,7 @@ matrix and labels, window 400,000 rows, whole epochs, first batch included. In e
 round backwards. "The ceiling" is pyarrow.parquet.read_table of the zstd files, all threads, one file after the other.
 
     over_read_table         rows/s of flat zstd columns / ceiling. Aim: at least 0.5
-    vector_over_read_table  the same of the layout that is fastest to read: flat columns, uncompressed, no dictionary
+    vector_over_read_table  the same of the layout that feature tables are written in: flat columns, lz4, no dictionary
                             (`bytes_per_row` has its cost) / the same ceiling. Aim: at least 0.9
     memory_over_numpy       rows/s of an epoch from memory / of permuting a numpy matrix and slicing it. Aim: at least 0.5
     over_petastorm_batched  rows/s / stock Petastorm's BatchedDataLoader with an equal window. Aim: at least 10
@@ -329,7 +329,7 @@ def main(
         for suffix, rate in (("", wall), ("_cpu", cpu)):
             figures |= {
                 f"over_read_table{suffix}": rate["zstd"] / rate["read_table"],
-                f"vector_over_read_table{suffix}": rate["none"] / rate["read_table"],
+                f"vector_over_read_table{suffix}": rate["lz4"] / rate["read_table"],
                 f"memory_over_numpy{suffix}": rate["memory"] / rate["numpy"],
                 f"over_pyarrow_hand{suffix}": rate["zstd"] / rate["pyarrow_hand"],
             }
