@@ -182,8 +182,7 @@ class _Trainer:
         self.uncounted: list[torch.Tensor] = []
         self.untold_steps, self.untold_seconds = 0, 0.0
         self.share: Share | None = None
-        with self._open("train", epoch=0, shuffle=True) as batches:
-            self.steps_per_epoch = batches.num_steps
+        self.steps_per_epoch = _steps(splits["train"].num_rows, settings.global_batch_size, spec.streaming.remainder)
         if settings.shard:
             sharding.shard(self.model)
         self.parallel = self._parallel()
@@ -616,6 +615,16 @@ class _Trainer:
 
 def _cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
+
+
+def _steps(num_rows: int, batch_size: int, remainder: str) -> int:
+    steps = -(-num_rows // batch_size) if remainder == "pad" else num_rows // batch_size
+    if not steps:
+        raise ConfigError(
+            f"training.global_batch_size={batch_size} is more than the {num_rows} training rows, and "
+            f"streaming.remainder=drop leaves them all out; lower it, or set streaming.remainder to pad"
+        )
+    return steps
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,10 @@ def test_sharded_model_trains_as_a_whole_one_does(tmp_path: Path, snapshot: Snap
     weights = checkpoint.load(spec.best_uri).weights
     build(spec.model, LAYOUT).load_state_dict(weights)
     assert epochs(spec)[0]["rows"] == ROWS["train"]
+
+
+def test_batch_larger_than_the_table_is_refused_where_it_would_be_dropped(tmp_path: Path, snapshot: Snapshot) -> None:
+    spec = new_run(tmp_path, snapshot, **ONE_STEP)
+    dropping = replace(spec, streaming=spec.streaming.model_copy(update={"remainder": "drop"}))
+    with pytest.raises(ConfigError, match=r"global_batch_size=4096 is more than the 2003 training rows"):
+        fit_here(dropping)
