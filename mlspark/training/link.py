@@ -175,6 +175,8 @@ class Link:
         """End the connection: the driver takes it as the rank's end."""
         self._is_closed = True
         if self._socket is not None:
+            with contextlib.suppress(OSError):  # the driver was faster
+                self._socket.shutdown(socket.SHUT_RDWR)  # the thread that follows holds it open, too
             self._socket.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
