@@ -66,7 +66,7 @@ def launch_own(
     spark = spark or SparkSession.getActiveSession()
     if spark is None:
         raise ConfigError("no Spark session is active; make one with mlspark.session.start or SparkSession.builder")
-    snapshot = table if isinstance(table, Snapshot) else snapshots.take(table, version=version)
+    snapshot = table if isinstance(table, Snapshot) else snapshots.take(storage.absolute(table), version=version)
     columns = dict(categorical or {})
     spec = TrainingSpec(
         run_uri=storage.absolute(folder or storage.join(".mlspark", "runs", uuid.uuid4().hex)),

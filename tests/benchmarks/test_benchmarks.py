@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 KEYS = {
+    "census_models.py": {"mlspark network", "HistGradientBoosting"},
     "features.py": {
         "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
@@ -22,6 +23,8 @@ KEYS = {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
         "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
     },
+    "training.py": {"step_ratio", "launch_seconds", "data_wait", "rows_per_second"},
+    "training_faults.py": {"faults", "noticed_max_s", "equal_parameters", "rows_exact", "left_processes"},
 }  # fmt: skip
 
 
@@ -72,3 +75,26 @@ def test_streams_lose_no_row(tmp_path: Path) -> None:
     # Without stock Petastorm, which needs an environment of its own.
     found = figures("streaming.py", tmp_path / "streaming.json", "--rows", "200000", "--rounds", "1", "--no-stock")
     assert found["reads_short"] == 0
+
+
+@pytest.mark.slow
+def test_hurt_runs_end_with_the_same_bits(tmp_path: Path) -> None:
+    found = figures("training_faults.py", tmp_path / "faults.json")
+    assert found["faults"] == found["equal_parameters"] == found["rows_exact"] == 5
+    assert found["left_processes"] == 0
+
+
+@pytest.mark.slow
+def test_training_is_measured_beside_torchrun(tmp_path: Path) -> None:
+    found = figures("training.py", tmp_path / "training.json", "--rows", "40000")
+    assert 0 <= found["data_wait"] < 1
+
+
+@pytest.mark.slow
+def test_network_comes_near_boosted_trees(tmp_path: Path) -> None:
+    data = os.environ.get("MLSPARK_DATA")
+    if not data or not (Path(data) / "adult" / "adult.data").exists():
+        pytest.skip("needs the Adult files: MLSPARK_DATA")
+    [found] = figures("census_models.py", tmp_path / "models.json")["mlspark network"]
+    assert found["accuracy"] >= 0.866
+    assert found["roc_auc"] >= 0.920

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables, tracking
 from mlspark.config import Settings
-from mlspark.errors import ContractError, RegistryError, TableError
+from mlspark.errors import ContractError, RegistryError, TableError, TrainingFailed
 from mlspark.preparation.prepare import prepare
 from mlspark.registry import versions
 from mlspark.registry.bundle import Predictor
 from mlspark.scoring.batch import score
 from mlspark.train import train
+from mlspark.training import watching
 
 from ..conftest import ROOT, census_settings
 
@@ -138,6 +141,46 @@ def test_absent_model_is_refused_by_name(
     settings = census_settings(small_census, Path(pipeline["settings"].root), *overrides)
     with pytest.raises(RegistryError, match=message):
         score(spark, settings)
+
+
+def test_training_that_was_ended_goes_on_when_it_is_run_again(
+    spark: SparkSession, small_census: Path, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(pipeline["settings"].root)
+    settings = census_settings(small_census, home, *FAST, "training.seed=5", "training.epochs=6")
+
+    def cancel(event: Mapping[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            spark.sparkContext.cancelAllJobs()
+
+    monkeypatch.setattr(watching, "tell", cancel)
+    with pytest.raises(TrainingFailed, match="cancelled; run again to go on"):
+        train(spark, settings)
+    monkeypatch.undo()
+    trained = train(spark, settings)
+    assert (trained["epochs"], trained["restarts"]) == (6, 1)
+    lines = (home / "runs" / trained["run_id"] / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["is_finished"] for event in events if event["event"] == "ended"] == [False, True]
+    assert [event["epoch"] for event in events if event["event"] == "resumed"][0] >= 3
+    client = tracking.connect(settings)
+    assert client.get_run(trained["run_id"]).info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(trained["run_id"])} >= {"training.png", "config.yaml"}
+    assert train(spark, settings)["run_id"] != trained["run_id"]  # that one was ended
+
+
+def test_example_of_an_own_model_trains_on_the_features(
+    spark: SparkSession, pipeline: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [example] = re.findall(r"^## Training$.*?^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    (tmp_path / ".mlspark").mkdir()
+    (tmp_path / ".mlspark" / "tables").symlink_to(Path(pipeline["settings"].root) / "tables")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(example, names)
+    outcome = names["outcome"]
+    assert outcome.rows_per_epoch == pipeline["trained"]["rows_per_epoch"]
+    assert Path(outcome.checkpoint_uri).is_relative_to(tmp_path)
 
 
 def test_training_before_preparing_is_refused(spark: SparkSession, small_census: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import mlspark.streaming
 
 from ..conftest import REAL_DATA, ROOT
 
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+(EXAMPLE,) = re.findall(r"^## Streaming$.*?^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 
 
 def test_example_of_the_readme_trains_on_the_census(
