@@ -162,7 +162,7 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
     lines = (home / "runs" / trained["run_id"] / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["is_finished"] for event in events if event["event"] == "ended"] == [False, True]
-    assert [event["epoch"] for event in events if event["event"] == "resumed"][0] >= 3
+    assert next(event["epoch"] for event in events if event["event"] == "resumed") >= 3
     client = tracking.connect(settings)
     assert client.get_run(trained["run_id"]).info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(trained["run_id"])} >= {"training.png", "config.yaml"}
