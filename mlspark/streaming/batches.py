@@ -100,7 +100,7 @@ def open_batches(
     return Batches(
         RankPlan(plan, rank, world_size),
         snapshot.row_group_items(),
-        Workers(decoder.columns, decoder, options=read_options(settings)),
+        None if share else Workers(decoder.columns, decoder, options=read_options(settings)),
         Batch,
         start_step=start_step,
         owns_workers=True,
@@ -188,7 +188,7 @@ class Batches(Generic[Out]):
         self,
         share: RankPlan,
         groups: Sequence[RowGroup],
-        workers: Workers[Rows],
+        workers: Workers[Rows] | None,
         make: Callable[..., Out],
         *,
         start_step: int = 0,
@@ -201,7 +201,7 @@ class Batches(Generic[Out]):
         Args:
             share: which rows, in which order.
             groups: the row groups that the plan counts.
-            workers: read and decode.
+            workers: read and decode; None with `resident`.
             make: makes a batch of its tensors: one for each field, two (values, offsets) for a ragged one, and last
                 is_padding.
             start_step: first step to give.
@@ -237,7 +237,7 @@ class Batches(Generic[Out]):
         if self._reader is not None:
             self._reader.stop()  # else the thread waits for a row group that may take long
         self._ahead.close()
-        if self._owns_workers:
+        if self._owns_workers and self._workers is not None:
             self._workers.close()
 
     def __iter__(self) -> Iterator[Out]:
@@ -290,6 +290,7 @@ class Batches(Generic[Out]):
         segments = share.plan.segments(share.streams, self._first_block)
         left: dict[int, deque[Rows]] = {stream: deque() for stream in share.streams}
         buffer: RowsBuffer | None = None
+        assert self._workers is not None
         with PlannedReader(self._workers, self._groups, segments.group) as reader:
             self._reader = reader
             cuts = zip(segments.stream.tolist(), segments.start.tolist(), segments.stop.tolist(), reader, strict=True)
@@ -316,6 +317,7 @@ class Batches(Generic[Out]):
 
     def _decode_nothing(self) -> Rows:
         """Return rows of the right kind where this rank has none to copy the kind from: resumed in the last batch."""
+        assert self._workers is not None
         some_group = np.flatnonzero(self._share.plan.rows_per_group)[:1]
         with PlannedReader(self._workers, self._groups, some_group) as reader:
             rows: Rows = next(reader)

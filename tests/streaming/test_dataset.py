@@ -1,11 +1,13 @@
 """The stream of batches that people open: positions, ranks, memory, refusals."""
 
+import gc
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -371,3 +373,19 @@ def test_ranks_killed_at_30_random_points_lose_and_repeat_no_row(tmp_path):
     assert num_killed == 30
     assert set(given.values()) == {1}
     assert len(given) == snapshot.num_rows
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_threads_of_a_stream_that_nobody_closes_end(table, steps):
+    gc.collect()  # what other tests left
+    time.sleep(0.2)
+    before = threading.active_count()
+    batches = iter(opened(table))
+    for _ in range(steps):
+        next(batches)
+    del batches
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() <= before
