@@ -28,7 +28,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import link, preflight
+from mlspark.training import checkpoint, link, preflight
 from mlspark.training.guard import GRACE_SECONDS
 from mlspark.training.link import Listener
 from mlspark.training.metrics import BinaryMetrics
@@ -107,7 +107,7 @@ def launch(
     """Run `spec` on `training.num_processes` ranks, one per Spark task, and return what came of it. Runs on the driver.
 
     Needs spec.snapshot_uri in place; writes everything else below spec.run_uri. A run that was begun there and not ended
-    goes on. Restarts failed ranks as `training.recovery` says.
+    goes on, one that was ended is returned. Restarts failed ranks as `training.recovery` says.
 
     Args:
         spark: an active session whose executors reach spec.run_uri, the table and this driver.
@@ -117,15 +117,19 @@ def launch(
         functions: (model, loss) in place of the settings', sent to the ranks; None for either: as the settings say.
 
     Raises:
-        ConfigError: too few free task slots or GPUs, or what else `preflight.check` finds; nothing was started.
+        ConfigError: too few free task slots or GPUs, or what else `preflight.check` finds; or the run in spec.run_uri has
+            other settings. Nothing was started.
         TrainingFailed: a rank failed (names rank, host, exception and the last lines that it logged) and a restart does
             not help, or the ranks' own counts do not add up to the rows of the split.
     """
     started = time.perf_counter()
     snapshot = Snapshot.load(spec.snapshot_uri)
     earlier = storage.list_folders(spec.attempts_uri)
-    if any(storage.exists(storage.join(folder, "rank-0.json")) for folder in earlier):
-        raise TrainingFailed(f"{spec.run_uri}: holds the results of an earlier run; give each run a folder of its own")
+    finished = _finished(spec, snapshot)
+    if finished is not None:
+        by, world_size = finished
+        logger.info("%s: trained already, by start %d", spec.run_uri, by.attempt)
+        return _outcome(by, snapshot, world_size, time.perf_counter() - started)
     payload = _pickled(functions)
     preflight.check(spark, spec, modules=_modules(spec, functions or (None, None)))
     recovery, failures = spec.training.recovery, list[_Failure]()
@@ -157,6 +161,26 @@ def launch(
             )
             on_event({"event": "restarting", "restart": len(failures), "world_size": world_size, "pause": pause})
     raise AssertionError("the last attempt returns or raises")
+
+
+def _finished(spec: TrainingSpec, snapshot: Snapshot) -> tuple[TrainingSpec, int] | None:
+    """Return the start by which this run was finished and its ranks, if the driver has died before it used the results."""
+    for folder in reversed(storage.list_folders(spec.attempts_uri)):
+        begun = TrainingSpec.load(storage.join(folder, "spec.json"))
+        other = checkpoint.differences(begun.identity(snapshot.fingerprint), spec.identity(snapshot.fingerprint))
+        if other:
+            raise ConfigError(
+                f"{spec.run_uri}: a run with other settings was begun here: {'; '.join(other)}; give another folder"
+            )
+        if storage.exists(_rank_uri(begun, 0)):
+            world_size = storage.read_json(_rank_uri(begun, 0))["world_size"]
+            if all(storage.exists(_rank_uri(begun, rank)) for rank in range(world_size)):
+                return begun, world_size
+    return None
+
+
+def _rank_uri(spec: TrainingSpec, rank: int) -> str:
+    return storage.join(spec.attempt_uri, f"rank-{rank}.json")
 
 
 def _final(message: str, failures: Sequence[_Failure], *, is_repeated: bool) -> str:
@@ -414,7 +438,7 @@ def _tail(lines: str) -> str:
 
 def _outcome(spec: TrainingSpec, snapshot: Snapshot, world_size: int, seconds: float) -> TrainingOutcome:
     """Return the ranks' results as one, checked against each other and against the snapshot."""
-    uris = [storage.join(spec.attempt_uri, f"rank-{rank}.json") for rank in range(world_size)]
+    uris = [_rank_uri(spec, rank) for rank in range(world_size)]
     missing = [uri for uri in uris if not storage.exists(uri)]
     if missing:
         raise TrainingFailed(f"{', '.join(missing)}: no result of this rank, though its task ended well")

@@ -147,7 +147,7 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
     spark: SparkSession, small_census: Path, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Path(pipeline["settings"].root)
-    settings = census_settings(small_census, home, *FAST, "training.seed=5", "training.epochs=6")
+    settings = census_settings(small_census, home, *FAST, "training.seed=5", "training.epochs=40")
 
     def cancel(event: Mapping[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 2:
@@ -158,7 +158,7 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
         train(spark, settings)
     monkeypatch.undo()
     trained = train(spark, settings)
-    assert (trained["epochs"], trained["restarts"]) == (6, 1)
+    assert (trained["epochs"], trained["restarts"]) == (40, 1)
     lines = (home / "runs" / trained["run_id"] / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["is_finished"] for event in events if event["event"] == "ended"] == [False, True]
