@@ -169,14 +169,19 @@ class Writer:
             on_trouble: called in the thread with what the storage said, once per write, and when it works again.
         """
         self._retry_seconds, self._on_trouble = retry_seconds, on_trouble
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have `job` done; waits for the one before it, so that no two states are in memory for long."""
-        self.wait()
+        """Have `job` done after the one before it; waits while two are to be done, so that few states are in memory.
+
+        Raises:
+            CheckpointError: an earlier one could not be written.
+        """
+        if self._error is not None:
+            raise self._error
         self._jobs.put(job)
 
     def wait(self) -> None:
