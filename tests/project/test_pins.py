@@ -1,10 +1,11 @@
 """pyproject.toml and constraints.txt say the same, and the import contracts hold."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
-from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -44,4 +45,7 @@ def test_delta_jar_is_that_of_the_pinned_packages() -> None:
 
 
 def test_imports_point_one_way_only() -> None:
-    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_logo=True) == EXIT_STATUS_SUCCESS
+    # In a process of its own: it sets up logging anew, and no logger of this one would speak again.
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-logo"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout

@@ -105,6 +105,7 @@ def test_error_that_the_user_can_mend_comes_without_traceback(spark: SparkSessio
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, epochs=500, recovery=RecoverySettings(max_restarts=0))
     killed: list[float] = []

@@ -255,6 +255,7 @@ def test_table_without_validation_rows_is_refused(spark: SparkSession, snapshot:
         tune_here(spark, snapshot.where(split="train"), tmp_path, 3)
 
 
+@pytest.mark.slow
 def test_command_trains_two_trials_at_a_time_and_writes_the_best(
     spark: SparkSession, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
