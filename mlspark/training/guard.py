@@ -5,6 +5,7 @@ itself, and then lets the rank write a checkpoint (SIGTERM), wakes it up if it i
 left behind, in whatever state it is.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ _LOOK_SECONDS = 0.3
 
 def run(command: Sequence[str]) -> int:
     """Return the exit status of `command`, 128 + n when signal n ended it, once it and the reason to end it are gone."""
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setsid()  # Spark's Python sends SIGHUP to its whole group when it ends, which would kill the rank at once
     parent, asked = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     process = subprocess.Popen(command)  # noqa: S603 (the launcher's own)

@@ -126,7 +126,8 @@ def test_guard_passes_the_status_on(code: str, status: int) -> None:
     assert done.returncode == status
 
 
-def test_guard_hands_sigterm_on_and_waits_for_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["guard", "group of the parent"])
+def test_rank_gets_time_to_save(tmp_path: Path, end: str) -> None:
     ready, saved = tmp_path / "ready", tmp_path / "saved"
     code = (
         "import pathlib, signal, sys, time\n"
@@ -135,11 +136,20 @@ def test_guard_hands_sigterm_on_and_waits_for_the_end(tmp_path: Path) -> None:
         f"pathlib.Path({str(ready)!r}).touch()\n"
         "time.sleep(60)\n"
     )
-    guard = subprocess.Popen([*GUARDED, sys.executable, "-c", code])
-    wait_until(ready.exists)
-    guard.terminate()
-    assert guard.wait(10.0) == 143
-    assert saved.exists()
+    command = [*GUARDED, sys.executable, "-c", code]
+    if end == "guard":
+        guard = subprocess.Popen(command)
+        wait_until(ready.exists)
+        guard.terminate()
+        assert guard.wait(10.0) == 143
+    else:  # as Spark's Python ends its group
+        parent = subprocess.Popen(
+            [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"], start_new_session=True
+        )
+        wait_until(ready.exists)
+        os.killpg(parent.pid, signal.SIGHUP)
+        parent.wait()
+    wait_until(saved.exists)
 
 
 def test_nothing_is_left_when_the_parent_is_killed_and_the_rank_is_stopped(tmp_path: Path) -> None:
