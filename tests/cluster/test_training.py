@@ -22,7 +22,7 @@ from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint
 from mlspark.training.launcher import launch
 
-from ..training.conftest import new_run, write_snapshot
+from ..training.conftest import new_run, ranks_of, write_snapshot
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,18 +52,6 @@ def test_census_jobs_run_unchanged_on_a_cluster(standalone: Standalone, tmp_path
     assert kinds[-1] == "ended"
 
 
-def ranks_of(run_uri: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if arguments[1:3] == [b"-m", b"mlspark.training.rank"] and arguments[3].startswith(run_uri.encode()):
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return write_snapshot(tmp_path_factory.mktemp("rows"))
@@ -80,7 +68,7 @@ def test_run_on_a_store_survives_a_killed_rank(
 
     def kill_one(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and "failed" not in told:
-            os.kill(ranks_of(spec.run_uri)[-1], signal.SIGKILL)
+            os.kill(ranks_of(spec)[-1], signal.SIGKILL)
         told.append(event["event"])
 
     outcome = launch(cluster_spark, spec, kill_one)

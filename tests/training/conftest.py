@@ -94,6 +94,20 @@ def run_ranks(spec: TrainingSpec) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
+def ranks_of(spec: TrainingSpec) -> list[int]:
+    """Ids of the living processes that train the run of `spec`, whichever start of it, by their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_rank = arguments[1:3] == [b"-m", b"mlspark.training.rank"]
+        if is_rank and arguments[3].startswith(f"{spec.run_uri}/".encode()):
+            found.append(int(path.parent.name))
+    return found
+
+
 def rank_results(spec: TrainingSpec) -> list[Mapping[str, Any]]:
     ranks = range(spec.training.num_processes)
     return [storage.read_json(storage.join(spec.attempt_uri, f"rank-{rank}.json")) for rank in ranks]

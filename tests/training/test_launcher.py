@@ -21,20 +21,7 @@ from mlspark.training import launcher
 from mlspark.training.launcher import launch
 from mlspark.training.spec import TrainingSpec
 
-from .conftest import EPOCHS, ROWS, new_run, rank_results, weights_manifest, write_snapshot
-
-
-def ranks_of(spec: TrainingSpec) -> list[int]:
-    """Ids of the living processes that train `spec`, by their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"mlspark.training.rank" in arguments and spec.uri.encode() in arguments:
-            found.append(int(path.parent.name))
-    return found
+from .conftest import EPOCHS, ROWS, new_run, rank_results, ranks_of, weights_manifest, write_snapshot
 
 
 def assert_no_rank_is_left(spec: TrainingSpec) -> None:

@@ -22,8 +22,8 @@ from mlspark.training.launcher import launch
 from mlspark.training.spec import TrainingSpec
 
 from . import conftest
-from .conftest import ROWS, new_run
-from .test_launcher import assert_no_rank_is_left, ignore, ranks_of
+from .conftest import ROWS, new_run, ranks_of
+from .test_launcher import assert_no_rank_is_left, ignore
 
 COLUMNS: dict[str, Any] = {"dense": ["age", "hours"], "categorical": {"job": 7}}
 FAST = {"epochs": 2, "global_batch_size": 256, "num_processes": 2}
