@@ -655,8 +655,9 @@ def _seed(seed: int, rank: int, step: int) -> None:
     """Set all generators that a model may use for one step of one rank."""
     # Two steps of any runs, ranks and positions share a key with a chance of 2^-64 only.
     key = int(np.random.SeedSequence([seed % 2**64, rank, step]).generate_state(1, np.uint64)[0])
-    torch.default_generator.manual_seed(key)  # torch.manual_seed looks for every kind of device: 0.1 ms
-    if torch.cuda.is_initialized():
+    # torch.manual_seed looks for every kind of device: 0.1 ms.
+    torch.default_generator.manual_seed(key)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(key)
     random.seed(key)
     np.random.seed(key % 2**32)
