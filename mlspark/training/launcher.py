@@ -347,7 +347,7 @@ def _watching(spark: SparkSession, spec: TrainingSpec, world_size: int, listener
                 is_over.wait(_STOP_SECONDS)
             elif found := silent_rank():
                 verdict.append(found)
-                listener.on_event({"event": "silent", "message": found})  # it takes seconds to end what is left
+                listener.tell({"event": "silent", "message": found})  # it takes seconds to end what is left
             else:
                 continue
             if not is_over.is_set():

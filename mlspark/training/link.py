@@ -100,6 +100,14 @@ class Listener:
             time.sleep(0.05)
         return True
 
+    def tell(self, event: Message) -> None:
+        """Call `on_event`, unless it has raised before; what it raises is kept in `error`."""
+        if self.error is None:
+            try:
+                self.on_event(event)
+            except Exception as error:  # handed to the thread that launched
+                self.error = error
+
     def _serve(self, stream: socketserver.StreamRequestHandler) -> None:
         try:
             hello = json.loads(stream.rfile.readline(4096) or b"{}")
@@ -127,11 +135,8 @@ class Listener:
             state.failure = message
         elif kind == "done":
             state.is_done = True
-        elif kind == "event" and self.error is None:
-            try:
-                self.on_event(message)
-            except Exception as error:  # handed to the thread that launched
-                self.error = error
+        elif kind == "event":
+            self.tell(message)
 
 
 class Link:

@@ -498,6 +498,8 @@ class _Trainer:
         return {name: _copied(value) for name, value in model.state_dict().items()}
 
     def _save_best(self) -> None:
+        if self.rank != 0 and not self.settings.shard:
+            return  # rank 0 holds the same
         weights = self._weights(self._evaluated)
         about = {"epoch": self.progress.best_epoch, "step": self.progress.steps, "metrics": self.progress.best_metrics}
         if self.rank == 0:
@@ -506,6 +508,8 @@ class _Trainer:
     def _save(self) -> None:
         """Have a checkpoint of this moment written, while training goes on."""
         self._take_counts()
+        if self.rank != 0 and not self.settings.shard:
+            return  # rank 0 holds the same
         if self.settings.shard:
             optimizer_state = sharding.optimizer_state(self.model, self.optimizer)
         else:
