@@ -1,4 +1,4 @@
-"""What can go wrong and the user can mend; anything else is our own fault and keeps its traceback."""
+"""Errors that the user can correct; anything else is a fault of this project and keeps its traceback."""
 
 
 class MlsparkError(ValueError):

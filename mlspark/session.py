@@ -53,12 +53,12 @@ def defaults() -> dict[str, str]:
     }
 
 
-def start(app_name: str, more: Mapping[str, str] | None = None) -> SparkSession:
+def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> SparkSession:
     """Return the session of this job; settings come from spark-submit or SPARK_CONF_DIR, else from `defaults`.
 
     Args:
         app_name: what Spark's lists call the job.
-        more: Spark settings that this job cannot do without, over all others.
+        spark_settings: Spark settings that this job cannot do without, over all others.
 
     Raises:
         ConfigError: the settings in force have no Delta.
@@ -69,7 +69,7 @@ def start(app_name: str, more: Mapping[str, str] | None = None) -> SparkSession:
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
-    spark = builder.config(map=dict(more or {})).getOrCreate()
+    spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
     if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise ConfigError(
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "

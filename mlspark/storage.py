@@ -11,6 +11,12 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from mlspark.errors import ConfigError
+from mlspark.section import Section
+
+
+class StorageSettings(Section):
+    root: str = ""
+    """Folder or URI for tables, checkpoints and the embedded MLflow store; empty: $MLSPARK_HOME, else .mlspark."""
 
 
 def is_local(uri: str) -> bool:
@@ -168,5 +174,5 @@ def read_json(uri: str) -> Any:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write `value` as JSON, keys in the given order: the same value gives the same bytes."""
+    """Write `value` as JSON, keys in the value's order: the same value is always the same bytes."""
     write_bytes(uri, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())

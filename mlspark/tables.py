@@ -67,6 +67,7 @@ def write(
     mode: str,
     partition_by: Sequence[str] = (),
     replace_where: str | None = None,
+    may_add_columns: bool = False,
 ) -> Commit:
     """Write `frame` as one commit and return it. Readers see all of it or nothing.
 
@@ -77,11 +78,12 @@ def write(
         mode: "overwrite" or "append".
         partition_by: partition columns.
         replace_where: with "overwrite": replace only the rows that satisfy this.
+        may_add_columns: take columns that the table lacks as new ones, null in the rows that stay.
 
     Raises:
         ConcurrentWrite: another writer committed meanwhile what this one would overwrite; nothing was written.
     """
-    writer = frame.write.format("delta").mode(mode)
+    writer = frame.write.format("delta").mode(mode).option("mergeSchema", str(may_add_columns).lower())
     with _refusing_conflicts(table):
         _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=replace_where)
     commit = find_commit(table, metadata["id"])
@@ -121,7 +123,7 @@ def write_next(
     if won.metadata["id"] != metadata["id"]:
         raise ConcurrentWrite(
             f"{table}: another run wrote version {won.version} (id {won.metadata['id']}) while this one ran; "
-            f"this one wrote nothing. Run it again if its rows shall follow"
+            f"this one wrote nothing. Run it again if its rows are to follow"
         )
     return won
 
@@ -173,7 +175,15 @@ _CONFLICTS = (
 )
 
 
-def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadata: Mapping[str, Any]) -> Commit:
+def replace_part(
+    frame: DataFrame,
+    table: str,
+    *,
+    part: str,
+    value: str,
+    metadata: Mapping[str, Any],
+    may_add_columns: bool = False,
+) -> Commit:
     """Write `frame` as the whole of partition `part` = `value` and return the commit.
 
     A second run writes the same partition anew, so rows that an interrupted one left are not kept beside it. Runs that
@@ -192,6 +202,7 @@ def replace_part(frame: DataFrame, table: str, *, part: str, value: str, metadat
                 mode="overwrite",
                 partition_by=[part],
                 replace_where=None if is_new else f"{part} = '{value}'",
+                may_add_columns=may_add_columns and not is_new,
             )
         except ConcurrentWrite:
             if attempt == _ATTEMPTS - 1:
