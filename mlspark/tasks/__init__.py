@@ -1,0 +1,1 @@
+"""What is predicted: one frozen class per kind of task, declared in YAML and resolved from the training rows."""
