@@ -1,1 +1,1 @@
-"""What the world gives us must be: contracts, and the same rules on Spark and on Arrow."""
+"""Contracts: what raw rows must look like, checked by the same rules on Spark and on Arrow."""

@@ -2,19 +2,15 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mlspark.contracts import bounds, column_types, patterns, rule_text
+from mlspark.contracts.conditions import KNOWN, Condition, parse_condition
 from mlspark.errors import ContractError
-
-_TYPES = (
-    r"^(smallint|int|bigint|float|double|string|boolean|date|timestamp|decimal\(\d{1,2},\d{1,2}\)"
-    r"|array<float>|array<double>)$"
-)
 
 
 class _Part(BaseModel):
@@ -25,17 +21,17 @@ class ColumnRule(_Part):
     """One column: its Spark type and what its values must satisfy."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-    type: Annotated[str, Field(pattern=_TYPES)]
+    type: Annotated[str, AfterValidator(column_types.known)]
     nullable: bool = True
-    min: float | str | None = None
-    """Smallest value; for a date or timestamp as text, "1990-01-01"."""
-    max: float | str | None = None
+    min: int | float | str | None = None
+    """Least value that is good, compared exactly except for floats; for a date or timestamp as text, "1990-01-01" (UTC)."""
+    max: int | float | str | None = None
     allowed: tuple[str, ...] | None = None
     pattern: str | None = None
-    """Regular expression (Java's and Python's common part) that the whole text must match."""
+    """Regular expression that the whole text must match; only syntax that Java and RE2 read alike, see `patterns`."""
     min_length: Annotated[int, Field(ge=0)] | None = None
     max_length: Annotated[int, Field(ge=0)] | None = None
-    """Most characters of a text, or most elements of an array; an array's elements are all there and finite."""
+    """Most characters of a text, or elements of an array; an array with a missing or infinite element is always bad."""
     max_missing_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of missing values above which the data as a whole is refused; unset: refused when every value is missing."""
 
@@ -68,41 +64,53 @@ class ColumnRule(_Part):
             is_of_arrays = self.is_array and name.endswith("length")
             if getattr(self, name) is not None and not self.is_text and not is_of_arrays:
                 raise ValueError(f"{self.name}: {name} needs type string, not {self.type}")
+        for side in ("min", "max"):
+            try:
+                self.bound(side)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {side}: {error}") from None
         if self.pattern is not None:
             try:
-                re.compile(self.pattern)
-            except re.error as error:
+                patterns.check(self.pattern)
+            except ValueError as error:
                 raise ValueError(f"{self.name}: pattern {self.pattern!r}: {error}") from None
         return self
 
+    def bound(self, side: Literal["min", "max"]) -> bounds.Value | None:
+        """Return the least or greatest value that is good, in the column's type; None where all are."""
+        limit = self.min if side == "min" else self.max
+        return None if limit is None else bounds.bound(limit, self.type, side)
+
 
 class RowRule(_Part):
-    """A condition over the columns of a row."""
+    """A condition over the columns of a row; a row for which it is false is bad (unknown, for a missing value, is not)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     expression: str
-    """SQL over the contract's columns; a row for which it is false is bad (unknown, for a missing value, is not)."""
+    """Condition that a good row meets, in the language of `conditions`; with `batch_only` any SQL that Spark knows."""
+    batch_only: bool = False
+    """Whether the expression is free SQL over the contract's columns: checked on Spark only, not when a model is served."""
 
 
 class Freshness(_Part):
     """How old the newest row may be."""
 
     column: str
-    """Date or timestamp column."""
+    """Date or timestamp column whose greatest value tells how old the data is."""
     max_age_hours: Annotated[float, Field(gt=0.0)]
 
 
-class DriftPolicy(_Part):
-    """What to do when a source's columns are not the contract's; whatever is found is named in the report."""
+class SchemaPolicy(_Part):
+    """What to do when a source's columns are not the contract's; every difference is named in the report."""
 
     extra: Literal["refuse", "ignore"] = "ignore"
-    """Columns that the contract does not name: left out when ignored."""
+    """What happens to columns that the contract does not name; ignored ones are left out."""
     missing: Literal["refuse", "ignore"] = "refuse"
-    """Columns that the source lacks: null when ignored."""
+    """What happens when the source lacks a column; an ignored one is null in every row."""
     retyped: Literal["refuse", "cast"] = "cast"
-    """Columns of another type: cast, and a value that does not survive is a bad row."""
+    """What happens to columns of another type; with cast, a row whose value does not survive the cast is bad."""
     reordered: Literal["refuse", "ignore"] = "ignore"
-    """Columns in another order, where they have names."""
+    """What happens when named columns come in another order; ignored, they are matched by name."""
 
 
 class Contract(_Part):
@@ -110,23 +118,23 @@ class Contract(_Part):
 
     name: str
     label: str | None = None
-    """The column that rows to be scored lack."""
+    """Column that is predicted; rows to be scored need not have it. Unset: the data has none."""
     columns: Annotated[tuple[ColumnRule, ...], Field(min_length=1)]
     rules: tuple[RowRule, ...] = ()
     unique_key: tuple[str, ...] = ()
-    """Columns that together name a row: all rows that share one are bad."""
+    """Columns whose values together identify a row; all rows that share them are bad. Empty: no check."""
     min_rows: Annotated[int, Field(ge=0)] = 1
-    """Good rows of each source below which it is refused."""
+    """Least number of good rows of each source; with fewer, the job fails and writes nothing."""
     max_quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Share of bad rows above which a job fails and writes nothing."""
     freshness: Freshness | None = None
-    drift: DriftPolicy = DriftPolicy()
+    schema_policy: SchemaPolicy = SchemaPolicy()
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> "Contract":
         names = [column.name for column in self.columns]
-        for what, given in (("columns", names), ("rules", [rule.name for rule in self.rules])):
-            twice = sorted({name for name in given if given.count(name) > 1})
+        for what, declared in (("columns", names), ("rules", [rule.name for rule in self.rules])):
+            twice = sorted({name for name in declared if declared.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} declared twice: {', '.join(twice)}")
         wanted = {"label": [self.label] if self.label else [], "unique_key": list(self.unique_key)}
@@ -137,30 +145,82 @@ class Contract(_Part):
                     raise ValueError(f"{what} {column!r} is not among the columns")
         if self.freshness and self.column(self.freshness.column).type not in ("date", "timestamp"):
             raise ValueError(f"freshness {self.freshness.column!r} is no date or timestamp")
+        self._check_rules()
         return self
 
+    def _check_rules(self) -> None:
+        for rule in self.rules:
+            if rule.batch_only:
+                continue
+            try:
+                parse_condition(rule.expression, self.types)
+            except ValueError as error:
+                raise ValueError(
+                    f"rule {rule.name}: {rule.expression!r} is not understood: {error}. Write it with {KNOWN}; or mark "
+                    f'the rule "batch_only": true (any SQL of Spark, not checked when a model is served)'
+                ) from None
+
     def column(self, name: str) -> ColumnRule:
-        """Return the column called `name`, which there is."""
+        """Return the column called `name`, which must exist."""
         return next(column for column in self.columns if column.name == name)
 
-    def without_label(self) -> "Contract":
-        """Return the contract of rows to be scored: no label, and no limits on the table as a whole but bad rows."""
-        label = self.label
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of a row in order, the label among them."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Column -> type, in order."""
+        return {column.name: column.type for column in self.columns}
+
+    @property
+    def label_place(self) -> int | None:
+        """Position of the label among the columns, from 0; None without a label."""
+        return None if self.label is None else self.names.index(self.label)
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """Rule -> its condition, but for rules that are `batch_only`."""
+        return {rule.name: parse_condition(rule.expression, self.types) for rule in self.rules if not rule.batch_only}
+
+    @property
+    def unserved_rules(self) -> tuple[str, ...]:
+        """Rules that are checked on Spark alone: a served model does not know whether its rows keep them."""
+        return tuple(rule.name for rule in self.rules if rule.batch_only)
+
+    def scoring_view(self, *, without: Sequence[str] = ()) -> "Contract":
+        """Return the contract of rows to be scored.
+
+        It has no label and none of the rules that use it, and of the limits on the data as a whole the share of bad rows
+        alone. Where rows come with their label, name it as `ignored` to what compares or conforms them.
+
+        Args:
+            without: further columns that rows to be scored need not have: the sample weight.
+        """
+        left_out = {*without, *([self.label] if self.label else [])}
         return Contract(
             name=self.name,
             columns=tuple(
-                column.model_copy(update={"max_missing_share": 1.0}) for column in self.columns if column.name != label
+                column.model_copy(update={"max_missing_share": 1.0})
+                for column in self.columns
+                if column.name not in left_out
             ),
-            rules=tuple(rule for rule in self.rules if not label or not re.search(rf"\b{label}\b", rule.expression)),
+            rules=tuple(rule for rule in self.rules if not any(self._uses(rule, column) for column in left_out)),
             max_quarantined_share=self.max_quarantined_share,
-            drift=self.drift,
+            schema_policy=self.schema_policy,
         )
+
+    def _uses(self, rule: RowRule, column: str) -> bool:
+        if rule.batch_only:
+            return column.lower() in rule_text.names(rule.expression)
+        return column in parse_condition(rule.expression, self.types).columns
 
     def with_columns(self, types: Mapping[str, str]) -> "Contract":
         """Return the contract with those columns of `types` (name -> type) that it lacks, without rules, at its end."""
         known = {column.name for column in self.columns}
-        more = (ColumnRule(name=name, type=kind) for name, kind in types.items() if name not in known)
-        return self.model_copy(update={"columns": (*self.columns, *more)})
+        added = (ColumnRule(name=name, type=kind) for name, kind in types.items() if name not in known)
+        return self.model_copy(update={"columns": (*self.columns, *added)})
 
     @property
     def fingerprint(self) -> str:
@@ -180,10 +240,13 @@ def load(path: str) -> Contract:
             f"contract {path}: cannot be read ({error.strerror}); check the setting `contract`"
         ) from None
     except ValidationError as error:
-        problems = (
-            ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"] for problem in error.errors()
-        )
+        problems = (_words(problem["loc"], problem["msg"]) for problem in error.errors())
         raise ContractError(f"contract {path}: {'; '.join(problems)}") from None
+
+
+def _words(place: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(str(part) for part in place)
+    return (f"{where}: " if where else "") + message.removeprefix("Value error, ")
 
 
 def to_json(contract: Contract) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from mlspark.contracts import spark as conforming
+from mlspark.contracts import accounting, check_spark
+from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.spark import Account
 
 NUM_EXAMPLES = 3
 SHOWN_CHARACTERS = 200
-"""Of a value or a row; a row may have megabytes."""
+"""Most characters shown of a value or a row; a row may have megabytes."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Example:
 
     value: str | None
     row: str | None
-    """As text; both cut at SHOWN_CHARACTERS."""
+    """The row as text; value and row are cut at SHOWN_CHARACTERS."""
     file: str | None
 
 
@@ -44,15 +44,15 @@ def find(conformed: DataFrame, contract: Contract, *, sources: Sequence[str]) ->
         contract: theirs.
         sources: all values of `source`.
     """
-    account = conforming.account(conformed, contract, sources=sources)
+    account = accounting.account(conformed, contract, sources=sources)
     return Findings(
-        account, _examples(conformed) if account.reasons else {}, tuple(conforming.problems(account, contract))
+        account, _examples(conformed) if account.reasons else {}, tuple(accounting.problems(account, contract))
     )
 
 
 def _examples(conformed: DataFrame) -> dict[str, list[Example]]:
     """Return the first bad rows of each reason in the order of file and text: the same ones every time."""
-    bad = conformed.where(conforming.is_bad()).select(
+    bad = conformed.where(check_spark.is_bad()).select(
         "source", "_source_file", "_raw", F.explode("_reasons").alias("reason")
     )
     reasons = bad.select("source", "_source_file", "_raw", "reason.*")

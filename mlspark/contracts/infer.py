@@ -10,12 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from pyspark.sql import DataFrame
 
+from mlspark.contracts import accounting, column_types, shapes
 from mlspark.contracts import contract as contracts
-from mlspark.contracts import shapes
-from mlspark.contracts import spark as conforming
+from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.shapes import FITTING, NUMBERS, Profile, Seen
-from mlspark.contracts.spark import Account
 from mlspark.errors import ContractError
 
 MAX_CATEGORIES = 50
@@ -23,6 +22,9 @@ MAX_CATEGORY_SHARE = 0.05
 """A text column gets a list of allowed values when it has at most so many different ones, and so many per value present."""
 MIN_KEY_ROWS = 100
 """Fewer rows are too few to call a column unique."""
+_EXACT_DIGITS = 15
+"""Digits of a decimal that every double keeps."""
+_EXACT_WHOLE, _BEYOND_BIGINT = 2.0**53, 2.0**63
 _MOST = 0.95
 """Share of values from which those of another type are worth a note."""
 _TYPES_OF_STORES = {"tinyint": "smallint", "timestamp_ntz": "timestamp"}
@@ -46,14 +48,14 @@ def draft(
     has_types: bool = False,
     missing: str = "",
 ) -> Draft:
-    """Return a contract that accepts the rows it is drawn from. The same rows give the same draft.
+    """Return a contract that accepts the rows it is drawn from. The same rows yield the same draft.
 
     The first pass finds types, ranges, lengths and missing values, the second the values of text with few different
     ones and whether a column is unique. Both turn columns into rows, so that plan and time do not grow with the square
     of their number; what reaches the driver is some rows per column.
 
     Args:
-        read: rows of the source for a contract, as `sources.catalog.read` gives them.
+        read: rows of the source for a contract, as `sources.catalog.read` returns them.
         columns: name -> type; None when `_raw` is a JSON object whose keys are the columns.
         name: of the contract.
         label: its label.
@@ -67,10 +69,10 @@ def draft(
     if columns is not None and not usable:
         raise ContractError(f"{name}: no column that a contract can hold: {'; '.join(left_out)}")
     probe = read(_all_text(name, usable or ("c1",)))
-    found = shapes.profile(probe, None if columns is None else usable, missing=missing)
+    profile = shapes.profile(probe, None if columns is None else usable, missing=missing)
     if columns is None:
-        usable, left_out = _usable({column.name: "string" for column in found.columns})
-    _check_rows(name, found)
+        usable, left_out = _usable({column.name: "string" for column in profile.columns})
+    _check_rows(name, profile)
     if not usable:
         raise ContractError(
             f"{name}: no column that a contract can hold: {'; '.join(left_out) or 'the rows are empty'}"
@@ -78,11 +80,13 @@ def draft(
     if label is not None and label not in usable:
         raise ContractError(f"label {label!r} is not among the columns: {', '.join(usable)}")
 
-    seen = [column for column in found.columns if column.name in usable]
-    rules = {column.name: _rule(column, found.num_rows, usable[column.name] if has_types else None) for column in seen}
+    seen = [column for column in profile.columns if column.name in usable]
+    rules = {
+        column.name: _rule(column, profile.num_rows, usable[column.name] if has_types else None) for column in seen
+    }
     plain = Contract(name=name, label=label, columns=tuple(rules.values()))
     few = [c.name for c in seen if rules[c.name].is_text and _is_few(c.distinct, c.present, slack=1.2)]
-    keys = [c.name for c in seen if _may_be_key(c, rules[c.name], found.num_rows)]
+    keys = [c.name for c in seen if _may_be_key(c, rules[c.name], profile.num_rows)]
     types = {column: rules[column].type for column in rules if column in few or column in keys}
     values = shapes.different_values(read(plain), types, listed=few) if types else {}
     for column in seen:
@@ -90,22 +94,22 @@ def draft(
         if column.name in few and _is_few(number, column.present):
             change = {"allowed": tuple(categories), "max_length": None}
             rules[column.name] = rules[column.name].model_copy(update=change)
-    unique = [column for column in keys if values[column][0] == found.num_rows]
+    unique = [column for column in keys if values[column][0] == profile.num_rows]
     drafted = Contract(name=name, label=label, columns=tuple(rules.values()), unique_key=tuple(unique[:1]))
     notes = [
-        f"draft from {found.num_rows:,} rows: widen before use; ranges, lists, lengths and shares are those seen",
-        *_flaw_notes(found),
+        f"draft from {profile.num_rows:,} rows: widen before use; ranges, lists, lengths and shares are those seen",
+        *_flaw_notes(profile),
         *(f"left out: {what}" for what in left_out),
-        *_missing_notes(seen, found.num_rows),
+        *_missing_notes(seen, profile.num_rows),
         *_marker_notes([column for column in seen if rules[column.name].is_text], has_types=has_types),
         *(note for column in seen for note in _type_notes(column, rules[column.name], has_types=has_types)),
         *_key_notes(unique),
     ]
-    return Draft(drafted, found.num_rows, tuple(notes))
+    return Draft(drafted, profile.num_rows, tuple(notes))
 
 
 def to_text(contract: Contract) -> str:
-    """Return the contract's file, a column on a line; `contracts.load` gives the same contract again."""
+    """Return the contract's file, a column on a line; `contracts.load` reads the same contract from it."""
     content = contracts.to_json(contract)
     for column in content["columns"]:
         for bound in ("min", "max"):
@@ -123,14 +127,16 @@ def _usable(columns: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return (name -> contract type, what a contract cannot hold and why)."""
     usable: dict[str, str] = {}
     left_out = []
-    for name, given in columns.items():
-        kind = "string" if given.startswith(("char", "varchar")) else _TYPES_OF_STORES.get(given, given)
+    for name, source_type in columns.items():
+        kind = (
+            "string" if source_type.startswith(("char", "varchar")) else _TYPES_OF_STORES.get(source_type, source_type)
+        )
         if name.lower() in {known.lower() for known in usable}:
             left_out.append(f"{name} (differs from another column in case only)")
         elif not _is_valid(name, "string"):
             left_out.append(f"{name!r} (names are letters, digits and underscores: rename it at the source)")
         elif not _is_valid(name, kind):
-            left_out.append(f"{name} (no type for {given})")
+            left_out.append(f"{name} (no type for {source_type})")
         else:
             usable[name] = kind
     return usable, left_out
@@ -148,18 +154,18 @@ def _all_text(name: str, columns: Sequence[str] | Mapping[str, str]) -> Contract
     return Contract(name=name, columns=tuple(ColumnRule(name=column, type="string") for column in columns))
 
 
-def _check_rows(name: str, found: Profile) -> None:
-    bad = sum(found.flaws.values())
-    if not found.num_rows + bad:
+def _check_rows(name: str, profile: Profile) -> None:
+    bad = sum(profile.flaws.values())
+    if not profile.num_rows + bad:
         raise ContractError(f"{name}: no rows to draft a contract from")
-    reasons = dict(sorted(found.flaws.items(), key=lambda item: (-item[1], item[0])))
-    counts = {"rows_read": found.num_rows + bad, "rows_good": found.num_rows, "rows_quarantined": bad}
-    conforming.check_account(Account(reasons, {name: counts}), _all_text(name, ["c1"]))
+    reasons = dict(sorted(profile.flaws.items(), key=lambda item: (-item[1], item[0])))
+    counts = {"rows_read": profile.num_rows + bad, "rows_good": profile.num_rows, "rows_quarantined": bad}
+    accounting.check_account(Account(reasons, {name: counts}), _all_text(name, ["c1"]))
 
 
-def _rule(column: Seen, num_rows: int, given: str | None) -> ColumnRule:
+def _rule(column: Seen, num_rows: int, source_type: str | None) -> ColumnRule:
     """Return the narrowest rule that every value of the column meets, its categories aside."""
-    kind = given or ("string" if column.markers else column.clean_type)
+    kind = source_type or ("string" if column.markers else column.clean_type)
     missing = num_rows - column.present
     bounds: dict[str, Any] = {}
     if kind in ("date", "timestamp"):
@@ -167,11 +173,23 @@ def _rule(column: Seen, num_rows: int, given: str | None) -> ColumnRule:
     elif kind == "string":
         bounds = {"max_length": column.extremes["length"]}
     elif kind != "boolean":
-        bounds = {"min": column.extremes["min_number"], "max": column.extremes["max_number"]}
+        bounds = {side: _outward(column.extremes[f"{side}_number"], kind, side) for side in ("min", "max")}
     share = math.ceil(missing / num_rows * 1000) / 1000
     return ColumnRule(
         name=column.name, type=kind, nullable=missing > 0, max_missing_share=share if missing else None, **bounds
     )
+
+
+def _outward(extreme: float | None, kind: str, side: str) -> float | None:
+    """Return an extreme that was seen through a double, as a bound that the value itself keeps."""
+    if extreme is None or kind in ("float", "double") or extreme == 0.0:
+        return extreme
+    if kind.startswith("decimal"):
+        if column_types.decimal_digits(kind)[0] <= _EXACT_DIGITS:
+            return extreme
+    elif not _EXACT_WHOLE <= abs(extreme) < _BEYOND_BIGINT:
+        return extreme
+    return math.nextafter(extreme, math.inf if side == "max" else -math.inf)
 
 
 def _is_few(distinct: int, present: int, *, slack: float = 1.0) -> bool:
@@ -184,12 +202,12 @@ def _may_be_key(column: Seen, rule: ColumnRule, num_rows: int) -> bool:
     return is_apt and num_rows >= MIN_KEY_ROWS and column.distinct >= 0.8 * num_rows
 
 
-def _flaw_notes(found: Profile) -> list[str]:
-    if not found.flaws:
+def _flaw_notes(profile: Profile) -> list[str]:
+    if not profile.flaws:
         return []
-    listed = ", ".join(f"{flaw} {count:,}" for flaw, count in sorted(found.flaws.items()))
-    bad = sum(found.flaws.values())
-    return [f"{bad:,} of {found.num_rows + bad:,} rows cannot be parsed and count for nothing here: {listed}"]
+    listed = ", ".join(f"{flaw} {count:,}" for flaw, count in sorted(profile.flaws.items()))
+    bad = sum(profile.flaws.values())
+    return [f"{bad:,} of {profile.num_rows + bad:,} rows cannot be parsed and count for nothing here: {listed}"]
 
 
 def _missing_notes(seen: Sequence[Seen], num_rows: int) -> list[str]:

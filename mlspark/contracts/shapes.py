@@ -22,7 +22,7 @@ FITTING = {
     "timestamp": {"date", "timestamp"},
 }
 NUMBERS = FITTING["decimal"]
-_DOUBLE_DIGITS = 17  # every double can be told apart from its neighbours in so many
+_DOUBLE_DIGITS = 17  # so many distinguish every double from its neighbours
 _DECIMAL_DIGITS = 38
 _MISSING = "missing:"
 
@@ -38,9 +38,9 @@ class Seen:
     markers: Mapping[str, int]
     """Missing marker -> values that are it."""
     distinct: int
-    """Roughly."""
+    """Estimated number of different values."""
     extremes: Mapping[str, Any]
-    """Of the values that have them: smallest and greatest number, date and time, most characters and digits."""
+    """Least and greatest number, date and time, most characters and digits, of the values that have them."""
 
     @property
     def present(self) -> int:
@@ -62,18 +62,18 @@ class Profile:
     """What a data set holds."""
 
     num_rows: int
-    """Without those that cannot be parsed."""
+    """Rows that can be parsed."""
     flaws: Mapping[str, int]
     """Why a row cannot be parsed -> rows."""
     columns: Sequence[Seen]
-    """In the order in which the source has them."""
+    """Columns in the source's order."""
 
 
 def profile(rows: DataFrame, columns: Mapping[str, str] | None, *, missing: str = "") -> Profile:
     """Return what the columns hold. One Spark job, one pass over the rows.
 
     Args:
-        rows: columns, `_malformed`, `_raw` as `sources.catalog.read` gives them.
+        rows: columns, `_malformed`, `_raw` as `sources.catalog.read` returns them.
         columns: name -> type of those to look at; None: the keys of the JSON objects in `_raw`.
         missing: text that marks a missing value in those objects; columns have null for it already.
     """
@@ -103,10 +103,10 @@ def different_values(
     values = rows.select(F.explode(F.when(F.col("_malformed").isNull(), pairs)).alias("pair")).select("pair.*")
     different = values.where(F.col("value").isNotNull()).distinct()
     wanted = F.when(F.col("name").isin(*listed), F.col("value")) if listed else F.lit(None).cast("string")
-    found = different.groupBy("name").agg(
+    groups = different.groupBy("name").agg(
         F.count("*").alias("number"), F.sort_array(F.collect_list(wanted)).alias("values")
     )
-    return {group.name: (group.number, group["values"]) for group in found.collect()}
+    return {group.name: (group.number, group["values"]) for group in groups.collect()}
 
 
 def _columns(columns: Mapping[str, str]) -> Column:

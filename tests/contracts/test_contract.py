@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark.contracts import arrow, contract
-from mlspark.contracts import spark as conforming
+from mlspark.contracts import accounting, check_arrow, check_spark, contract
+from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.spark import Account
+from mlspark.contracts.data_frames import from_pandas
 from mlspark.errors import ContractError
 
 PEOPLE = Contract.model_validate_json(
@@ -43,7 +43,10 @@ PEOPLE = Contract.model_validate_json(
         ),
         ({"columns": [{"name": "a", "type": "int", "allowed": ["x"]}]}, "a: allowed needs type string"),
         ({"columns": [{"name": "a", "type": "int"}] * 2, "label": None}, "columns declared twice: a"),
-        ({"columns": [{"name": "a", "type": "integer"}]}, "columns.0.type: String should match pattern"),
+        (
+            {"columns": [{"name": "a", "type": "integer"}]},
+            "columns.0.type: 'integer' is not a type of a column, did you mean int? Types are boolean, smallint",
+        ),
     ],
 )
 def test_wrong_contract_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -72,7 +75,7 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
         [(*row, f"line {number}", "file") for number, row in enumerate(rows)],
         "age string, height string, sex string, rich string, _malformed string, _raw string, _source_file string",
     )
-    conformed = conforming.conform(raw, PEOPLE).collect()
+    conformed = check_spark.conform(raw, PEOPLE).collect()
     found = [[(reason.column, reason.rule, reason.value) for reason in row._reasons] for row in conformed]
     assert found == [
         [],
@@ -86,6 +89,29 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
     assert conformed[0][:4] == (39, 1.8, "Male", "yes")
 
 
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("a <> ", "PARSE_SYNTAX_ERROR"),
+        ("b = 1", "UNRESOLVED_COLUMN"),
+        ("sum(a) > 1", "MISSING_GROUP_BY"),
+        ("a + 1", "DATATYPE_MISMATCH"),
+        ("_reasons is not null", "UNRESOLVED_COLUMN"),
+    ],
+)
+def test_free_sql_that_is_no_condition_is_refused_by_its_name(
+    spark: SparkSession, expression: str, message: str
+) -> None:
+    rules = [{"name": "good", "expression": "a > 0"}, {"name": "odd", "expression": expression, "batch_only": True}]
+    of_rows = Contract.model_validate_json(
+        json.dumps({"name": "c", "columns": [{"name": "a", "type": "int"}], "rules": rules})
+    )
+    columns = "a string, _malformed string, _raw string, _source_file string"
+    rows = spark.createDataFrame([("1", None, "1", "file")], columns)
+    with pytest.raises(ContractError, match=r"^contract c: rule odd: .* cannot be used: .*" + message):
+        check_spark.conform(rows, of_rows)
+
+
 def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: SparkSession) -> None:
     raw = spark.createDataFrame(
         [
@@ -96,13 +122,13 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
         "source string, age string, height string, sex string, rich string, _malformed string, _raw string, "
         "_source_file string",
     )
-    conformed = conforming.without_raw(conforming.conform(raw, PEOPLE))
+    conformed = check_spark.without_raw(check_spark.conform(raw, PEOPLE))
     # `conform` drops what it does not know; put the source back by row.
     by_raw = {"b": "train", "c": "test"}
     from pyspark.sql import functions as F
 
     source = F.coalesce(*(F.when(F.col("_raw") == raw_line, name) for raw_line, name in by_raw.items()), F.lit("train"))
-    account = conforming.account(
+    account = accounting.account(
         conformed.withColumn("source", source),
         PEOPLE,
         sources=["train", "test", "empty"],
@@ -129,11 +155,11 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
 
 def test_data_that_is_bad_as_a_whole_is_refused_with_every_problem() -> None:
     counts = {"rows_read": 10, "rows_good": 9, "rows_quarantined": 1, "missing_height": 8, "missing_sex": 0}
-    conforming.check_account(Account({"age.min": 1}, {"train": counts}), PEOPLE)
+    accounting.check_account(Account({"age.min": 1}, {"train": counts}), PEOPLE)
     empty = dict.fromkeys(counts, 0)
     worse = counts | {"rows_good": 8, "rows_quarantined": 2}
     with pytest.raises(ContractError) as refused:
-        conforming.check_account(Account({"age.min": 2}, {"train": worse, "test": empty}), PEOPLE)
+        accounting.check_account(Account({"age.min": 2}, {"train": worse, "test": empty}), PEOPLE)
     assert str(refused.value) == (
         "contract people: 2 of 10 rows are bad (age.min 2), more than max_quarantined_share=0.1: check the source and its "
         "settings, or raise the share in the contract; train: height: 8 of 8 values are missing: no value at all; "
@@ -152,10 +178,10 @@ def test_stale_data_is_refused_and_a_date_column_without_values_is_no_crash() ->
         )
     )
     counts = {"rows_read": 1, "rows_good": 1, "rows_quarantined": 0, "missing_day": 0}
-    assert conforming.problems(Account({}, {"a": counts}, {"a": time.time() - 3600}), daily) == []
-    [stale] = conforming.problems(Account({}, {"a": counts}, {"a": time.time() - 30 * 3600}), daily)
+    assert accounting.problems(Account({}, {"a": counts}, {"a": time.time() - 3600}), daily) == []
+    [stale] = accounting.problems(Account({}, {"a": counts}, {"a": time.time() - 30 * 3600}), daily)
     assert stale == "a: newest day is 30.0 hours old, more than freshness.max_age_hours=24"
-    assert conforming.problems(Account({}, {"a": counts | {"missing_day": 1}}), daily) == []
+    assert accounting.problems(Account({}, {"a": counts | {"missing_day": 1}}), daily) == []
 
 
 @pytest.mark.parametrize(
@@ -175,12 +201,13 @@ def test_arrow_rows_that_break_the_contract_are_refused(change: dict[str, Any], 
     columns = {"age": [1, 2], "height": [None, 1.5], "sex": ["Male", None], "extra": [0, 0]} | change
     rows = pa.table({name: values for name, values in columns.items() if values is not None})
     with pytest.raises(ContractError) as refused:
-        arrow.conform(rows, PEOPLE.without_label())
+        check_arrow.check(rows, PEOPLE.scoring_view())
     assert message in str(refused.value)
 
 
 def test_arrow_rows_come_back_in_the_contracts_types_and_order() -> None:
     rows = pa.table({"sex": ["Male", None], "height": [1.5, float("nan")], "age": [1.0, 2.0], "extra": [0, 0]})
-    conformed = arrow.conform(rows, PEOPLE.without_label())
+    # In a data frame NaN is a missing value; in rows in memory it is a number that is not finite.
+    conformed = check_arrow.check(from_pandas(rows.to_pandas(), PEOPLE), PEOPLE.scoring_view())
     assert conformed.to_pydict() == {"age": [1, 2], "height": [1.5, None], "sex": ["Male", None]}
     assert conformed.schema.types == [pa.int32(), pa.float64(), pa.string()]

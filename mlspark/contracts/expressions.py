@@ -1,10 +1,10 @@
 """Arithmetic of columns: parsed once, then SQL for Spark and numpy for rows in memory. Runs anywhere.
 
-Both compute in doubles, operation by operation, so they give the same bits.
+Both compute in doubles, operation by operation, so they yield the same bits.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,13 @@ class Expression:
             values = _evaluate(self._tree, rows)
         return np.broadcast_to(np.asarray(values, np.float64), (rows.num_rows,))
 
+    def evaluate_present(self, rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the values (n,), and whether `sql` yields one (n,); where it is null the value means nothing."""
+        with np.errstate(all="ignore"):
+            values, is_present = _evaluate_present(self._tree, rows)
+        shape = (rows.num_rows,)
+        return np.broadcast_to(np.asarray(values, np.float64), shape), np.broadcast_to(is_present, shape)
+
 
 def parse(text: str) -> Expression:
     """Return the expression of `text`.
@@ -59,26 +66,46 @@ def parse(text: str) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise FeatureError(f"expression {text!r}: {reason}") from None
-    _check(tree, text)
+    return of_tree(tree, text, lambda node: ast.get_source_segment(text, node) or text)
+
+
+def of_tree(tree: ast.expr, text: str, part_of: Callable[[ast.expr], str]) -> Expression:
+    """Return the expression of a tree. Raises FeatureError as `parse` does.
+
+    Args:
+        tree: what was parsed.
+        text: what the tree was parsed from, or the part of it that the tree is.
+        part_of: yields the part of the text that a node is.
+    """
+    _check(tree, text, part_of)
     return Expression(text, tree)
 
 
-def _check(node: ast.expr, text: str) -> None:
+def parse_name(column: str) -> Expression:
+    """Return a column as an expression, whatever its name."""
+    return Expression(column, ast.Name(column, ast.Load()))
+
+
+def of_number(number: float) -> Expression:
+    """Return a finite number as an expression."""
+    return Expression(repr(number), ast.Constant(number))
+
+
+def _check(node: ast.expr, text: str, part_of: Callable[[ast.expr], str]) -> None:
     match node:
         case ast.Name():
             return None
         case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
             return None
         case ast.UnaryOp(op=ast.USub()):
-            return _check(node.operand, text)
+            return _check(node.operand, text, part_of)
         case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
-            _check(node.left, text)
-            return _check(node.right, text)
+            _check(node.left, text, part_of)
+            return _check(node.right, text, part_of)
         case ast.Call(func=ast.Name(id=name), args=[ast.Name()], keywords=[]) if name in _FUNCTIONS:
             return None
-    part = ast.get_source_segment(text, node) or text
     raise FeatureError(
-        f"expression {text!r}: {part!r} cannot be used; known are columns, numbers, + - * / ( ), "
+        f"expression {text!r}: {part_of(node)!r} cannot be used; known are columns, numbers, + - * / ( ), "
         f"length(COLUMN) and days(COLUMN)"
     )
 
@@ -140,6 +167,28 @@ def _evaluate(node: ast.expr, rows: pa.Table) -> Any:
             micros = rows.column(name).cast(pa.timestamp("us")).cast(pa.int64())
             return doubles(micros) / _MICROSECONDS_PER_DAY
     raise AssertionError(ast.dump(node))
+
+
+def _evaluate_present(node: ast.expr, rows: pa.Table) -> tuple[Any, Any]:
+    match node:
+        case ast.Constant():
+            return _evaluate(node, rows), np.True_
+        case ast.UnaryOp():
+            values, is_present = _evaluate_present(node.operand, rows)
+            return -values, is_present
+        case ast.BinOp():
+            (left, has_left), (right, has_right) = (_evaluate_present(part, rows) for part in (node.left, node.right))
+            is_present = has_left & has_right
+            match node.op:
+                case ast.Add():
+                    return left + right, is_present
+                case ast.Sub():
+                    return left - right, is_present
+                case ast.Mult():
+                    return left * right, is_present
+            return left / right, is_present & (right != 0.0)
+    [name] = (name for name, _ in _columns(node))
+    return _evaluate(node, rows), np.asarray(pc.is_valid(rows.column(name)).to_numpy(), np.bool_)
 
 
 def doubles(column: pa.ChunkedArray) -> NDArray[np.float64]:

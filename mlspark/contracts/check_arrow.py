@@ -1,0 +1,204 @@
+"""A contract on rows in memory, with Spark's verdict: each row typed, each broken rule named. Runs anywhere."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute as pc
+
+from mlspark.contracts import bounds, column_types, conversions, patterns, schema_differences
+from mlspark.contracts.column_types import arrow_type
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.logic import flat
+from mlspark.errors import ContractError
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that a row breaks."""
+
+    row: int
+    """Position of the row, from 0."""
+    column: str
+    """Column that the rule is about; "" for a row rule."""
+    rule: str
+    value: Any
+    """Value as it came, before any cast; for a row rule, its condition."""
+    what: str = ""
+    """What is wrong with the value's type, for the rule `type`; else empty."""
+
+    @property
+    def reason(self) -> str:
+        """Name of the rule, as the account of a batch has it: "age.min"."""
+        return f"{self.column}.{self.rule}" if self.column else self.rule
+
+    def __str__(self) -> str:
+        if not self.column:
+            return f"{self.reason}: row {self.row} breaks {self.value}"
+        is_nan = isinstance(self.value, float) and math.isnan(self.value)
+        what = f" {self.what}:" if self.what else ""
+        return f"{self.reason}:{what} row {self.row} has {'NaN' if is_nan else repr(self.value)}"
+
+
+@dataclass(frozen=True)
+class Conformed:
+    """Rows held against their contract."""
+
+    rows: pa.Table
+    """All rows, the contract's columns in its types and order; null where a value is of another type."""
+    broken: tuple[Broken, ...]
+    """Every rule that a row breaks, row by row and in the contract's order."""
+
+    @property
+    def good(self) -> pa.Table:
+        """The rows that break no rule."""
+        bad = sorted({broken.row for broken in self.broken})
+        return self.rows.filter(pa.array(~np.isin(np.arange(self.rows.num_rows), bad)))
+
+
+def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ()) -> Conformed:
+    """Return every row typed, with what is wrong with it; the same rows are bad for the same rules as on Spark.
+
+    Rules that are `batch_only` are not looked at, nor is a unique key. NaN is a number that is not finite, as in a Parquet
+    file; for data frames, where it stands for a missing value, see `from_pandas`.
+
+    Args:
+        table: the contract's columns, in types that convert, see `conversions`; other columns are left out.
+        contract: theirs.
+        ignored: columns that may be there whatever the schema policy: the label, in rows to be scored.
+
+    Raises:
+        ContractError: a column is missing, or there is another one, and the contract's schema policy refuses it.
+    """
+    _check_columns(table, contract, ignored)
+    columns: dict[str, pa.Array] = {}
+    broken: list[tuple[int, int, Broken]] = []
+    for column in contract.columns:
+        values = flat(table.column(column.name)) if column.name in table.column_names else pa.nulls(table.num_rows)
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        is_converted = conversions.is_converted(values.type, column.type)
+        columns[column.name] = typed = (
+            conversions.convert(values, column.type) if is_converted else pa.nulls(len(values), arrow_type(column.type))
+        )
+        what = f"expected {column.type}" if is_converted else f"is {values.type}, expected {column.type}"
+        for rule, is_broken in _failures(column, values, typed):
+            for row in map(int, _rows(is_broken)):
+                broken_rule = Broken(row, column.name, rule, _shown(values[row]), what if rule == "type" else "")
+                broken.append((row, len(broken), broken_rule))
+    rows = pa.table(list(columns.values()), schema=pa.schema([(c.name, arrow_type(c.type)) for c in contract.columns]))
+    broken.extend(
+        (broken_rule.row, len(broken), broken_rule)
+        for broken_rule in _broken_rules(rows, contract, {row for row, *_ in broken})
+    )
+    return Conformed(rows, tuple(broken_rule for *_, broken_rule in sorted(broken, key=lambda entry: entry[:2])))
+
+
+def check(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ()) -> pa.Table:
+    """Return the contract's columns in its types and order; columns that it does not name are left out.
+
+    Args:
+        table: see `conform`.
+        contract: theirs.
+        ignored: see `conform`.
+
+    Raises:
+        ContractError: a column is missing, or a value breaks a rule; names column, rule, row (from 0) and value.
+    """
+    conformed = conform(table, contract, ignored=ignored)
+    if conformed.broken:
+        first = conformed.broken[0]
+        raise ContractError(f"contract {contract.name}: {first}")
+    return conformed.rows
+
+
+def _check_columns(table: pa.Table, contract: Contract, ignored: Sequence[str]) -> None:
+    types = {field.name: column_types.spark_type(field.type) for field in table.schema}
+    differences = schema_differences.differences(types, contract, has_types=False, ignored=ignored)
+    if differences.missing and contract.schema_policy.missing == "refuse":
+        raise ContractError(f"contract {contract.name}: columns missing: {', '.join(differences.missing)}")
+    if differences.extra and contract.schema_policy.extra == "refuse":
+        raise ContractError(
+            f"contract {contract.name}: extra columns: {', '.join(differences.extra)}; leave them out, or set the "
+            f"contract's schema_policy.extra to ignore"
+        )
+
+
+def _failures(column: ColumnRule, values: pa.Array, typed: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Yield (rule, whether a row breaks it) for each rule of a column, in the order of `check_spark`."""
+    is_lost = pc.and_(pc.is_valid(values), pc.is_null(typed))
+    if column.is_array:
+        is_lost = pc.or_(is_lost, _has_an_element(typed, pc.is_null))
+    yield "type", is_lost
+    if column.type in ("date", "timestamp"):
+        yield "range", _is_out_of_range(typed)
+    if column.type in ("float", "double"):
+        yield "finite", pc.invert(pc.is_finite(typed))
+    if column.is_array:
+        yield "finite", _has_an_element(typed, lambda elements: pc.invert(pc.is_finite(elements)))
+    if not column.nullable:
+        yield "null", pc.is_null(values)
+    if (least := column.bound("min")) is not None:
+        yield "min", _compared(pc.less, typed, least)
+    if (greatest := column.bound("max")) is not None:
+        is_greater = _compared(pc.greater, typed, greatest)
+        # NaN is greater than any other number to Spark.
+        yield "max", pc.or_(is_greater, pc.is_nan(typed)) if pa.types.is_floating(typed.type) else is_greater
+    if column.allowed is not None:
+        known = pc.is_in(typed, value_set=pa.array(column.allowed, pa.string()))
+        yield "allowed", pc.and_(pc.is_valid(typed), pc.invert(known))
+    if column.pattern is not None:
+        yield "pattern", pc.invert(pc.match_substring_regex(typed, patterns.arrow(column.pattern)))
+    if column.min_length is not None or column.max_length is not None:
+        length = pc.list_value_length(typed) if column.is_array else pc.utf8_length(typed)
+        if column.min_length is not None:
+            yield "min_length", pc.less(length, column.min_length)
+        if column.max_length is not None:
+            yield "max_length", pc.greater(length, column.max_length)
+
+
+def _broken_rules(rows: pa.Table, contract: Contract, bad: set[int]) -> Iterator[Broken]:
+    """Yield the row rules that rows without other reasons break; they alone are sure to have values that compute."""
+    others = np.setdiff1d(np.arange(rows.num_rows), list(bad))
+    good = rows.take(pa.array(others)) if bad else rows
+    for name, condition in contract.conditions.items():
+        for place in _rows(pc.invert(condition.evaluate_condition(good))):
+            yield Broken(int(others[place]), "", name, condition.text)
+
+
+def _rows(is_broken: pa.Array) -> NDArray[np.int64]:
+    return np.flatnonzero(pc.fill_null(is_broken, False).to_numpy(zero_copy_only=False))
+
+
+def _compared(compare: Callable[[pa.Array, pa.Scalar], pa.Array], typed: pa.Array, bound: bounds.Value) -> pa.Array:
+    if pa.types.is_floating(typed.type):
+        return compare(typed.cast(pa.float64()), pa.scalar(bound, pa.float64()))
+    return compare(typed, pa.scalar(bound, typed.type))
+
+
+def _is_out_of_range(typed: pa.Array) -> pa.Array:
+    """Return whether dates or times are beyond the years 1 to 9999."""
+    is_date = pa.types.is_date(typed.type)
+    units = typed.view(pa.int32() if is_date else pa.int64())
+    first, last = (bounds.FIRST_DAY, bounds.LAST_DAY) if is_date else (bounds.FIRST_MICROS, bounds.LAST_MICROS)
+    return pc.or_(pc.less(units, first), pc.greater(units, last))
+
+
+def _has_an_element(lists: pa.Array, is_wrong: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return whether a row's array has an element that is wrong."""
+    rows = pc.list_parent_indices(lists).filter(pc.fill_null(is_wrong(pc.list_flatten(lists)), False))
+    return pc.is_in(pa.array(range(len(lists)), rows.type), value_set=rows)
+
+
+def _shown(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):  # a date or time that Python does not know
+        is_date = pa.types.is_date32(value.type)
+        return (
+            f"{value.cast(pa.int32() if is_date else pa.int64()).as_py()} {'days' if is_date else 'units'} since 1970"
+        )

@@ -1,0 +1,261 @@
+"""A contract on Spark: every row typed, with what is wrong with it, as native expressions. Driver, lazy."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from mlspark.contracts import bounds, column_types, patterns, schema_differences
+from mlspark.contracts.contract import ColumnRule, Contract, RowRule
+from mlspark.contracts.schema_differences import SchemaDifferences
+from mlspark.errors import ContractError
+
+_REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
+_OWN = ("_malformed", "_raw", "_source_file")
+
+
+def conform(raw: DataFrame, contract: Contract) -> DataFrame:
+    """Return every row typed, with what is wrong with it.
+
+    Lazy; native expressions only, so it runs in the same job as what follows. A unique key costs one shuffle.
+
+    Args:
+        raw: the contract's columns, as strings or in any type that casts, and `_malformed` (why the row could not be
+            parsed, or null), `_raw` (the row as text), `_source_file`. A column that is absent counts as null.
+
+    Returns:
+        The contract's columns in its types, then `_reasons` (array of column, rule, value; empty for a good row),
+        `_raw`, `_source_file`.
+
+    Raises:
+        ContractError: the expression of a row rule cannot be analysed.
+    """
+    types = {field.name: field.dataType.simpleString() for field in raw.schema}
+    values = {name: F.col(name) if name in types else F.lit(None) for name in contract.names}
+    typed = {
+        column.name: _typed(values[column.name], column, types.get(column.name, "string"))
+        for column in contract.columns
+    }
+    failures = [
+        (failed, _reason(column.name, rule, values[column.name].cast("string")))
+        for column in contract.columns
+        for rule, failed in _failures(column, values[column.name], typed[column.name], types.get(column.name, "string"))
+    ]
+    malformed = F.array(_reason("", "malformed", F.col("_malformed")))
+    reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(_reasons(failures))
+    conformed = raw.select(
+        *(value.alias(name) for name, value in typed.items()), reasons.cast(_REASONS_TYPE).alias("_reasons"), *_OWN[1:]
+    )
+    conformed = _check_rules(conformed, contract)
+    if contract.unique_key:
+        same_key = Window.partitionBy(*contract.unique_key)
+        shared = F.sum(F.when(is_bad(), 0).otherwise(1)).over(same_key) > 1
+        named = ",".join(contract.unique_key)
+        key = F.concat_ws(",", *(F.col(name).cast("string") for name in contract.unique_key))
+        present = ~_any_null(contract.unique_key)
+        reason = F.array(_reason(named, "unique", key)).cast(_REASONS_TYPE)
+        reasons = F.when(shared & present & ~is_bad(), reason).otherwise(F.col("_reasons"))
+        conformed = conformed.withColumn("_reasons", reasons)
+    return conformed
+
+
+def without_raw(conformed: DataFrame) -> DataFrame:
+    """Return conformed rows with `_raw` of bad rows alone, to be kept in memory."""
+    return conformed.withColumn("_raw", F.when(is_bad(), F.col("_raw")))
+
+
+def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) -> DataFrame:
+    """Return conformed rows with a reason for those good ones that satisfy `broken`."""
+    reason = F.array(_reason(column, rule, F.lit(None).cast("string"))).cast(_REASONS_TYPE)
+    return conformed.withColumn("_reasons", F.when(broken & ~is_bad(), reason).otherwise(F.col("_reasons")))
+
+
+def is_bad() -> Column:
+    """Return whether a conformed row breaks its contract."""
+    return F.size("_reasons") > 0
+
+
+def differences(
+    schema: StructType, contract: Contract, *, has_types: bool = True, ignored: Sequence[str] = ()
+) -> SchemaDifferences:
+    """Return how the columns of a source differ from the contract's, `_malformed` and the like aside. Looks at no row.
+
+    Args:
+        schema: of the source, before conforming.
+        contract: what is expected.
+        has_types: False for text, where every column is a string until it is conformed.
+        ignored: columns that may be there: the label, in rows to be scored.
+    """
+    return schema_differences.differences(
+        {field.name: field.dataType.simpleString() for field in schema if field.name not in _OWN},
+        contract,
+        # Files of one source can differ: a column that only some have.
+        partly_absent={
+            field.name: field.metadata["absent_from"] for field in schema if "absent_from" in field.metadata
+        },
+        has_types=has_types,
+        ignored=ignored,
+    )
+
+
+def check_schema(
+    schema: StructType, contract: Contract, *, has_types: bool = True, ignored: Sequence[str] = ()
+) -> SchemaDifferences:
+    """Return how the columns of a source differ from the contract's; for the arguments see `differences`.
+
+    Raises:
+        ContractError: a difference that the contract's schema policy refuses; names each.
+    """
+    mismatch = differences(schema, contract, has_types=has_types, ignored=ignored)
+    schema_differences.check(mismatch, contract)
+    return mismatch
+
+
+def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
+    """Add the reasons of row rules; rows with other reasons keep those alone."""
+    if not contract.rules:
+        return conformed
+    served = contract.conditions
+    sql = {rule.name: rule.expression if rule.batch_only else served[rule.name].sql() for rule in contract.rules}
+    for rule in contract.rules:
+        if rule.batch_only:
+            _check_free_sql(conformed, contract, rule)
+    failures = [(~F.expr(sql[rule.name]), _reason("", rule.name, F.lit(rule.expression))) for rule in contract.rules]
+    reasons = F.when(is_bad(), F.col("_reasons")).otherwise(_reasons(failures).cast(_REASONS_TYPE))
+    return conformed.withColumn("_reasons", reasons)
+
+
+def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> None:
+    """Refuse SQL that is no condition over a row's columns; raises ContractError. Looks at no row."""
+    try:
+        conformed.select(*contract.names).withColumn("_reasons", ~F.expr(rule.expression))
+    except AnalysisException as error:
+        message = (error.getMessage() or "").strip().split("\n", 1)[0]
+        raise ContractError(
+            f"contract {contract.name}: rule {rule.name}: {rule.expression!r} cannot be used: {message}"
+        ) from None
+
+
+def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
+    """Return the value in its contract's type, null where there is none or the cast changes it.
+
+    Texts that say more than the type holds have a value here, see `_says_all`. Arrays may come as JSON text.
+    """
+    if column_types.family(source_type) == "string" and column.is_array:
+        return F.from_json(value.cast("string"), column.type)
+    if column.is_text or column_types.family(source_type) == "string" or column.type == source_type:
+        return value.try_cast(column.type)
+    if not column_types.is_cast(source_type, column.type):
+        return F.lit(None).cast(column.type)
+    typed, stays = value.try_cast(column.type), F.lit(True)
+    if column_types.family(source_type) == "floating" and column_types.family(column.type) in ("whole", "decimal"):
+        # Greater ones have lost their last digits on the way through a double (or float).
+        stays = F.abs(value) < F.lit(2.0**24 if source_type == "float" else 2.0**53)
+    if column.type not in ("float", "array<float>"):
+        # 1.5 casts to int, and would be 1.
+        stays = stays & typed.try_cast(source_type).eqNullSafe(value)
+    return F.when(stays, typed)
+
+
+def _survives(value: Column, typed: Column, column: ColumnRule, source_type: str) -> Column:
+    """Return whether a value is still what it was in its contract's type."""
+    survives = typed.isNotNull()
+    if column.is_array:
+        return survives & ~F.exists(typed, lambda element: element.isNull())
+    if column_types.family(source_type) == "string":
+        return survives & _says_all(value, typed, column.type)
+    return survives
+
+
+def _failures(column: ColumnRule, value: Column, typed: Column, source_type: str) -> list[tuple[str, Column]]:
+    """Return (rule, whether a row breaks it) for each rule of a column, in the order of `check_arrow`."""
+    failures = []
+    survives = _survives(value, typed, column, source_type)
+    if (column.type != source_type and not column.is_text) or column.is_array:
+        failures.append(("type", value.isNotNull() & ~survives))
+    if column.type in ("date", "timestamp"):
+        # What Spark promises for these types, and all that Python and Parquet's readers know.
+        is_date = column.type == "date"
+        units = F.unix_date(typed) if is_date else F.unix_micros(typed)
+        first, last = (bounds.FIRST_DAY, bounds.LAST_DAY) if is_date else (bounds.FIRST_MICROS, bounds.LAST_MICROS)
+        failures.append(("range", survives & ~units.between(first, last)))
+    if column.type in ("float", "double"):
+        failures.append(("finite", _is_not_finite(typed)))
+    if column.is_array:
+        failures.append(("finite", F.exists(typed, _is_not_finite)))
+    if not column.nullable:
+        failures.append(("null", value.isNull()))
+    if (least := column.bound("min")) is not None:
+        failures.append(("min", typed < _literal(least, column.type)))
+    if (greatest := column.bound("max")) is not None:
+        failures.append(("max", typed > _literal(greatest, column.type)))
+    if column.allowed is not None:
+        failures.append(("allowed", ~typed.isin(*column.allowed)))
+    if column.pattern is not None:
+        failures.append(("pattern", ~typed.rlike(patterns.spark(column.pattern))))
+    length = F.size(typed) if column.is_array else F.char_length(typed)
+    if column.min_length is not None:
+        failures.append(("min_length", length < column.min_length))
+    if column.max_length is not None:
+        failures.append(("max_length", length > column.max_length))
+    return failures
+
+
+def _literal(bound: bounds.Value, column_type: str) -> Column:
+    """Return a bound; dates and decimals go as text, which no driver of Python rounds or moves."""
+    if isinstance(bound, datetime):
+        return F.timestamp_micros(F.lit(bounds.micros(bound)))
+    if isinstance(bound, date):
+        return F.lit(bound.isoformat()).cast("date")
+    return F.lit(f"{bound:f}").cast(column_type) if isinstance(bound, Decimal) else F.lit(bound)
+
+
+def _is_not_finite(number: Column) -> Column:
+    return F.isnan(number) | F.abs(number).eqNullSafe(float("inf"))
+
+
+def _says_all(text: Column, typed: Column, kind: str) -> Column:
+    """Return whether a text that casts says no more and no less than its value.
+
+    Spark takes "1f", "2020", "2020-01-01 or so", "10:30" (of today), rounds decimals, and drops digits below a microsecond.
+    """
+    if kind in ("float", "double"):
+        return ~text.rlike(r"(?i)^\s*[+-]?(0x.*|[0-9.]+(e[+-]?[0-9]+)?[df])\s*$")
+    if kind == "date":
+        return text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$")
+    if kind == "timestamp":
+        is_whole = text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}([T ]|\s*$)")
+        return is_whole & ~text.rlike(r"\.\d{6}\d*[1-9]")
+    if kind.startswith("decimal"):
+        digits, scale = (int(number) for number in kind[len("decimal(") : -1].split(","))
+        return typed.eqNullSafe(text.try_cast(f"decimal(38,{38 - digits + scale})"))
+    return F.lit(True)
+
+
+def _reasons(failures: Sequence[tuple[Column, Column]]) -> Column:
+    """Return the reasons of those failures that a row has."""
+    none = F.array().cast(_REASONS_TYPE)
+    if not failures:
+        return none
+    reasons = F.array_compact(F.array(*(F.when(failed, reason) for failed, reason in failures))).cast(_REASONS_TYPE)
+    # Most rows are good: they are not made to fill an array that is then emptied.
+    return F.when(reduce(or_, (F.coalesce(failed, F.lit(False)) for failed, _ in failures)), reasons).otherwise(none)
+
+
+def _any_null(names: Sequence[str]) -> Column:
+    return reduce(or_, (F.col(name).isNull() for name in names), F.lit(False))
+
+
+def _reason(column: str, rule: str, value: Column) -> Column:
+    return F.struct(F.lit(column).alias("column"), F.lit(rule).alias("rule"), value.alias("value"))
+
+
+def reason_name(reason: Any) -> Column:
+    return F.when(reason["column"] == "", reason["rule"]).otherwise(F.concat_ws(".", reason["column"], reason["rule"]))

@@ -1,0 +1,47 @@
+"""Rows of a pandas data frame as rows in memory, with missing values as the contract defines them. Runs anywhere."""
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlspark.contracts.contract import Contract
+from mlspark.errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
+    """Return the rows of a data frame, for `check_arrow`.
+
+    None, NaN, NaT and pd.NA are missing values, NaN in columns of floats too: a data frame has no other way to say it, and
+    most cannot tell the two apart. Elements of arrays are taken as they are, so that NaN in one is not finite. Columns that
+    the contract does not name keep their name alone.
+
+    Raises:
+        ContractError: a column stands there twice, has values of several types, or a number that no type holds.
+    """
+    given = [str(name) for name in frame.columns]
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise ContractError(f"contract {contract.name}: columns given twice: {', '.join(twice)}")
+    names = set(contract.names)
+    arrays = [
+        _array(frame[name], str(name), contract) if name in names else pa.nulls(len(frame)) for name in frame.columns
+    ]
+    return pa.table(arrays, names=given)
+
+
+def _array(values: "pd.Series[Any]", name: str, contract: Contract) -> pa.Array:
+    import pandas as pd
+
+    try:
+        # Unsigned numbers are no type of a contract; as Python's they are taken for what they say.
+        if values.dtype != object and not pd.api.types.is_unsigned_integer_dtype(values.dtype):
+            array = pa.array(values, from_pandas=True)
+            return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        plain = [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in values]
+        return pa.array(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        raise ContractError(
+            f"contract {contract.name}: {name}.type: expected {contract.column(name).type}: {error}"
+        ) from None
