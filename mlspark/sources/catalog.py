@@ -1,25 +1,90 @@
-"""The kinds of source, behind three functions. Driver."""
+"""The kinds of source: one file each, known here by name, behind three functions. Driver."""
 
-from types import ModuleType
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from mlspark.config import Settings, SourceSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError
-from mlspark.sources import columnar, delimited, delta, hive, jdbc, json_lines
+from mlspark.section import Section
+from mlspark.sources import csv, delta, hive, jdbc, json, orc, parquet
+from mlspark.sources.hive import HiveSettings
+from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Source, reading
 
-_READERS: dict[str, ModuleType] = {
-    "csv": delimited,
-    "json": json_lines,
-    "parquet": columnar,
-    "orc": columnar,
+
+class Reader(Protocol):
+    """What the file of a kind has: its settings, and how such a source is found and read."""
+
+    @property
+    def Settings(self) -> type[SourceSettings]:  # noqa: N802 (a class)
+        """A section of settings whose `kind` is the reader's name."""
+
+    @property
+    def HAS_TYPES(self) -> bool:  # noqa: N802 (a constant)
+        """Whether columns have types of their own, or are text."""
+
+    @property
+    def PLACE(self) -> str:  # noqa: N802 (a constant)
+        """The setting that says where the data is: path, table, url."""
+
+    @property
+    def EXTENSIONS(self) -> tuple[str, ...]:  # noqa: N802 (a constant)
+        """Ends of file names by which the kind is recognised."""
+
+    def find(self, spark: SparkSession, settings: Any, *, root: str) -> Source:
+        """See `catalog.find`."""
+
+    def columns(self, spark: SparkSession, source: Source) -> StructType | None:
+        """See `catalog.columns`."""
+
+    def read(self, spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
+        """See `catalog.read`."""
+
+
+READERS: dict[str, Reader] = {
+    "csv": csv,
+    "json": json,
+    "parquet": parquet,
+    "orc": orc,
     "delta": delta,
     "hive": hive,
     "jdbc": jdbc,
 }
+
+
+def union(readers: Mapping[str, Reader]) -> Any:
+    """Return the type of a setting that is a source of one of these kinds, chosen by `kind`."""
+    return Annotated[reduce(or_, (reader.Settings for reader in readers.values())), Field(discriminator="kind")]
+
+
+if TYPE_CHECKING:
+    AnySource = SourceSettings
+else:
+    AnySource = union(READERS)
+    """The settings of a source of any kind."""
+
+
+class SourcesSettings(Section):
+    root: str = ""
+    """Folder or URI that relative paths of sources start from; empty: $MLSPARK_DATA, else data."""
+    learn: AnySource
+    """Source of the rows to learn from; `split` divides them into training, validation and test rows."""
+    validation: AnySource | None = None
+    """Source of further rows to choose the best checkpoint by, besides those that `split` holds out."""
+    test: AnySource | None = None
+    """Source of untouched rows for the final evaluation, besides those that `split` holds out."""
+
+    @property
+    def rows(self) -> dict[str, SourceSettings]:
+        """The sources that are configured, by name: learn, validation, test."""
+        named = {"learn": self.learn, "validation": self.validation, "test": self.test}
+        return {name: source for name, source in named.items() if source is not None}
 
 
 def find(spark: SparkSession, settings: SourceSettings, *, root: str) -> Source:
@@ -34,8 +99,7 @@ def find(spark: SparkSession, settings: SourceSettings, *, root: str) -> Source:
         SourceError: nothing there, nothing in it, or it cannot be reached.
     """
     with reading(_name(settings), is_only_reading=True):
-        source: Source = _READERS[settings.kind].find(spark, settings, root=root)
-    return source
+        return READERS[settings.kind].find(spark, settings, root=root)
 
 
 def columns(spark: SparkSession, source: Source) -> StructType | None:
@@ -47,8 +111,7 @@ def columns(spark: SparkSession, source: Source) -> StructType | None:
         SourceError: it cannot be read, a name stands twice, or files differ in a type.
     """
     with reading(source.uri, is_only_reading=True):
-        found: StructType | None = _READERS[source.settings.kind].columns(spark, source)
-    return found
+        return READERS[source.settings.kind].columns(spark, source)
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
@@ -64,35 +127,32 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         SourceError: it cannot be read, the filter is no condition, or no column of the contract is there.
     """
     with reading(source.uri, is_only_reading=True):
-        rows: DataFrame = _READERS[source.settings.kind].read(spark, source, contract)
-    return rows
+        return READERS[source.settings.kind].read(spark, source, contract)
 
 
 def has_types(source: Source) -> bool:
     """Return whether the source's columns have types of their own, or are text."""
-    return source.settings.kind not in ("csv", "json")
+    return READERS[source.settings.kind].HAS_TYPES
 
 
-def spark_settings(settings: Settings) -> dict[str, str]:
-    """Return what the session needs from its start for the configured sources: Hive support and its metastore.
+def spark_settings(sources: Iterable[SourceSettings]) -> dict[str, str]:
+    """Return what the session needs from its start for these sources: Hive support and its metastore.
 
     Raises:
         ConfigError: sources name different metastores; a session has one.
     """
-    hive = [source for source in settings.all_sources.values() if source.kind == "hive"]
-    if not hive:
+    tables = [source for source in sources if isinstance(source, HiveSettings)]
+    if not tables:
         return {}
-    metastores = sorted({source.metastore for source in hive if source.metastore})
+    metastores = sorted({source.metastore for source in tables if source.metastore})
     if len(metastores) > 1:
         raise ConfigError(
             f"sources: metastores {' and '.join(metastores)}: a job can use one; name the same everywhere"
         )
-    found = {"spark.sql.catalogImplementation": "hive"}
-    return found | ({"spark.hadoop.hive.metastore.uris": metastores[0]} if metastores else {})
+    settings = {"spark.sql.catalogImplementation": "hive"}
+    return settings | ({"spark.hadoop.hive.metastore.uris": metastores[0]} if metastores else {})
 
 
 def _name(settings: SourceSettings) -> str:
     """Return what to call a source that is not found yet."""
-    if settings.kind == "hive":
-        return settings.table
-    return settings.url if settings.kind == "jdbc" else settings.path
+    return str(getattr(settings, READERS[settings.kind].PLACE))

@@ -1,19 +1,37 @@
 """A Delta table at one version, which is settled when the source is found. Driver, lazy."""
 
 from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mlspark import storage
-from mlspark.config import DeltaSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import columnar, files, typed
+from mlspark.sources import columnar_files, files, typed_rows
+from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import Part, Source, absolute_uri
+
+
+class DeltaSettings(FilesSettings):
+    """A Delta table at one version."""
+
+    kind: Literal["delta"]
+    version: Annotated[int, Field(ge=0)] | None = None
+    """Version of the table to read; unset: the latest when the job starts."""
+    timestamp: str = ""
+    """Read the version that was the latest at this time, "2026-01-31 12:00:00"; not together with version."""
+
+
+Settings = DeltaSettings
+HAS_TYPES = True
+PLACE = "path"
+EXTENSIONS: tuple[str, ...] = ()
 
 
 def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
@@ -45,22 +63,23 @@ def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
 
 def columns(spark: SparkSession, source: Source) -> StructType:
     """Return the columns of the version by name and type."""
-    return typed.schema(_rows(spark, source).schema)
+    return typed_rows.schema(_rows(spark, source).schema)
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
-    """Return every row of the version; see `typed.conformable`.
+    """Return every row of the version; see `typed_rows.conformable`.
 
     Raises:
-        SourceError: the version is gone, the filter is none, or no column of the contract is there.
+        SourceError: the version is gone, `filter` is not a boolean SQL condition over these columns, or no column of the
+            contract is there.
     """
-    return typed.conformable(_rows(spark, source), source, contract, file=F.col(files.FILE))
+    return typed_rows.conformable(_rows(spark, source), source, contract, file=F.col(files.FILE))
 
 
 def _rows(spark: SparkSession, source: Source) -> DataFrame:
     settings = source.settings
     assert isinstance(settings, DeltaSettings)
-    return spark.read.format("delta").options(**columnar.OPTIONS, versionAsOf=settings.version).load(source.uri)
+    return spark.read.format("delta").options(**columnar_files.OPTIONS, versionAsOf=settings.version).load(source.uri)
 
 
 def _version_at(table: DeltaTable, timestamp: str, uri: str) -> int:
@@ -70,7 +89,7 @@ def _version_at(table: DeltaTable, timestamp: str, uri: str) -> int:
     except ValueError:
         raise SourceError(f"timestamp {timestamp!r}: expected a time like 2026-01-31 12:00:00") from None
     millis = (asked if asked.tzinfo else asked.replace(tzinfo=UTC)).timestamp() * 1000
-    # deltalake would give the oldest version for any earlier time.
+    # deltalake would return the oldest version for any earlier time.
     commits = {entry["version"]: entry["timestamp"] for entry in table.history()}
     versions = [version for version, committed in commits.items() if committed <= millis]
     if not versions:

@@ -54,7 +54,7 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
     return tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
 
 
-def found(spark: SparkSession, uri: str, *, holds_tables: bool = False) -> tuple[Part, ...]:
+def existing_parts(spark: SparkSession, uri: str, *, holds_tables: bool = False) -> tuple[Part, ...]:
     """Return the files of a file, folder or glob like `listed`, at least one.
 
     Raises:
@@ -116,6 +116,6 @@ def _refuse_unreadable(uri: str, holds_tables: bool) -> None:
             if any(part.startswith((".", "_")) and "=" not in part for part in name[len(top) :].split("/")):
                 continue
             if os.path.islink(name) and not os.path.exists(name):
-                raise SourceError(f"{name}: is a link to {os.readlink(name)}, which is not there; mend or remove it")
+                raise SourceError(f"{name}: is a link to {os.readlink(name)}, which is not there; correct or remove it")
             if holds_tables and os.path.isfile(name) and os.path.getsize(name) == 0:
-                raise SourceError(f"{name}: has no byte, so its rows are lost; mend or remove it")
+                raise SourceError(f"{name}: has no byte, so its rows are lost; correct or remove it")

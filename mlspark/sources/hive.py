@@ -1,7 +1,7 @@
 """A table of a Hive metastore, by its partitions. Driver, lazy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from pyspark.errors import AnalysisException
@@ -9,11 +9,27 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mlspark.config import HiveSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import files, typed
+from mlspark.sources import files, typed_rows
+from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Part, Source
+
+
+class HiveSettings(SourceSettings):
+    """A table of a Hive metastore; a filter over partition columns reads only those partitions."""
+
+    kind: Literal["hive"]
+    table: str
+    """Table to read, as database.table."""
+    metastore: str = ""
+    """Address of the metastore, thrift://host:port; empty: that of Spark's own settings, else an embedded one."""
+
+
+Settings = HiveSettings
+HAS_TYPES = True
+PLACE = "table"
+EXTENSIONS: tuple[str, ...] = ()
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -39,8 +55,10 @@ def find(spark: SparkSession, settings: HiveSettings, *, root: str) -> Source:
     _refuse_unreadable(metadata, settings.table)
     names = list(_items(metadata.partitionColumnNames()))
     if names:
-        found = catalog.listPartitions(ident, files.jvm(spark).scala.Option.apply(None))
-        locations = {_part_name(names, partition.spec()): _location(spark, partition) for partition in _items(found)}
+        partitions = catalog.listPartitions(ident, files.jvm(spark).scala.Option.apply(None))
+        locations = {
+            _part_name(names, partition.spec()): _location(spark, partition) for partition in _items(partitions)
+        }
     else:
         locations = {settings.table: _location(spark, metadata)}
     wanted = _that_pass(spark, table, settings, names, locations) if names and settings.filter else list(locations)
@@ -54,16 +72,16 @@ def find(spark: SparkSession, settings: HiveSettings, *, root: str) -> Source:
 
 def columns(spark: SparkSession, source: Source) -> StructType:
     """Return the table's columns by name and type, partition columns last."""
-    return typed.schema(_table(spark, source).schema)
+    return typed_rows.schema(_table(spark, source).schema)
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
-    """Return every row of the source's partitions; see `typed.conformable`.
+    """Return every row of the source's partitions; see `typed_rows.conformable`.
 
-    Tables of text files give null for a text that is no value of its column: Hive's readers do not tell.
+    Tables of text files have null for a text that is no value of its column: Hive's readers do not report it.
 
     Raises:
-        SourceError: the filter is none, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
     """
     table = _table(spark, source)
     if "=" in source.parts[0].name:
@@ -71,7 +89,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         # One set for all partitions: a chain of thousands of "or" is too deep for Spark's stack.
         table = table.where(F.struct(*names).isin([_values(table, part.name) for part in source.parts]))
     # Not every kind of table has _metadata.
-    return typed.conformable(table, source, contract, file=F.input_file_name())
+    return typed_rows.conformable(table, source, contract, file=F.input_file_name())
 
 
 def _table(spark: SparkSession, source: Source) -> DataFrame:
@@ -144,9 +162,9 @@ def _that_pass(
 
 def _parts(spark: SparkSession, locations: Mapping[str, str]) -> tuple[Part, ...]:
     """Return partitions with the sizes and times of their files as their state."""
-    found = files.listed(spark, *map(files.literal, locations.values()))
+    data_files = files.listed(spark, *map(files.literal, locations.values()))
     by_location: dict[str, list[Part]] = {location: [] for location in locations.values()}
-    for file in found:
+    for file in data_files:
         folder = file.name
         while folder not in by_location:
             assert "/" in folder, f"{file.name} is in no partition"
@@ -155,9 +173,9 @@ def _parts(spark: SparkSession, locations: Mapping[str, str]) -> tuple[Part, ...
     return tuple(_part(name, by_location[location]) for name, location in locations.items())
 
 
-def _part(name: str, found: list[Part]) -> Part:
-    state = files.digest(found)
-    return Part(name, f"{len(found)} files, {state}", sum(file.size_bytes for file in found))
+def _part(name: str, data_files: list[Part]) -> Part:
+    state = files.digest(data_files)
+    return Part(name, f"{len(data_files)} files, {state}", sum(file.size_bytes for file in data_files))
 
 
 def _items(sequence: Any) -> Any:

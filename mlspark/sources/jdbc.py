@@ -2,16 +2,42 @@
 
 import os
 import re
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import NumericType, StructType, TimestampNTZType
 
-from mlspark.config import JdbcSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import typed
+from mlspark.sources import typed_rows
+from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Part, Source, reading
+
+
+class JdbcSettings(SourceSettings):
+    """A table or query of a database; its driver must be on Spark's class path (spark.jars.packages)."""
+
+    kind: Literal["jdbc"]
+    url: str
+    """jdbc:postgresql://host:port/database, without credentials."""
+    query: str
+    """Table to read, or a SELECT statement."""
+    partition_column: str = ""
+    """Numeric, date or timestamp column by whose ranges connections share the rows; empty: one connection reads all."""
+    num_partitions: Annotated[int, Field(ge=1)] = 1
+    """Connections that read at a time; ignored without `partition_column`."""
+    user_variable: str = "MLSPARK_JDBC_USER"
+    """Environment variable that holds the user's name."""
+    password_variable: str = "MLSPARK_JDBC_PASSWORD"  # noqa: S105 (a name)
+    """Environment variable that holds the password."""
+
+
+Settings = JdbcSettings
+HAS_TYPES = True
+PLACE = "url"
+EXTENSIONS: tuple[str, ...] = ()
 
 _POSTGRESQL = "jdbc:postgresql:"
 _ROWS_AT_A_TIME = 10_000
@@ -29,7 +55,7 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     """Return the source with the query's result as its part. The database reads it once.
 
     The part's state is the number of rows, and on PostgreSQL sums over a hash of each row. Connections do not share a
-    transaction, so whoever reads compares it before and after.
+    transaction, so anyone who reads compares it before and after.
 
     Raises:
         SourceError: the URL holds credentials, no connection, no such table, or no row.
@@ -64,16 +90,17 @@ def _hint(settings: JdbcSettings, message: str) -> str:
 def columns(spark: SparkSession, source: Source) -> StructType:
     """Return the result's columns by name and type."""
     assert isinstance(source.settings, JdbcSettings)
-    return typed.schema(_load(spark, source.settings, dbtable=_relation(source.settings)).schema)
+    return typed_rows.schema(_load(spark, source.settings, dbtable=_relation(source.settings)).schema)
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
-    """Return every row of the result, by ranges of the partition column where there is one; see `typed.conformable`.
+    """Return every row of the result, by ranges of the partition column where there is one; see `typed_rows.conformable`.
 
     Asks the database for the column's bounds.
 
     Raises:
-        SourceError: the filter is none, no column of the contract is there, or none by which to share the rows.
+        SourceError: `filter` is not a boolean SQL condition over these columns, no column of the contract is there, or
+            `partition_column` cannot share the rows.
     """
     settings = source.settings
     assert isinstance(settings, JdbcSettings)
@@ -83,7 +110,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         relation = _in_utc(relation, schema)
     shares = _shares(spark, settings, relation) if settings.partition_column and settings.num_partitions > 1 else {}
     rows = _load(spark, settings, dbtable=relation, **shares)
-    return typed.conformable(rows, source, contract, file=F.lit(source.uri))
+    return typed_rows.conformable(rows, source, contract, file=F.lit(source.uri))
 
 
 def _load(spark: SparkSession, settings: JdbcSettings, **options: str) -> DataFrame:
@@ -126,12 +153,14 @@ def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[
     )  # fmt: skip
     # Spark takes bounds of numbers as whole ones; they only say where to cut.
     kind = "bigint" if isinstance(bounds.schema[0].dataType, NumericType) else "string"
-    [found] = bounds.select(*(F.col(name).cast(kind).cast("string").alias(name) for name in bounds.columns)).collect()
-    if found[0] is None:
+    [extremes] = bounds.select(
+        *(F.col(name).cast(kind).cast("string").alias(name) for name in bounds.columns)
+    ).collect()
+    if extremes[0] is None:
         return {}
     return {
         "partitionColumn": column,
-        "lowerBound": found[0],
-        "upperBound": found[1],
+        "lowerBound": extremes[0],
+        "upperBound": extremes[1],
         "numPartitions": str(settings.num_partitions),
     }

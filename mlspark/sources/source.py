@@ -1,4 +1,4 @@
-"""What every kind of source has: parts that can be told apart, and failures that a person can read. Driver."""
+"""What every kind of source has: distinguishable parts, and failures that a person can read. Driver."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from mlspark import storage
-from mlspark.config import SourceSettings
 from mlspark.errors import SourceError
+from mlspark.sources.settings import SourceSettings
 
 STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
 """Options of every read of files: the session's own settings must not leave rows out in silence."""
@@ -29,25 +29,25 @@ class Part:
     """What is read whole and taken once: a file, a partition, a table version, the result of a query."""
 
     name: str
-    """URI of a file, path of a partition, ..."""
+    """URI of a file, path of a partition, or table."""
     state: str
-    """Changes when the content does: size and time of change, table version, checksum."""
+    """Text that changes when the content does: size and time of change, table version, checksum."""
     size_bytes: int = 0
-    """0 where it is not known."""
+    """Size as stored; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raw data set: where it is, and which state of it. A read gives the rows of its parts and no others."""
+    """A raw data set: where it is, and which state of it. A read returns the rows of its parts and no others."""
 
     uri: str
     settings: SourceSettings
-    """As configured, but a table version that was left open is the one found."""
+    """Settings as configured, with the table version filled in where it was left open."""
     parts: tuple[Part, ...]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two reads to give equal rows: {"uri", "kind", "num_parts", "size_bytes", "sha256"}."""
+        """What must be equal for two reads to return equal rows: {"uri", "kind", "num_parts", "size_bytes", "sha256"}."""
         parts = [[part.name, part.state] for part in self.parts]
         return {
             "uri": self.uri,
@@ -60,6 +60,16 @@ class Source:
     def with_parts(self, parts: tuple[Part, ...]) -> "Source":
         """Return the source restricted to some of its parts."""
         return replace(self, parts=parts)
+
+
+def refuse_changed(before: Source, now: Source) -> None:
+    """Raise SourceError, naming the parts, when parts that were read of a source are no longer what they were."""
+    states = {part.name: part.state for part in now.parts}
+    changed = sorted(part.name for part in before.parts if states.get(part.name) != part.state)
+    if changed:
+        raise SourceError(
+            f"{before.uri}: changed while it was read ({', '.join(changed[:3])}); nothing was written. Run again"
+        )
 
 
 def absolute_uri(path: str, root: str) -> str:
@@ -118,7 +128,7 @@ def reading(what: str, *, is_only_reading: bool = False) -> Iterator[None]:
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """Keep Spark from writing a failure with its Java stack to standard error when it raises it, too."""
-    # Asked for by its own class: Spark gives these loggers arguments that others do not take.
+    # Asked for by its own class: Spark passes these loggers arguments that others do not take.
     loggers = [PySparkLogger.getLogger(f"{kind}QueryContextLogger") for kind in ("DataFrame", "SQL")]
     were_disabled = [logger.disabled for logger in loggers]
     for logger in loggers:
@@ -179,7 +189,7 @@ _REFUSED_BY_SPARK = (
     "TABLE_OR_VIEW_NOT_FOUND",
     "UNABLE_TO_INFER_SCHEMA",
 )
-_MEND = "mend or remove it; nothing was written"
+_REMEDY = "correct or remove it; nothing was written"
 
 
 def _reading_failure(causes: list[_Cause]) -> str | None:
@@ -188,29 +198,29 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
     for cause in causes:
         if cause.condition.startswith("FAILED_READ_FILE"):
             if "CSV header" in root.message:
-                return f"{cause.path}: {_header_difference(root.message)}; {_MEND}"
+                return f"{cause.path}: {_header_difference(root.message)}; {_REMEDY}"
             shown = one_line(cause.message) if root is cause else _shown(root)
-            return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {_MEND}"
+            return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {_REMEDY}"
         if cause.sql_state.startswith("22"):
             return (
-                f"a value cannot be had, or an expression (filter, or rule of the contract) fails on a row: "
+                f"a value cannot be computed, or an expression (filter, or rule of the contract) fails on a row: "
                 f"{one_line(cause.message)}; nothing was written"
             )
     for cause in causes:
         is_refused = cause.condition.startswith(_REFUSED_BY_SPARK) or cause.name.startswith("SQL")
         if is_refused or cause.name in _REFUSED_BY_STORES or cause.name.endswith("S3Exception"):
             # "Connection refused" alone does not say whose.
-            told = causes[-2] if root.name.startswith("Connect") and len(causes) > 1 else root
-            return f"cannot be read: {_shown(told)}; nothing was written"
+            reported = causes[-2] if root.name.startswith("Connect") and len(causes) > 1 else root
+            return f"cannot be read: {_shown(reported)}; nothing was written"
     return None
 
 
 def _header_difference(message: str) -> str:
     """Return what Spark's check of CSV headers says: it has a header of one column, the whole line."""
-    found = re.search(r"Header: (.*)\n\s*Schema: (.*)\n", message)
-    if found is None:
+    headers = re.search(r"Header: (.*)\n\s*Schema: (.*)\n", message)
+    if headers is None:
         return one_line(message)
-    header, expected = (line.encode("latin-1", "replace").decode("utf-8", "replace") for line in found.groups())
+    header, expected = (line.encode("latin-1", "replace").decode("utf-8", "replace") for line in headers.groups())
     return f"its first line {header!r} is not the first file's header {expected!r}"
 
 
@@ -226,7 +236,7 @@ def _plain(path: str) -> str:
 
 
 def _causes(error: PySparkException | Py4JJavaError) -> list[_Cause]:
-    """Return the Java exceptions behind a failure, the innermost last; what Python says where there are none."""
+    """Return the Java exceptions behind a failure, the innermost last; Python's own error where there are none."""
     java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
     if java is None:
         return [_Cause(type(error).__name__, str(error))]
@@ -235,9 +245,9 @@ def _causes(error: PySparkException | Py4JJavaError) -> list[_Cause]:
     while java is not None and len(causes) < 20:  # the chain may be a ring
         name, message = java.getClass().getSimpleName(), str(java.getMessage())
         if context is not None and is_instance_of(context._gateway, java, "org.apache.spark.SparkThrowable"):
-            found = {"condition": java.getCondition(), "sql_state": java.getSqlState()}
-            found["path"] = dict(java.getMessageParameters() or {}).get("path")
-            causes.append(_Cause(name, message, **{key: value or "" for key, value in found.items()}))
+            details = {"condition": java.getCondition(), "sql_state": java.getSqlState()}
+            details["path"] = dict(java.getMessageParameters() or {}).get("path")
+            causes.append(_Cause(name, message, **{key: value or "" for key, value in details.items()}))
         else:
             causes.append(_Cause(name, message))
         java = java.getCause()

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from mlspark import config
-from mlspark.config import Settings
+from mlspark.contracts import check_spark
 from mlspark.contracts import contract as contracts
-from mlspark.contracts import spark as conforming
 from mlspark.contracts.contract import Contract
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.source import reading
 
@@ -56,13 +56,11 @@ def pipeline(folder: Path, learn: dict[str, Any], contract: Contract | None = No
         "contract": str(folder / "visits.json"),
         "storage": {"root": str(folder / "home")},
         "sources": {"root": str(folder), "learn": learn},
-        "features": {
-            "label": {"column": "is_new", "positive": ["yes"], "negative": ["no"]},
-            "inputs": [{"kind": "number", "columns": ["age"]}],
-        },
+        "task": {"kind": "binary", "target": "is_new", "classes": ["no", "yes"]},
+        "features": {"inputs": [{"kind": "number", "columns": ["age"]}]},
     }
     (folder / "visits.yaml").write_text(yaml.safe_dump(settings))
-    return config.load([str(folder / "visits.yaml")])
+    return loading.load([str(folder / "visits.yaml")])
 
 
 def conformed(spark: SparkSession, folder: Path, learn: dict[str, Any], contract: Contract | None = None) -> Outcome:
@@ -71,8 +69,8 @@ def conformed(spark: SparkSession, folder: Path, learn: dict[str, Any], contract
     source = catalog.find(spark, settings.sources.learn, root=settings.sources.root)
     columns = catalog.columns(spark, source)
     if columns is not None:
-        conforming.drift(columns, contract, has_types=catalog.has_types(source))
-    rows = conforming.conform(catalog.read(spark, source, contract), contract)
+        check_spark.check_schema(columns, contract, has_types=catalog.has_types(source))
+    rows = check_spark.conform(catalog.read(spark, source, contract), contract)
     with reading(source.uri):
         found = rows.select("_raw", "_reasons").collect()
     return [(raw, [tuple(reason) for reason in reasons]) for raw, reasons in found]

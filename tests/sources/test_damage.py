@@ -17,7 +17,7 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from mlspark.errors import ContractError, MlsparkError, SourceError
-from mlspark.preparation.prepare import prepare
+from mlspark.stages.prepare import prepare
 
 from .conftest import ANN, conformed, line, pipeline, visits
 
@@ -125,7 +125,7 @@ def test_each_damaged_csv_line_is_quarantined_with_its_reason(spark: SparkSessio
 
 def test_each_damaged_json_line_is_quarantined_with_its_reason(spark: SparkSession, folder: Path) -> None:
     (folder / "in" / "a.json").write_bytes(b"\n".join(text for text, _ in JSON_LINES))
-    outcome = conformed(spark, folder, JSON, visits(drift={"extra": "refuse"}))
+    outcome = conformed(spark, folder, JSON, visits(schema_policy={"extra": "refuse"}))
     assert [named(reasons) for _, reasons in outcome] == expected(JSON_LINES)
 
 
@@ -143,7 +143,10 @@ def test_each_damaged_line_below_a_header_is_quarantined_with_its_reason(spark: 
     (folder / "in" / "b.csv").write_bytes(header + b"".join(text for text, _ in lines))
     (folder / "in" / "c.csv").write_bytes(header)
     outcome = conformed(
-        spark, folder, {**CSV, "header": True, "comment": "#"}, visits(drift={"missing": "ignore", "extra": "ignore"})
+        spark,
+        folder,
+        {**CSV, "header": True, "comment": "#"},
+        visits(schema_policy={"missing": "ignore", "extra": "ignore"}),
     )
     assert [named(reasons) for _, reasons in outcome] == expected(lines)
     assert base64.b64decode(outcome[2][0].removeprefix("base64:")) == b"caf\xe9,,1"
@@ -281,7 +284,7 @@ HEADER = ",".join(ANN).encode() + b"\n"
 DELTA = {"kind": "delta", "path": "in"}
 ORC = {"kind": "orc", "path": "in"}
 WITH_HEADER = {**CSV, "header": True}
-STRICT_TYPES = {"drift": {"retyped": "refuse"}}
+STRICT_TYPES = {"schema_policy": {"retyped": "refuse"}}
 AS_TEXT = parquet(table_of(age=pa.array(["30"] * 4 + ["forty"])))
 
 REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any], type, str]] = {
@@ -291,7 +294,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
     "blank file": (write(a__csv=b"\n \n"), CSV, {}, ContractError, "0 good rows of 0 read"),
     "truncated gzip": (
         write(a__csv=GOOD, b__csv__gz=truncated(gzipped())),
-        CSV, {}, SourceError, r"/in: file:.*b\.csv\.gz: cannot be read: Unexpected end of input stream; mend or remove",
+        CSV, {}, SourceError, r"/in: file:.*b\.csv\.gz: cannot be read: Unexpected end of input stream; correct or remove",
     ),
     "flipped gzip": (write(a__csv__gz=flipped(gzipped(), 0.5)), CSV, {}, SourceError, r"a\.csv\.gz: cannot be read: "),
     "no gzip": (write(a__csv__gz=GOOD), CSV, {}, SourceError, r"a\.csv\.gz: cannot be read: "),
@@ -310,7 +313,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
     "other header": (
         write(a__csv=HEADER + GOOD, b__csv=HEADER.replace(b"age", b"Alter") + GOOD),
         WITH_HEADER, {}, SourceError,
-        r"b\.csv: its first line 'id,Alter,.*' is not the first file's header 'id,age,.*'; mend or remove it",
+        r"b\.csv: its first line 'id,Alter,.*' is not the first file's header 'id,age,.*'; correct or remove it",
     ),
     "header in one of two": (
         write(a__csv=HEADER + GOOD, b__csv=GOOD), WITH_HEADER, {}, SourceError, r"b\.csv: its first line '1,30,",
@@ -342,7 +345,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
     "Parquet types that differ": (
         write(a__parquet=parquet(table_of()), b__parquet=AS_TEXT),
         PARQUET, {}, SourceError,
-        r"files differ: age is '.*int32 age.*' in .*a\.parquet and '.*binary age.*' in .*b\.parquet; mend",
+        r"files differ: age is '.*int32 age.*' in .*a\.parquet and '.*binary age.*' in .*b\.parquet; correct",
     ),
     "column that one file lacks": (
         write(a__parquet=parquet(table_of()), b__parquet=parquet(table_of(age=None))),
@@ -364,7 +367,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
         PARQUET, {}, ContractError, "learn: ratio: 5 of 5 values are missing: no value at all",
     ),
     "other table": (
-        write(a__parquet=parquet(pa.table({"x": [1]}))), PARQUET, {"drift": {"missing": "ignore"}},
+        write(a__parquet=parquet(pa.table({"x": [1]}))), PARQUET, {"schema_policy": {"missing": "ignore"}},
         SourceError, "has none of the columns of contract visits, but x",
     ),
     "Delta as Parquet": (write_delta, PARQUET, {}, SourceError, "is a Delta table; set kind to delta"),

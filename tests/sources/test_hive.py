@@ -11,8 +11,9 @@ from .conftest import pipeline, visits
 
 JOB = """
 import sys
-from mlspark import command, tables
-from mlspark.preparation.prepare import prepare
+from mlspark import tables
+from mlspark.commands import job
+from mlspark.stages.prepare import prepare
 
 def work(spark, settings):
     spark.sql("create database raw")

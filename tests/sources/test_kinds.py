@@ -14,10 +14,11 @@ import yaml
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
-from mlspark import config, tables
-from mlspark.config import Settings
+from mlspark import tables
 from mlspark.contracts import contract as contracts
-from mlspark.preparation.prepare import prepare
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.stages.prepare import prepare
 
 from ..conftest import ROOT, census_settings
 
@@ -120,7 +121,7 @@ def settings_with(folder: Path, sources: dict[str, Any]) -> Settings:
     changed = yaml.safe_load(census_settings(folder, folder / "home").to_yaml())
     changed["sources"] = {"root": str(folder), **sources}
     (folder / "settings.yaml").write_text(yaml.safe_dump(changed))
-    return config.load([str(folder / "settings.yaml")])
+    return loading.load([str(folder / "settings.yaml")])
 
 
 KINDS: dict[str, tuple[dict[str, Any], Callable[[Path, Path, str, list[str]], None], bool]] = {

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.config import SourceSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
 from mlspark.sources import catalog
+from mlspark.sources.catalog import AnySource
 from mlspark.sources.source import Source
 
 PEOPLE = Contract.model_validate(
@@ -29,7 +29,7 @@ DERBY = "jdbc:derby:memory:mlspark;create=true"
 
 
 def find(spark: SparkSession, root: Path, **settings: Any) -> Source:
-    checked = TypeAdapter(SourceSettings).validate_python(settings)
+    checked = TypeAdapter(AnySource).validate_python(settings)
     return catalog.find(spark, checked, root=str(root))
 
 

@@ -40,7 +40,7 @@ def conformable(
 
     Args:
         parsed: named columns of strings, `_line`, `_source_file`, and whatever else `flaws` needs, with "_" in front.
-        source: theirs; its filter keeps bad lines, of which nobody can say what they are.
+        source: theirs; its filter keeps bad lines, whose values are unknown.
         contract: names the columns to keep.
         flaws: (whether a line has it, what it is called) for what makes a line no row; the first one counts.
     """

@@ -11,10 +11,10 @@ from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DateType, IntegerType, LongType, StringType, StructField, StructType
 
-from mlspark.config import OrcSettings, ParquetSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import files, typed
+from mlspark.sources import files, typed_rows
+from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import STRICT, Source, absolute_uri
 
 OPTIONS = {
@@ -30,14 +30,14 @@ _CANONICAL: dict[type[DataType], str] = {
 }
 
 
-def find(spark: SparkSession, settings: ParquetSettings | OrcSettings, *, root: str) -> Source:
+def find(spark: SparkSession, settings: FilesSettings, *, root: str) -> Source:
     """Return the source with its files as they are now.
 
     Raises:
         SourceError: nothing there, nothing in it, or the folder of a Delta table.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.found(spark, uri, holds_tables=True))
+    return Source(uri, settings, files.existing_parts(spark, uri, holds_tables=True))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:
@@ -46,17 +46,17 @@ def columns(spark: SparkSession, source: Source) -> StructType:
     Returns:
         Columns by name and type; one that only some of the files have says so: metadata {"absent_from": a file}.
     """
-    return typed.schema(_schema(spark, source))
+    return typed_rows.schema(_schema(spark, source))
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
-    """Return every row of the source's files; see `typed.conformable`.
+    """Return every row of the source's files; see `typed_rows.conformable`.
 
     Raises:
-        SourceError: the filter is none, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
     """
     rows = _reader(spark, source).schema(_schema(spark, source)).load(files.paths(source))
-    return typed.conformable(rows, source, contract, file=F.col(files.FILE))
+    return typed_rows.conformable(rows, source, contract, file=F.col(files.FILE))
 
 
 def _reader(spark: SparkSession, source: Source) -> DataFrameReader:
@@ -72,15 +72,15 @@ def _schema(spark: SparkSession, source: Source) -> StructType:
     # Spark looks into one file, or with mergeSchema into all: it refuses types that differ.
     reader = _reader(spark, source).option("mergeSchema", len(footers) > 1)
     try:
-        found = reader.load(files.paths(source)).schema
+        schema = reader.load(files.paths(source)).schema
     except Py4JJavaError as error:
         if "CANNOT_MERGE" not in str(error):
             raise
         raise SourceError(
-            f"{source.uri}: files differ: {_differences(footers)}; mend or convert one of them"
+            f"{source.uri}: files differ: {_differences(footers)}; correct or convert one of them"
         ) from error
     fields = []
-    for field in found:
+    for field in schema:
         kind, metadata = field.dataType, {}
         if field.name not in in_files:
             kind = field.dataType if _is_canonical(field, source) else StringType()
@@ -93,12 +93,14 @@ def _schema(spark: SparkSession, source: Source) -> StructType:
 
 def _differences(footers: Mapping[str, Mapping[str, str]]) -> str:
     """Return each column that files do not agree on, with two of its types and whose they are."""
-    found: dict[str, dict[str, str]] = {}
+    types_by_column: dict[str, dict[str, str]] = {}
     for file, types in footers.items():
         for name, kind in types.items():
-            found.setdefault(name, {}).setdefault(kind, file)
+            types_by_column.setdefault(name, {}).setdefault(kind, file)
     differing = {
-        name: list(files_by_type.items())[:2] for name, files_by_type in found.items() if len(files_by_type) > 1
+        name: list(files_by_type.items())[:2]
+        for name, files_by_type in types_by_column.items()
+        if len(files_by_type) > 1
     }
     return "; ".join(
         f"{name} is {' and '.join(f'{kind!r} in {file}' for kind, file in two)}" for name, two in differing.items()
@@ -114,7 +116,7 @@ def _is_canonical(field: StructField, source: Source) -> bool:
 
 
 def _footers(spark: SparkSession, source: Source) -> dict[str, dict[str, str]]:
-    """Return the stored types of columns by name by file, of one file for each schema that there is."""
+    """Return the stored types of columns by name by file, of one file for each schema."""
     conf = files.hadoop(spark)
     with ThreadPoolExecutor(_FOOTERS_AT_A_TIME) as pool:
         schemas = pool.map(lambda part: _footer(spark, source.settings.kind, part.name, conf), source.parts)

@@ -27,9 +27,9 @@ _NESTED = (ArrayType, MapType, StructType, VariantType)
 _PLAIN = (StringType, NumericType, BooleanType, DateType, TimestampType)
 
 
-def schema(found: StructType) -> StructType:
-    """Return the columns of a source in the types that `conformable` gives them."""
-    fields = [StructField(field.name, _type(field.dataType), metadata=field.metadata) for field in found]
+def schema(source_schema: StructType) -> StructType:
+    """Return the columns of a source in the types that `conformable` casts them to."""
+    fields = [StructField(field.name, _type(field.dataType), metadata=field.metadata) for field in source_schema]
     return StructType(fields)
 
 
@@ -46,7 +46,7 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
         file: where a row comes from.
 
     Raises:
-        SourceError: the filter is none, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
     """
     types = {field.name: field.dataType for field in rows.schema}
     wanted = {column.name: column.type for column in contract.columns if column.name in types}
@@ -72,23 +72,23 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
     )
 
 
-def _type(found: DataType) -> DataType:
-    if isinstance(found, TimestampNTZType):
+def _type(source_type: DataType) -> DataType:
+    if isinstance(source_type, TimestampNTZType):
         return TimestampType()
-    return found if isinstance(found, _PLAIN) else StringType()
+    return source_type if isinstance(source_type, _PLAIN) else StringType()
 
 
-def _value(name: str, found: DataType) -> Column:
-    if isinstance(found, _NESTED):
+def _value(name: str, source_type: DataType) -> Column:
+    if isinstance(source_type, _NESTED):
         return F.to_json(F.col(name))
-    return F.col(name) if isinstance(found, _PLAIN) else F.col(name).cast(_type(found))
+    return F.col(name) if isinstance(source_type, _PLAIN) else F.col(name).cast(_type(source_type))
 
 
 def _casts(rows: DataFrame, value: Column, kind: str) -> bool:
     """Return whether Spark casts the value to a type of the contract, and back to see what was lost."""
-    given = rows.select(value).schema[0].dataType
+    source_type = rows.select(value).schema[0].dataType
     try:
-        rows.select(value.try_cast(kind).cast(given))
+        rows.select(value.try_cast(kind).cast(source_type))
     except AnalysisException:
         return False
     return True

@@ -1,16 +1,40 @@
 """CSV lines: one line, one row, nothing skipped but what the settings call no row. Driver, lazy."""
 
 import re
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from mlspark.config import CsvSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import files, text
+from mlspark.sources import files, text_lines
+from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import STRICT, Source, absolute_uri
+
+
+class CsvSettings(FilesSettings):
+    """Lines of separated fields; a line is a row."""
+
+    kind: Literal["csv"]
+    separator: Annotated[str, Field(min_length=1)] = ","
+    """Text between two fields; blanks around a field are not part of it."""
+    header: bool = False
+    """Whether the first line of each file names the columns; else the fields are in the contract's order."""
+    comment: Annotated[str, Field(max_length=1)] = ""
+    """Character at the start of lines to skip; empty: every line is a row."""
+    missing: str = ""
+    """Text that stands for a missing value, as an empty field always does."""
+    max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most bytes of a line; a longer one is a bad row."""
+
+
+Settings = CsvSettings
+HAS_TYPES = False
+PLACE = "path"
+EXTENSIONS = (".csv", ".tsv", ".txt", ".data")
 
 _NO_CHARACTERS = {"sep": "\u0101", "quote": "\u0102", "escape": "\u0102"}
 """Separators that no line has when it is read as Latin-1."""
@@ -23,7 +47,7 @@ def find(spark: SparkSession, settings: CsvSettings, *, root: str) -> Source:
         SourceError: nothing there, or nothing in it.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.found(spark, uri))
+    return Source(uri, settings, files.existing_parts(spark, uri))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType | None:
@@ -38,7 +62,7 @@ def columns(spark: SparkSession, source: Source) -> StructType | None:
         return None
     names = _names(_header(spark, source), settings.separator)
     if names is None:
-        raise SourceError(f"{source.parts[0].name}: the header leaves a quote open; mend the file")
+        raise SourceError(f"{source.parts[0].name}: the header leaves a quote open; correct the file")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"{source.uri}: the header names {', '.join(map(repr, twice))} twice; nothing was written")
@@ -54,13 +78,14 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     characters or a byte order mark, or is not UTF-8. A field is null that is empty or `settings.missing`.
 
     Raises:
-        SourceError: at once: the filter is none; when it runs: a file's header differs from the first file's.
+        SourceError: at once: `filter` is not a boolean SQL condition over these columns; when it runs: a file's header
+            differs from the first file's.
     """
     settings = source.settings
     assert isinstance(settings, CsvSettings)
     named = columns(spark, source)
     names = [column.name for column in contract.columns] if named is None else named.fieldNames()
-    lines = text.lines(spark, source) if named is None else _lines_below_header(spark, source)
+    lines = text_lines.lines(spark, source) if named is None else _lines_below_header(spark, source)
     if settings.comment:
         lines = lines.where(~F.col("_line").startswith(settings.comment))
     options = {
@@ -80,7 +105,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     repeats_header = line == F.lit(_header(spark, source)) if named is not None else F.lit(False)
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     flaws = [
-        *text.damage(line, settings.max_line_bytes),
+        *text_lines.damage(line, settings.max_line_bytes),
         (repeats_header, F.lit("repeated header")),
         (quotes % 2 == 1, F.lit("unclosed quote")),
         (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
@@ -88,7 +113,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     ]
     # What the header calls "_..." could be taken for a column of ours; no contract names one.
     fields = [F.col(f"_fields.c{i}").alias(name) for i, name in enumerate(names) if not name.startswith("_")]
-    return text.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, contract, flaws)
+    return text_lines.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, contract, flaws)
 
 
 def _names(header: str, separator: str) -> list[str] | None:
@@ -115,14 +140,14 @@ def _header(spark: SparkSession, source: Source) -> str:
     """Return the first line of the first file."""
     settings = source.settings
     assert isinstance(settings, CsvSettings)
-    lines = text.lines(spark, source.with_parts(source.parts[:1]))
+    lines = text_lines.lines(spark, source.with_parts(source.parts[:1]))
     if settings.comment:
         lines = lines.where(~F.col("_line").startswith(settings.comment))
     first = lines.first()
     if first is None:
-        raise SourceError(f"{source.parts[0].name}: no header; set header to false, or mend the file")
+        raise SourceError(f"{source.parts[0].name}: no header; set header to false, or correct the file")
     if any(symbol in first["_line"] for symbol in ("\ufffd", "\0")):
-        raise SourceError(f"{source.parts[0].name}: the header is not UTF-8; mend the file")
+        raise SourceError(f"{source.parts[0].name}: the header is not UTF-8; correct the file")
     return str(first["_line"])
 
 
@@ -131,7 +156,7 @@ def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
 
     Spark's text source cannot tell a file's first line, its CSV source can: it is made to see one column, between
     separators that are no characters, named like the header, which it then checks in every file. It replaces bytes that
-    are no characters, so it is told that each byte is one, and the bytes are put together again here.
+    are no characters, so Spark reads each byte as one, and the bytes are put together again here.
     """
     settings = source.settings
     assert isinstance(settings, CsvSettings)

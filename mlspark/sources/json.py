@@ -1,13 +1,32 @@
 """Lines that hold one JSON object each, columns by name. Driver, lazy."""
 
+from typing import Annotated, Literal
+
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mlspark.config import JsonSettings
 from mlspark.contracts.contract import Contract
-from mlspark.sources import files, text
+from mlspark.sources import files, text_lines
+from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import Source, absolute_uri
+
+
+class JsonSettings(FilesSettings):
+    """Lines that hold one JSON object each."""
+
+    kind: Literal["json"]
+    missing: str = ""
+    """Text that stands for a missing value, as null and an absent key always do; empty: no text does."""
+    max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most bytes of a line; a longer one is a bad row."""
+
+
+Settings = JsonSettings
+HAS_TYPES = False
+PLACE = "path"
+EXTENSIONS = (".json", ".jsonl", ".ndjson")
 
 _END = "\ufffd"
 """No line has it: one with it is not UTF-8."""
@@ -23,7 +42,7 @@ def find(spark: SparkSession, settings: JsonSettings, *, root: str) -> Source:
         SourceError: nothing there, or nothing in it.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.found(spark, uri))
+    return Source(uri, settings, files.existing_parts(spark, uri))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType | None:
@@ -35,17 +54,17 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """Return every row of the source, as strings: nested values as JSON text, null for null and for an absent key.
 
     Blank lines are no rows. A line is bad that is not one JSON object and nothing else, has a key twice, has a key that
-    the contract does not name where its drift policy refuses extra columns, has half a character or a NUL as an escape,
+    the contract does not name where its schema policy refuses extra columns, has half a character or a NUL as an escape,
     or is damaged like a line of any text.
 
     Raises:
-        SourceError: the filter is none.
+        SourceError: `filter` is not a boolean SQL condition over these columns.
     """
     settings = source.settings
     assert isinstance(settings, JsonSettings)
     line, keys = F.col("_line"), F.col("_keys")
     # Variant, not from_json: it keeps the digits of a number, and refuses what only looks like JSON.
-    parsed = text.lines(spark, source).select(
+    parsed = text_lines.lines(spark, source).select(
         "_line",
         "_source_file",
         F.try_parse_json("_line").alias("_object"),
@@ -58,14 +77,14 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     is_whole = keys.isNotNull() & F.col("_around").eqNullSafe(F.array(F.lit("row"), F.lit(_END)))
     escapes = F.replace(line, F.lit("\\\\"), F.lit(""))  # an escaped backslash starts no escape
     flaws = [
-        *text.damage(line, settings.max_line_bytes),
+        *text_lines.damage(line, settings.max_line_bytes),
         (~is_whole, F.lit("not one JSON object")),
         (F.size(keys) > F.size(F.array_distinct(keys)), F.concat(F.lit("key twice: "), F.array_join(repeated, ", "))),
         (line.contains("\\u") & escapes.rlike(_HALF_A_CHARACTER), F.lit("half a character")),
         (escapes.contains("\\u0000"), F.lit("control character")),
         (F.col("_object").isNull(), F.lit("not one JSON object")),
     ]
-    if contract.drift.extra == "refuse":
+    if contract.schema_policy.extra == "refuse":
         extra = F.array_except(keys, F.array(*map(F.lit, names)))
         flaws.append((F.size(extra) > 0, F.concat(F.lit("extra key: "), F.array_join(extra, ", "))))
     values = {name: F.try_variant_get("_object", f"$.{name}", "string") for name in names}
@@ -73,4 +92,4 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (F.nullif(value, F.lit(settings.missing)) if settings.missing else value).alias(name)
         for name, value in values.items()
     ]
-    return text.conformable(parsed.select("*", *fields), source, contract, flaws)
+    return text_lines.conformable(parsed.select("*", *fields), source, contract, flaws)
