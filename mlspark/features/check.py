@@ -4,76 +4,70 @@ from collections.abc import Mapping
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import FeatureError
-from mlspark.feature_settings import FeaturesSettings, VectorFeature
-from mlspark.features.fit import columns_of
-
-_NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "boolean", "decimal")
-_TYPES = {
-    "number": (_NUMBERS, "a number or boolean"),
-    "category": (
-        ("string", "tinyint", "smallint", "int", "bigint", "boolean", "date"),
-        "text, a whole number, boolean or date",
-    ),
-    "text": (("string",), "text"),
-    "time": (("date", "timestamp"), "a date or timestamp"),
-    "vector": (("array",), "an array"),
-}
+from mlspark.features.kinds.kind import Declared
+from mlspark.features.settings import FeaturesSettings
+from mlspark.tasks.task import Task
 
 
 def check(
-    settings: FeaturesSettings, contract: Contract, pipeline: str, *, joined: Mapping[str, str] | None = None
+    settings: FeaturesSettings,
+    task: Task,
+    contract: Contract,
+    pipeline: str,
+    *,
+    joined: Mapping[str, str] | None = None,
 ) -> None:
-    """Refuse features that the columns cannot give.
+    """Refuse a task and features that the columns cannot supply.
 
     Args:
         settings: the features.
+        task: says what is predicted.
         contract: of the raw rows.
         pipeline: name, for messages.
-        joined: further columns that joins give -> their types.
+        joined: further columns that joins add -> their types.
 
     Raises:
         FeatureError: names pipeline, feature, column and type.
     """
-    types = {column.name: column.type for column in contract.columns} | dict(joined or {})
-    problems = _label_problems(settings, contract)
+    problems = _target_problems(task, contract)
     for entry in settings.inputs:
         feature = f"{entry.kind} {', '.join(entry.names)}"
-        try:
-            columns = columns_of(entry)
-        except FeatureError as error:
-            problems.append(f"{feature}: {error}")
-            continue
-        for column, use in columns.items():
-            accepted, words = _TYPES[use]
-            if column not in types:
-                problems.append(f"{feature}: {column}: not a column of contract {contract.name} ({', '.join(types)})")
-            elif not types[column].startswith(accepted):
-                problems.append(f"{feature}: {column}: type {types[column]}, expected {words}")
-            elif column == settings.label.column:
-                problems.append(f"{feature}: {column}: is the label")
-            elif isinstance(entry, VectorFeature) and column in [each.name for each in contract.columns]:
-                rule = contract.column(column)
-                if not rule.min_length == rule.max_length == entry.size:
-                    problems.append(
-                        f"{feature}: {column}: the contract must give it min_length and max_length {entry.size}, "
-                        f"it gives {rule.min_length} and {rule.max_length}"
-                    )
+        problems += [f"{feature}: {problem}" for problem in _problems(entry, task, contract, dict(joined or {}))]
     if problems:
         raise FeatureError(f"pipeline {pipeline}: features: " + "; ".join(problems))
 
 
-def _label_problems(settings: FeaturesSettings, contract: Contract) -> list[str]:
-    column, names = settings.label.column, [column.name for column in contract.columns]
-    if column not in names:
-        return [f"label {column}: not a column of contract {contract.name} ({', '.join(names)})"]
-    if contract.label != column:
-        return [f"label {column}: the contract's label is {contract.label}"]
-    if contract.column(column).type != "string":
-        return [f"label {column}: type {contract.column(column).type}, expected string"]
-    allowed = contract.column(column).allowed
-    if allowed is None or not {*settings.label.positive, *settings.label.negative}.issuperset(allowed):
-        return [
-            f"label {column}: the contract must allow no other values than label.positive and label.negative, "
-            f"it allows {', '.join(allowed) if allowed else 'any'}"
-        ]
-    return []
+def _problems(entry: Declared, task: Task, contract: Contract, joined: dict[str, str]) -> list[str]:
+    rules = {column.name: column for column in contract.columns}
+    types = {name: rule.type for name, rule in rules.items()} | joined
+    try:
+        uses = entry.uses
+    except FeatureError as error:
+        return [str(error)]
+    problems = entry.task_problems(task)
+    for column, use in uses.items():
+        if column not in types:
+            problems.append(f"{column}: not a column of contract {contract.name} ({', '.join(types)})")
+        elif not types[column].startswith(use.types):
+            problems.append(f"{column}: type {types[column]}, expected {use.words}")
+        elif column == task.target:
+            problems.append(f"{column}: is the label")
+        elif column == task.weight:
+            problems.append(f"{column}: is the sample weight")
+        elif column in rules:
+            problems += [f"{column}: {problem}" for problem in entry.column_problems(rules[column])]
+    return problems
+
+
+def _target_problems(task: Task, contract: Contract) -> list[str]:
+    names = [column.name for column in contract.columns]
+    if task.target not in names:
+        return [f"task.target {task.target}: not a column of contract {contract.name} ({', '.join(names)})"]
+    if contract.label != task.target:
+        return [f"task.target {task.target}: the contract's label is {contract.label}"]
+    problems = task.check(contract.column(task.target))
+    if task.weight is None:
+        return problems
+    if task.weight not in names:
+        return [*problems, f"task.weight {task.weight}: not a column of contract {contract.name} ({', '.join(names)})"]
+    return problems + task.check_weight(contract.column(task.weight))

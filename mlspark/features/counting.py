@@ -1,123 +1,26 @@
 """What many columns hold, counted in two passes over the rows whatever their number. Driver.
 
-The first pass finds how many numbers there are and their range, the second counts everything else in one shuffle: each row
-gives an entry for each thing to be counted, and entries that are alike are added up. Sums are of integers (whole numbers, or
-places in the range, 2^31 steps), so the result does not depend on the order of rows, partitions or tasks.
+The first pass finds how many numbers there are and their range, the second counts everything else in one shuffle: each
+row yields an entry for each thing to be counted, and entries that are alike are added up. Sums are of integers (whole
+numbers, or places in the range, 2^31 steps), so the result does not depend on the order of rows, partitions or tasks.
 """
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from mlspark.features.expression import sql_double
+from mlspark.contracts.expressions import sql_double
+from mlspark.features.counts import Counts, Number, NumberCounts, Text, TextCounts, finite, fold
 
 _STEPS = 2**31  # resolution of the exact sums, per range of a column
 _HALF = 20  # bits of the lower half of a position; the upper one has no more, up to 2^40
 _ROUNDED_BITS = 42  # of a double's 52 that are left out when values are rounded
-
-
-@dataclass(frozen=True)
-class Number:
-    """Asks what a number's values are."""
-
-    sql: str
-    """Of type double; null, NaN and infinities have no value."""
-    step: float | None = None
-    """All values are less than 2^40 steps, and rounding them to steps is exact enough: 1.0 for whole numbers. One pass is
-    enough for their sums then."""
-    parts: tuple[int, ...] = ()
-    """Asks for the values that cut the sorted rows into so many equal parts."""
-    exact: bool = False
-    """Of all values, not of values rounded to 11 significant bits."""
-    mode: bool = False
-    """Asks for the commonest value, the least of several."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """Asks which values a text has."""
-
-    sql: str
-    """Of type string; null is no value."""
-    min_count: int = 1
-    """Rows that a value needs."""
-    max_values: int = 100_000
-    """Most values to name: the commonest, by code point among equally common ones."""
-    folds: int = 0
-    """Also count by fold."""
-
-
-@dataclass(frozen=True)
-class NumberCounts:
-    """What a number's values are."""
-
-    count: int
-    """Rows with a value."""
-    nulls: int
-    min: float = 0.0
-    max: float = 0.0
-    mean: float = 0.0
-    std: float = 0.0
-    """Population standard deviation."""
-    mode: float | None = None
-    steps: tuple[tuple[float, int, int], ...] = ()
-    """(value, rows below it, rows up to it), ascending: all that the cuts need, and the least and the greatest."""
-
-    def cuts(self, parts: int) -> list[float]:
-        """Return the values that cut the sorted rows into `parts`, the ends included: shape (parts + 1,).
-
-        Between two values linearly, as in numpy.quantile: Hyndman and Fan 1996, definition 7.
-        """
-        ranks = [Fraction((self.count - 1) * part, parts) for part in range(parts + 1)]
-        found, place = [], 0
-        for rank in ranks:
-            low = rank.numerator // rank.denominator
-            while self.steps[place][2] <= low:
-                place += 1
-            value = self.steps[place][0]
-            if rank > low and self.steps[place][2] <= low + 1:
-                following = self.steps[place + 1][0]
-                value += float(rank - low) * (following - value)
-            found.append(value)
-        return found
-
-
-@dataclass(frozen=True)
-class TextCounts:
-    """Which values a text has."""
-
-    values: Mapping[str, int]
-    """Named value -> rows, by code point."""
-    positive: Mapping[str, int]
-    """Named value -> rows with a positive label."""
-    nulls: int
-    nulls_positive: int
-    rare: int
-    """Rows of values that are not named."""
-    rare_values: int
-    """Different values that are not named."""
-    too_many: int
-    """Of them, those that have enough rows."""
-    by_fold: Mapping[str | None, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
-    """Value, None for missing -> fold -> (rows, positive rows)."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What was asked for."""
-
-    rows: int
-    positive: int
-    numbers: Mapping[str, NumberCounts]
-    texts: Mapping[str, TextCounts]
-    folds: Mapping[tuple[int, int], tuple[int, int]]
-    """(number of folds, fold) -> (rows, positive rows)."""
 
 
 def count(
@@ -125,7 +28,7 @@ def count(
     *,
     numbers: Mapping[str, Number],
     texts: Mapping[str, Text],
-    positive: str = "false",
+    events: Sequence[str] = (),
     row_hash: str = "",
 ) -> Counts:
     """Return what `rows` hold. Two Spark jobs, each one pass over them; one when there are only numbers with a `step`.
@@ -134,67 +37,51 @@ def count(
         rows: any rows.
         numbers: name -> what is asked.
         texts: name -> what is asked. Driver memory is that of the values named.
-        positive: SQL condition of rows with a positive label.
-        row_hash: SQL of a bigint by which rows are put into folds; see `fold`.
+        events: SQL conditions; the rows that meet each are counted too, everywhere that rows are.
+        row_hash: SQL of a bigint by which rows are put into folds; see `counts.fold`.
     """
     number_columns = {name: f"_number{place}" for place, name in enumerate(numbers)}
     text_columns = {name: f"_text{place}" for place, name in enumerate(texts)}
     values = rows.selectExpr(
-        f"coalesce({positive}, false) AS _positive",
+        *(f"coalesce({condition}, false) AS {event}" for event, condition in zip(_events(events), events, strict=True)),
         *([f"{row_hash} AS _row_hash"] if row_hash else []),
         *(f"{number.sql} AS {number_columns[name]}" for name, number in numbers.items()),
         *(f"{text.sql} AS {text_columns[name]}" for name, text in texts.items()),
     )
     values = values.withColumns({column: F.expr(finite(column)) for column in number_columns.values()})
-    ranges = _ranges(values, {number_columns[name]: number for name, number in numbers.items()})
-    counted = [name for name in numbers if ranges[f"count{number_columns[name]}"]]
-    slots: list[_Slot] = [
-        _Slot("text", name, text=text_columns[name], folds=text.folds) for name, text in texts.items()
+    ranges = _ranges(values, {number_columns[name]: number for name, number in numbers.items()}, len(events))
+    slots = [
+        *(_Slot("text", name, text=text_columns[name], folds=text.folds) for name, text in texts.items()),
+        *(
+            slot
+            for name, number in numbers.items()
+            for slot in _number_slots(name, number, number_columns[name], ranges)
+        ),
+        *(_Slot("folds", str(folds), folds=folds) for folds in sorted({text.folds for text in texts.values()} - {0})),
     ]
-    for name in counted:
-        wanted, column = numbers[name], number_columns[name]
-        if wanted.step is None:
-            position = _position(column, ranges[f"min{column}"], ranges[f"max{column}"])
-            slots.append(_Slot("moments", name, position=position))
-        if wanted.parts:
-            slots.append(_Slot("cuts", name, number=column if wanted.exact else _rounded(column)))
-        if wanted.mode:
-            slots.append(_Slot("mode", name, number=column))
-    slots += [
-        _Slot("folds", str(folds), folds=folds) for folds in sorted({text.folds for text in texts.values()} - {0})
-    ]
-    found: dict[tuple[str, str], list[Any]] = {}
+    groups: dict[tuple[str, str], list[Any]] = {}
     if slots and ranges["rows"]:
-        for row in _kept(_grouped(values, slots), slots, numbers, texts).collect():
+        grouped = _grouped(values, slots, len(events))
+        for row in _kept(grouped, slots, numbers, texts, len(events)).collect():
             slot = slots[row["slot"]]
-            found.setdefault((slot.what, slot.name), []).append(row)
+            groups.setdefault((slot.what, slot.name), []).append(row)
     return Counts(
         rows=ranges["rows"],
-        positive=ranges["positive"],
+        events=_event_rows(ranges, len(events)),
         numbers={
             name: _number_counts(
-                wanted, number_columns[name], ranges, {what: found.get((what, name), []) for what in _NUMBER_SLOTS}
+                number, number_columns[name], ranges, {what: groups.get((what, name), []) for what in _NUMBER_SLOTS}
             )
-            for name, wanted in numbers.items()
+            for name, number in numbers.items()
         },
-        texts={name: _text_counts(found.get(("text", name), [])) for name in texts},
+        texts={name: _text_counts(groups.get(("text", name), []), len(events)) for name in texts},
         folds={
-            (slot.folds, row["fold"]): (row["rows"], row["positive"])
+            (slot.folds, row["fold"]): (row["rows"], *_event_rows(row, len(events)))
             for slot in slots
             if slot.what == "folds"
-            for row in found.get(("folds", slot.name), [])
+            for row in groups.get(("folds", slot.name), [])
         },
     )
-
-
-def fold(row_hash: str, folds: int) -> str:
-    """Return SQL of the fold, 0 to folds - 1, of a row by its hash: the same whatever other rows there are."""
-    return f"CAST(pmod(xxhash64({row_hash}, 'fold'), {folds}) AS INT)"
-
-
-def finite(sql: str) -> str:
-    """Return SQL of a double that is null where `sql` is not finite, and 0.0 where it is -0.0."""
-    return f"CASE WHEN abs({sql}) < double('infinity') THEN {sql} + 0.0D END"
 
 
 _SUMS = ("high", "low", "high_high", "high_low", "low_low")
@@ -205,7 +92,7 @@ _NUMBER_SLOTS = ("moments", "cuts", "mode")
 
 @dataclass(frozen=True)
 class _Slot:
-    """One entry that each row gives in the second pass, in SQL over the values."""
+    """One entry that each row yields in the second pass, in SQL over the values."""
 
     what: str
     name: str
@@ -213,6 +100,28 @@ class _Slot:
     number: str = _NO_NUMBER
     folds: int = 0
     position: str = _NO_POSITION
+
+
+def _events(events: Iterable[object]) -> list[str]:
+    """Return the columns that say whether a row meets each condition."""
+    return [f"_event{place}" for place, _ in enumerate(events)]
+
+
+def _event_rows(row: Mapping[str, Any] | Any, num_events: int) -> tuple[int, ...]:
+    """Return the rows of each event out of a row of the result."""
+    return tuple(row[f"events{place}"] for place in range(num_events))
+
+
+def _number_slots(name: str, number: Number, column: str, ranges: Mapping[str, Any]) -> Iterable["_Slot"]:
+    """Yield what a number needs of the second pass."""
+    if not ranges[f"count{column}"]:
+        return
+    if number.step is None:
+        yield _Slot("moments", name, position=_position(column, ranges[f"min{column}"], ranges[f"max{column}"]))
+    if number.parts:
+        yield _Slot("cuts", name, number=column if number.exact else _rounded(column))
+    if number.mode:
+        yield _Slot("mode", name, number=column)
 
 
 def _rounded(column: str) -> str:
@@ -224,9 +133,9 @@ def _rounded(column: str) -> str:
     return f"CASE WHEN abs({column}) < 1.0E290D THEN {scaled} - ({scaled} - {column}) ELSE {column} END"
 
 
-def _ranges(values: DataFrame, numbers: Mapping[str, Number]) -> Mapping[str, Any]:
+def _ranges(values: DataFrame, numbers: Mapping[str, Number], num_events: int) -> Mapping[str, Any]:
     """Return what one pass without a shuffle tells: rows, and of each number count, range, sums of whole numbers."""
-    wanted = ["count(*) AS rows", "count_if(_positive) AS positive"]
+    wanted = ["count(*) AS rows", *(f"count_if(_event{place}) AS events{place}" for place in range(num_events))]
     for column, number in numbers.items():
         wanted += [f"{what}({column}) AS {what}{column}" for what in ("count", "min", "max")]
         if number.step is not None:
@@ -268,8 +177,8 @@ def _step(low: float, high: float) -> float:
 _SMALLEST_STEP = 2.0**-1021
 
 
-def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
-    """Return slot, text, number, fold, rows, positive and sums of all entries that are alike. Lazy; one shuffle.
+def _grouped(values: DataFrame, slots: Sequence[_Slot], num_events: int) -> DataFrame:
+    """Return slot, text, number, fold, rows, those of each event, and sums of all entries that are alike. Lazy; one shuffle.
 
     Each row becomes as many as there are slots, so what no slot needs is left out until they are counted.
     """
@@ -287,11 +196,11 @@ def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
     sums = _square_sums("position") if "position" in needed else (_NO_POSITION,) * len(_SUMS)
     keys = ("slot", *(name for name in needed if name != "position"))
     grouped = (
-        values.selectExpr("_positive", stacked)
+        values.selectExpr(*_events(range(num_events)), stacked)
         .groupBy(*keys)
         .agg(
             F.count("*").alias("rows"),
-            F.count_if("_positive").alias("positive"),
+            *(F.count_if(f"_event{place}").alias(f"events{place}") for place in range(num_events)),
             *(F.expr(f"sum({sql}) AS {name}") for name, sql in zip(_SUMS, sums, strict=True)),
         )
     )
@@ -300,7 +209,11 @@ def _grouped(values: DataFrame, slots: Sequence[_Slot]) -> DataFrame:
 
 
 def _kept(
-    grouped: DataFrame, slots: Sequence[_Slot], numbers: Mapping[str, Number], texts: Mapping[str, Text]
+    grouped: DataFrame,
+    slots: Sequence[_Slot],
+    numbers: Mapping[str, Number],
+    texts: Mapping[str, Text],
+    num_events: int,
 ) -> DataFrame:
     """Return the groups that the driver needs, the others of a slot added up (`is_kept` false). Lazy.
 
@@ -326,9 +239,9 @@ def _kept(
     kept: dict[str, list[str]] = {}
     for place, slot in enumerate(slots):
         if slot.what == "text":
-            wanted = texts[slot.name]
-            enough.setdefault(f"in_all_folds >= {wanted.min_count}", []).append(str(place))
-            kept.setdefault(f"text IS NULL OR has_enough AND place <= {wanted.max_values}", []).append(str(place))
+            text = texts[slot.name]
+            enough.setdefault(f"in_all_folds >= {text.min_count}", []).append(str(place))
+            kept.setdefault(f"text IS NULL OR has_enough AND place <= {text.max_values}", []).append(str(place))
         elif slot.what == "cuts":
             kept.setdefault(_is_cut(numbers[slot.name].parts), []).append(str(place))
         elif slot.what == "mode":
@@ -336,7 +249,7 @@ def _kept(
     marked = ranked.selectExpr("*", f"{_cases(enough)} AS has_enough").selectExpr("*", f"{_cases(kept)} AS is_kept")
     groups = (F.expr(f"CASE WHEN is_kept THEN {name} END").alias(name) for name in ("text", "number", "fold"))
     return marked.groupBy("slot", "is_kept", *groups).agg(
-        *(F.sum(name).alias(name) for name in ("rows", "positive", *_SUMS)),
+        *(F.sum(name).alias(name) for name in ("rows", *(f"events{place}" for place in range(num_events)), *_SUMS)),
         F.max("upto").alias("upto"),
         F.expr("count(DISTINCT text) AS values"),
         F.expr("count(DISTINCT CASE WHEN has_enough THEN text END) AS too_many"),
@@ -361,21 +274,21 @@ def _is_cut(parts: Sequence[int]) -> str:
 
 
 def _number_counts(
-    wanted: Number, column: str, ranges: Mapping[str, Any], found: Mapping[str, Sequence[Any]]
+    number: Number, column: str, ranges: Mapping[str, Any], groups: Mapping[str, Sequence[Any]]
 ) -> NumberCounts:
     count = ranges[f"count{column}"]
     nulls = ranges["rows"] - count
     if not count:
         return NumberCounts(0, nulls)
     low, high = ranges[f"min{column}"], ranges[f"max{column}"]
-    if wanted.step is not None:
-        start, step = Fraction(0), Fraction(wanted.step)
+    if number.step is not None:
+        start, step = Fraction(0), Fraction(number.step)
         sums = {name: ranges[f"{name}{column}"] for name in _SUMS}
     else:
         start, step = Fraction(low), Fraction(_step(low, high))
-        sums = {name: found["moments"][0][name] for name in _SUMS}
+        sums = {name: groups["moments"][0][name] for name in _SUMS}
     mean, variance = _mean_and_variance(sums, count)
-    cuts = sorted((row["number"], row["upto"] - row["rows"], row["upto"]) for row in found["cuts"] if row["is_kept"])
+    cuts = sorted((row["number"], row["upto"] - row["rows"], row["upto"]) for row in groups["cuts"] if row["is_kept"])
     return NumberCounts(
         count=count,
         nulls=nulls,
@@ -383,28 +296,28 @@ def _number_counts(
         max=high,
         mean=float(start + mean * step),
         std=min(math.sqrt(variance) * float(step), sys.float_info.max),
-        mode=next((row["number"] for row in found["mode"] if row["is_kept"]), None),
+        mode=next((row["number"] for row in groups["mode"] if row["is_kept"]), None),
         steps=tuple(cuts),
     )
 
 
-def _text_counts(found: Sequence[Any]) -> TextCounts:
-    by_fold: dict[str | None, dict[int, tuple[int, int]]] = {}
+def _text_counts(groups: Sequence[Any], num_events: int) -> TextCounts:
+    by_fold: dict[str | None, dict[int, tuple[int, ...]]] = {}
     rare = None
-    for row in found:
+    for row in groups:
         if row["is_kept"]:
-            by_fold.setdefault(row["text"], {})[row["fold"]] = (row["rows"], row["positive"])
+            by_fold.setdefault(row["text"], {})[row["fold"]] = (row["rows"], *_event_rows(row, num_events))
         else:
             rare = row
-    totals = {text: [sum(numbers) for numbers in zip(*folds.values(), strict=True)] for text, folds in by_fold.items()}
+    totals = {text: tuple(map(sum, zip(*folds.values(), strict=True))) for text, folds in by_fold.items()}
     # Sorted by code point, which is the order of the UTF-8 bytes: the same everywhere.
     known = sorted(text for text in totals if text is not None)
-    nulls, nulls_positive = totals.get(None, [0, 0])
+    nulls, *nulls_events = totals.get(None, (0,) * (1 + num_events))
     return TextCounts(
         values={text: totals[text][0] for text in known},
-        positive={text: totals[text][1] for text in known},
+        events={text: totals[text][1:] for text in known},
         nulls=nulls,
-        nulls_positive=nulls_positive,
+        nulls_events=tuple(nulls_events),
         rare=rare["rows"] if rare else 0,
         rare_values=rare["values"] if rare else 0,
         too_many=rare["too_many"] if rare else 0,

@@ -1,4 +1,4 @@
-"""How the rows of one version differ from those of another, told from their records alone. Runs anywhere.
+"""How the rows of one version differ from those of another, computed from their records alone. Runs anywhere.
 
 PSI, the population stability index: sum of (new - old) * ln(new / old) over bins, with the limits 0.1 and 0.25 that are
 usual in credit scoring (N. Siddiqi, Credit Risk Scorecards, 2006; B. Yurdakul and J. Naranjo, Statistical properties
@@ -20,7 +20,7 @@ MODERATE, LARGE = 0.1, 0.25
 """PSI from which a column's drift is moderate, large."""
 
 VERDICTS = ("retyped", "large", "moderate", "stable")
-"""Of a column, the gravest first."""
+"""Verdicts on a column, the gravest first."""
 
 _SMOOTHING = 0.5
 _DECILES = ("10", "20", "30", "40", "50", "60", "70", "80", "90")
@@ -38,8 +38,8 @@ def compare(old: Record, new: Record) -> dict[str, Any]:
     up to a decile of the old are known to within 1 % of them; see `distribution.values_up_to`.
 
     Returns:
-        "limits" of PSI for verdicts, "rows" and "label_rate" {"old", "new", "change"}, "added", "removed" (columns of one
-        only), and "columns" {name: ...} of both, each with
+        "limits" of PSI for verdicts, "rows" and "label_rate" (share of rows of the event class, absent where a record has
+        none) {"old", "new", "change"}, "added", "removed" (columns of one only), "columns" {name: ...} of both, each with
         "verdict": "stable", "moderate" (PSI 0.1 or more), "large" (0.25 or more), or "retyped" (nothing to compare),
         "psi", "js_distance" (0 to 1), or None when retyped,
         "missing_share_change": of all rows, new - old,
@@ -57,7 +57,7 @@ def compare(old: Record, new: Record) -> dict[str, Any]:
     return {
         "limits": {"moderate": MODERATE, "large": LARGE},
         "rows": _change(old["rows"], new["rows"]),
-        "label_rate": _change(old["positive"] / old["rows"], new["positive"] / new["rows"]),
+        **_label_rate(old, new),
         "added": [name for name in new["columns"] if name not in old["columns"]],
         "removed": [name for name in old["columns"] if name not in new["columns"]],
         "columns": columns,
@@ -87,9 +87,15 @@ def js_distance(old: Sequence[float], new: Sequence[float]) -> float:
     return math.sqrt(min(max(divergence, 0.0), 1.0))
 
 
-def _shares(bins: Sequence[float], more: float = 0.0) -> list[float]:
-    total = sum(bins) + more * len(bins)
-    return [(rows + more) / total for rows in bins]
+def _shares(bins: Sequence[float], pseudocount: float = 0.0) -> list[float]:
+    total = sum(bins) + pseudocount * len(bins)
+    return [(rows + pseudocount) / total for rows in bins]
+
+
+def _label_rate(old: Record, new: Record) -> dict[str, Any]:
+    if "events" not in old or "events" not in new:
+        return {}
+    return {"label_rate": _change(old["events"] / old["rows"], new["events"] / new["rows"])}
 
 
 def _change(old: float, new: float) -> dict[str, float]:
@@ -102,12 +108,12 @@ def _compare(old: Record, new: Record, name: str) -> dict[str, Any]:
     of_kind = kind(after["type"])
     if kind(before["type"]) != of_kind:
         return {"verdict": "retyped", "psi": None, "js_distance": None, "missing_share_change": missing}
-    more: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     bins: list[tuple[float, float]] = [(before["count"], after["count"])]
     if of_kind == "text":
-        bins, more["unseen"] = _text_bins(before, after), _unseen(before, after, new["rows"])
+        bins, figures["unseen"] = _text_bins(before, after), _unseen(before, after, new["rows"])
     elif of_kind != "array":
-        bins, more["mean_shift"] = _number_bins(before, after), _mean_shift(before, after)
+        bins, figures["mean_shift"] = _number_bins(before, after), _mean_shift(before, after)
     if before["nulls"] or after["nulls"]:
         bins.append((before["nulls"], after["nulls"]))
     olds, news = [bin_[0] for bin_ in bins], [bin_[1] for bin_ in bins]
@@ -117,7 +123,7 @@ def _compare(old: Record, new: Record, name: str) -> dict[str, Any]:
         "psi": index,
         "js_distance": js_distance(olds, news),
         "missing_share_change": missing,
-        **more,
+        **figures,
     }
 
 

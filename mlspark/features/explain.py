@@ -1,14 +1,14 @@
 """How one raw row becomes its numbers, output by output. Runs anywhere."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from mlspark.features.arrow import ArrowEncoder
-from mlspark.features.encoder import Bucketed, Cyclic, Encoder, Fitted, Ngrams, Ranked, Scaled, Vector
-from mlspark.features.expression import parse
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.features.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Explained:
     """One number of an encoded row."""
 
     output: str
-    """Column of the feature table."""
+    """Column of the feature table that holds the number."""
     position: str
-    """Place in a batch: dense[3], categorical[0]."""
+    """Position in a batch: dense[3], ids[0]."""
     number: float | int
     feature: str
     inputs: Mapping[str, Any]
@@ -28,28 +28,15 @@ class Explained:
 
 def explain(encoder: Encoder, row: pa.Table) -> list[Explained]:
     """Return what each output of one conformed row is, and why, features in order."""
-    dense, ids = ArrowEncoder(encoder).transform(row)
+    tensors = ArrowEncoder(encoder).transform(row)
     [values] = row.to_pylist()
-    explained, num_dense, num_ids = [], 0, 0
+    explained, places = [], Counter[str]()
     for feature in encoder.features:
-        inputs = {column: values[column] for column in columns_of(feature)}
+        inputs = {column: values[column] for column in feature.inputs}
         for output in feature.outputs:
-            number: float | int
-            if output.ids:
-                position, number = f"categorical[{num_ids}]", int(ids[0, num_ids])
-                num_ids += 1
-            else:
-                position, number = f"dense[{num_dense}]", float(dense[0, num_dense])
-                num_dense += 1
+            name = "ids" if output.ids else "dense"
+            number: float | int = tensors[name][0, places[name]].item()
+            position = f"{name}[{places[name]}]"
+            places[name] += 1
             explained.append(Explained(output.name, position, number, feature.name, inputs, output.meaning))
     return explained
-
-
-def columns_of(feature: Fitted) -> list[str]:
-    """Return the raw columns that a fitted feature uses."""
-    match feature:
-        case Scaled() | Ranked() | Bucketed():
-            return list(parse(feature.expression).columns)
-        case Ngrams() | Cyclic() | Vector():
-            return [feature.column]
-    return list(feature.columns)

@@ -9,13 +9,13 @@ import xxhash
 from numpy.typing import NDArray
 
 SEED = 42
-"""Spark's, for its function xxhash64."""
+"""Seed of Spark's function xxhash64."""
 _MOST_SHIFT = 40
 _SMALLEST = 8
 
 
 def xxhash64(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return what Spark's `xxhash64(text)` gives for each text: shape (n,)."""
+    """Return Spark's `xxhash64(text)` of each text: shape (n,)."""
     hashes = [xxhash.xxh64_intdigest(text.encode(), seed=SEED) for text in texts]
     return np.array(hashes, np.uint64).view(np.int64)
 
@@ -24,17 +24,17 @@ def xxhash64(texts: Sequence[str]) -> NDArray[np.int64]:
 class PerfectTable:
     """A place of its own for each of some different texts, found by their hash h.
 
-    The place is (h >>> shifts[h & (len(shifts) - 1)]) & (size - 1): texts that meet in a bucket are told apart by other
+    The place is (h >>> shifts[h & (len(shifts) - 1)]) & (size - 1): texts that meet in a bucket are separated by other
     bits of their hashes ("hash and displace": Belazzougui, Botelho, Dietzfelbinger 2009, with a shift as displacement).
     A text that is not among them has a place, too, so what is there must be compared.
     """
 
     shifts: tuple[int, ...]
-    """A power of two of them."""
+    """Shift of each bucket; their number is a power of two."""
     size: int
-    """A power of two."""
+    """Number of places, a power of two."""
     places: tuple[int, ...]
-    """Of the texts, in their order."""
+    """Place of each text, in the texts' order."""
 
 
 def perfect_table(texts: Sequence[str]) -> PerfectTable:
@@ -46,7 +46,7 @@ def perfect_table(texts: Sequence[str]) -> PerfectTable:
 
 
 def _placed(hashes: Sequence[int], size: int) -> PerfectTable | None:
-    """Return a table of `size` places, None if some bucket's texts cannot be told apart there."""
+    """Return a table of `size` places, None if some bucket's texts cannot be separated there."""
     buckets: dict[int, list[int]] = {}
     num_buckets = size // 8
     for index, value in enumerate(hashes):

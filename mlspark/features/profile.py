@@ -7,17 +7,21 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from mlspark.contracts.contract import Contract
-from mlspark.feature_settings import LabelSettings
-from mlspark.features import counting, spark
-from mlspark.features.counting import Number, NumberCounts, Text, TextCounts
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.features import counting
+from mlspark.features.counts import Counts, Number, NumberCounts, Text, TextCounts
 from mlspark.features.distribution import kind
+from mlspark.features.kinds.categories import text_sql
+from mlspark.tasks.binary import BinaryTask
+from mlspark.tasks.classes import ClassTask
+from mlspark.tasks.losses import key_text
+from mlspark.tasks.task import Task
 
-FORMAT = 1
-"""Of the record; raised when an older reader would misread it."""
+FORMAT = 2
+"""Version of the record's format; raised when an older reader would misread it."""
 
 MAX_VALUES = 50
-"""Most values of a text to name, the commonest."""
+"""Most values of a text column that are named, the commonest."""
 
 PERCENTS = (0, 1, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 95, 99, 100)
 """Quantiles of a number; the deciles among them are what `drift.compare` bins by."""
@@ -25,37 +29,64 @@ PERCENTS = (0, 1, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 95, 99, 100)
 _PARTS = 100
 
 
-def profile(rows: DataFrame, contract: Contract, label: LabelSettings, *, by: str = "split") -> dict[str, Any]:
+def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split") -> dict[str, Any]:
     """Return the record of `rows`, JSON-able. At most two Spark jobs, each one pass over them, whatever the columns.
 
-    The same rows give the same record, in whatever order and partitions they are. It names values of the data: keep it
+    The same rows yield the same record, in whatever order and partitions they are. It names values of the data: keep it
     where the data may be kept. What is not finite has no value, as for the encoder. Days are since 1970-01-01 UTC.
 
     Args:
         rows: conformed good rows with the contract's columns.
         contract: says which columns there are, and their types.
-        label: which values of the label are positive.
+        task: says which rows are those of the event, or which class each row has; resolved.
         by: column of `rows` by which rows are counted, too; without effect where they have none of that name.
 
     Returns:
-        "format", "rows", "positive" (rows with a positive label), "label" (its column), "splits" {value of `by`: {"rows",
-        "positive"}} and "columns" {name: record}, in the contract's order. A column's record has "type", "count" (of
-        values), "nulls", and
+        "format", "rows", "target" {"column", "kind", and "event" (a class) or "classes" {class: rows} where the task has
+        them}, "splits" {value of `by`: {"rows"}} and "columns" {name: record}, in the contract's order. With an event class,
+        beside each "rows", "events": those of the event class. A column's record has "type", "count" (of values), "nulls",
+        and
         number, date, timestamp (in days), if there are values: "min", "max", "mean", "std" (population), "quantiles"
         {percent: value} (Hyndman and Fan 1996, definition 7), "points" [[value, values below, values up to], ...],
         ascending: those between which each percentile is, at most 200. Quantiles and points but for the least and the
         greatest are rounded to 11 significant bits (0.05 %), of a timestamp down to the hour, of a date not at all.
-        text, boolean: "distinct" (number of different values), "nulls_positive", "values" [[value, rows, positive], ...]:
-        the 50 commonest, by code point among equally common ones.
+        text, boolean: "distinct" (number of different values), "nulls_events" where the task has an event class, "values"
+        [[value, rows, events or null], ...]: the 50 commonest, by code point among equally common ones.
         array: nothing else.
     """
+    numbers, texts = _questions(contract)
+    has_splits = by in rows.columns
+    if has_splits:
+        texts[_SPLITS] = Text(text_sql([by]))
+    type_ = contract.column(task.target).type
+    event = task.event_sql(type_)
+    if event is None and isinstance(task, ClassTask):
+        texts[_CLASSES] = Text(f"CAST(({task.label_sql(type_)}) AS STRING)")
+    counts = counting.count(rows, numbers=numbers, texts=texts, events=() if event is None else (event,))
+    splits = counts.texts[_SPLITS] if has_splits else None
+    return {
+        "format": FORMAT,
+        "rows": counts.rows,
+        **_events(counts.events),
+        "target": {"column": task.target, "kind": task.kind, **_classes(task, counts)},
+        "splits": {
+            value: {"rows": num_rows, **_events(splits.events[value])} for value, num_rows in splits.values.items()
+        }
+        if splits
+        else {},
+        "columns": {column.name: _column(column, counts) for column in contract.columns},
+    }
+
+
+def _questions(contract: Contract) -> tuple[dict[str, Number], dict[str, Text]]:
+    """Return what is asked of the contract's columns, by their names; of timestamps under a second name, too."""
     numbers: dict[str, Number] = {}
     texts: dict[str, Text] = {}
     for column in contract.columns:
         name, quoted = column.name, f"`{column.name}`"
         match kind(column.type):
             case "text":
-                texts[name] = Text(spark.text([name]), max_values=MAX_VALUES)
+                texts[name] = Text(text_sql([name]), max_values=MAX_VALUES)
             case "array":
                 numbers[name] = Number(f"CASE WHEN {quoted} IS NOT NULL THEN 0.0D END", step=1.0)
             case "number":
@@ -70,61 +101,63 @@ def profile(rows: DataFrame, contract: Contract, label: LabelSettings, *, by: st
                 if not is_date:
                     # 11 bits of a number of days are two weeks; all different times would be too many.
                     numbers[_hours(name)] = Number(f"floor({days} * 24.0D) / 24.0D", parts=(_PARTS,), exact=True)
-    has_splits = by in rows.columns
-    if has_splits:
-        texts[_SPLITS] = Text(spark.text([by]))
-    counts = counting.count(rows, numbers=numbers, texts=texts, positive=spark.positive(label))
-    columns: dict[str, dict[str, Any]] = {}
-    for column in contract.columns:
-        name = column.name
-        match kind(column.type):
-            case "text":
-                found = _text(counts.texts[name])
-            case "array":
-                found = {"count": counts.numbers[name].count, "nulls": counts.numbers[name].nulls}
-            case _:
-                found = _number(counts.numbers[name], counts.numbers.get(_hours(name), counts.numbers[name]))
-        columns[name] = {"type": column.type, **found}
-    splits = counts.texts[_SPLITS] if has_splits else None
-    return {
-        "format": FORMAT,
-        "rows": counts.rows,
-        "positive": counts.positive,
-        "label": label.column,
-        "splits": {
-            value: {"rows": num_rows, "positive": splits.positive[value]} for value, num_rows in splits.values.items()
-        }
-        if splits
-        else {},
-        "columns": columns,
-    }
+    return numbers, texts
+
+
+def _column(column: ColumnRule, counts: Counts) -> dict[str, Any]:
+    """Return the record of one column."""
+    name = column.name
+    match kind(column.type):
+        case "text":
+            record = _text(counts.texts[name])
+        case "array":
+            record = {"count": counts.numbers[name].count, "nulls": counts.numbers[name].nulls}
+        case _:
+            record = _number(counts.numbers[name], counts.numbers.get(_hours(name), counts.numbers[name]))
+    return {"type": column.type, **record}
+
+
+def _classes(task: Task, counts: Counts) -> dict[str, Any]:
+    """Return the event of a task that has one, or else the rows of each class, by its text; nothing without classes."""
+    if isinstance(task, BinaryTask):
+        return {"event": key_text(task.event_class)}
+    if not isinstance(task, ClassTask):
+        return {}
+    rows = counts.texts[_CLASSES].values
+    return {"classes": {key_text(value): rows.get(str(place), 0) for place, value in enumerate(task.known_classes)}}
+
+
+def _events(events: tuple[int, ...]) -> dict[str, int]:
+    """Return {"events": rows} of the event class, nothing for a task without one."""
+    return {"events": events[0]} if events else {}
 
 
 # Not names that a column can have.
 _SPLITS = "by split"
+_CLASSES = "by class"
 
 
 def _hours(name: str) -> str:
     return f"{name} in hours"
 
 
-def _number(found: NumberCounts, cut: NumberCounts) -> dict[str, Any]:
+def _number(number: NumberCounts, cut: NumberCounts) -> dict[str, Any]:
     """Return the record of a number whose cuts are those of `cut`, which is rounded: its ends are put right."""
-    if not found.count:
-        return {"count": 0, "nulls": found.nulls}
-    steps = [(min(max(value, found.min), found.max), below, upto) for value, below, upto in cut.steps]
+    if not number.count:
+        return {"count": 0, "nulls": number.nulls}
+    steps = [(min(max(value, number.min), number.max), below, upto) for value, below, upto in cut.steps]
     if len(steps) > 1:
-        steps[0], steps[-1] = (found.min, *steps[0][1:]), (found.max, *steps[-1][1:])
-    steps = _needed(steps, found.count)
+        steps[0], steps[-1] = (number.min, *steps[0][1:]), (number.max, *steps[-1][1:])
+    steps = _needed(steps, number.count)
     cuts = replace(cut, steps=tuple(steps)).cuts(_PARTS)
-    cuts[0], cuts[-1] = found.min, found.max
+    cuts[0], cuts[-1] = number.min, number.max
     return {
-        "count": found.count,
-        "nulls": found.nulls,
-        "min": found.min,
-        "max": found.max,
-        "mean": found.mean,
-        "std": found.std,
+        "count": number.count,
+        "nulls": number.nulls,
+        "min": number.min,
+        "max": number.max,
+        "mean": number.mean,
+        "std": number.std,
         "quantiles": {str(percent): cuts[percent] for percent in PERCENTS},
         "points": [list(step) for step in steps],
     }
@@ -138,12 +171,12 @@ def _needed(steps: list[tuple[float, int, int]], count: int) -> list[tuple[float
     return list(itertools.compress(steps, is_needed))
 
 
-def _text(found: TextCounts) -> dict[str, Any]:
-    named = sorted(found.values, key=lambda value: (-found.values[value], value))
+def _text(text: TextCounts) -> dict[str, Any]:
+    named = sorted(text.values, key=lambda value: (-text.values[value], value))
     return {
-        "count": sum(found.values.values()) + found.rare,
-        "nulls": found.nulls,
-        "nulls_positive": found.nulls_positive,
-        "distinct": len(named) + found.rare_values,
-        "values": [[value, found.values[value], found.positive[value]] for value in named],
+        "count": sum(text.values.values()) + text.rare,
+        "nulls": text.nulls,
+        **{f"nulls_{name}": rows for name, rows in _events(text.nulls_events).items()},
+        "distinct": len(named) + text.rare_values,
+        "values": [[value, text.values[value], *(text.events[value] or (None,))] for value in named],
     }

@@ -2,17 +2,57 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated, Literal
 
-from pyspark.sql import Column
+from pydantic import Field, model_validator
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from mlspark.config import SplitSettings
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError
+from mlspark.section import Section
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _BUCKETS = 1_000_000
+
+
+class SplitSettings(Section):
+    """Which side each row of `sources.learn` is on. It never changes sides as other rows come and go."""
+
+    by: Literal["hash", "time"] = "hash"
+    """Rule of the split. hash: by a hash of what identifies the row, so that duplicates are in one split. time: older rows
+    train."""
+    validation_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
+    """Share of the rows held out for choosing the best checkpoint; only with by: hash."""
+    test_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+    """Share of the rows held out for the final evaluation, besides `sources.test`; only with by: hash."""
+    seed: int = 0
+    """Seed that decides which rows are held out; only with by: hash."""
+    key: tuple[str, ...] = ()
+    """Columns whose equal values keep rows in one split and one fold; empty: the contract's unique key, else all columns
+    but the label."""
+    time: str = ""
+    """Date or timestamp column of the contract, without missing values, to split by; only with by: time."""
+    validation_from: str = ""
+    """First moment (UTC, like 2024-01-31 or 2024-01-31 18:00:00) of the validation rows; only with by: time."""
+    test_from: str = ""
+    """First moment (UTC) of the test rows; empty: no test rows. Only with by: time."""
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    """Number of folds for cross-validation, written as column `fold`, 0 to folds - 1; 0: no such column."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "SplitSettings":
+        if self.by == "time":
+            if not self.time or not self.validation_from:
+                raise ValueError("by: time needs time and validation_from")
+            if self.test_from and self.test_from <= self.validation_from:
+                raise ValueError(f"test_from {self.test_from} is not after validation_from {self.validation_from}")
+        elif self.time or self.validation_from or self.test_from:
+            raise ValueError("time, validation_from and test_from need by: time")
+        elif self.validation_share + self.test_share > 0.95:
+            raise ValueError("validation_share and test_share leave fewer than 5 % of the rows to train on")
+        return self
 
 
 def row_id(columns: Sequence[str]) -> Column:
@@ -41,6 +81,23 @@ def side(row_hash: Column, settings: SplitSettings) -> Column:
     validation = round(settings.validation_share * _BUCKETS)
     test = validation + round(settings.test_share * _BUCKETS)
     return F.when(bucket < validation, VALIDATION).when(bucket < test, TEST).otherwise(TRAIN)
+
+
+def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weight: str | None = None) -> DataFrame:
+    """Return rows with `row_id`, `_group` (hash of what keeps rows on one side) and `split`. Lazy.
+
+    Args:
+        rows: conformed rows with their `source`: those of a source that is not "learn" are on the side of its name.
+        settings: how the rows of "learn" are divided.
+        contract: its unique key, or else all columns but label and weight, is what a row is known by.
+        weight: column of the sample weight, which rows to be scored need not have either.
+    """
+    content = [column.name for column in contract.columns if column.name not in (contract.label, weight)]
+    known_by = contract.unique_key or content
+    rows = rows.withColumn("row_id", row_id(known_by)).withColumn("_group", row_id(settings.key or known_by))
+    # Files that are given as one side are on it.
+    learned = F.when(F.col("source") == "learn", side(F.col("_group"), settings))
+    return rows.withColumn("split", learned.otherwise(F.col("source")))
 
 
 def check(settings: SplitSettings, contract: Contract) -> None:

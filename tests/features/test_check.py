@@ -9,10 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.expressions import parse
 from mlspark.errors import FeatureError
-from mlspark.feature_settings import FeaturesSettings
 from mlspark.features.check import check
-from mlspark.features.expression import parse
+from mlspark.features.settings import FeaturesSettings
+from mlspark.tasks.kinds import from_settings
 
 CONTRACT = Contract(
     name="people",
@@ -26,12 +27,13 @@ CONTRACT = Contract(
         ColumnRule(name="rich", type="string", allowed=("no", "yes")),
     ),
 )
-LABEL = {"column": "rich", "positive": ["yes"], "negative": ["no"]}
+RICH = {"kind": "binary", "target": "rich", "classes": ["no", "yes"]}
+TASK = from_settings(RICH)
 AGE = {"kind": "number", "columns": ["age"]}
 
 
-def declared(*inputs: dict[str, Any], label: dict[str, Any] = LABEL) -> FeaturesSettings:
-    return FeaturesSettings.model_validate_json(json.dumps({"label": label, "inputs": inputs}))
+def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
+    return FeaturesSettings.model_validate_json(json.dumps({"inputs": inputs}))
 
 
 @pytest.mark.parametrize(
@@ -58,21 +60,24 @@ def declared(*inputs: dict[str, Any], label: dict[str, Any] = LABEL) -> Features
 )
 def test_features_that_the_contract_cannot_give_are_refused(feature: dict[str, Any], message: str) -> None:
     with pytest.raises(FeatureError, match=r"^pipeline people: features: ") as refused:
-        check(declared(feature), CONTRACT, "people")
+        check(declared(feature), TASK, CONTRACT, "people")
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
+    ("task", "message"),
     [
-        ({"column": "pay"}, "label pay: not a column of contract people"),
-        ({"column": "job"}, "label job: the contract's label is rich"),
-        ({"positive": ["YES"]}, "label rich: the contract must allow no other values than label.positive"),
+        ({"target": "pay"}, "task.target pay: not a column of contract people"),
+        ({"target": "job"}, "task.target job: the contract's label is rich"),
+        ({"weight": "pay"}, "task.weight pay: not a column of contract people"),
+        ({"weight": "job"}, "weight job: type string, expected a number"),
+        ({"classes": [0, 1]}, "task.classes 0, 1 are integers, but the contract's type is string"),
+        ({"classes": ["no", "YES"]}, "task.target rich"),
     ],
 )
-def test_labels_that_the_contract_cannot_give_are_refused(label: dict[str, Any], message: str) -> None:
+def test_targets_that_the_contract_cannot_give_are_refused(task: dict[str, Any], message: str) -> None:
     with pytest.raises(FeatureError) as refused:
-        check(declared(AGE, label={**LABEL, **label}), CONTRACT, "people")
+        check(declared(AGE), from_settings({**RICH, **task}), CONTRACT, "people")
     assert message in str(refused.value)
 
 
@@ -104,9 +109,9 @@ def test_declarations_that_contradict_themselves_are_refused(inputs: list[dict[s
 
 
 def test_good_features_pass() -> None:
-    check(declared(AGE, {"kind": "vector", "columns": ["face"], "size": 3}), CONTRACT, "people")
+    check(declared(AGE, {"kind": "vector", "columns": ["face"], "size": 3}), TASK, CONTRACT, "people")
     joined = declared({"kind": "number", "columns": ["count_clicks_7d"]})
-    check(joined, CONTRACT, "people", joined={"count_clicks_7d": "bigint"})
+    check(joined, TASK, CONTRACT, "people", joined={"count_clicks_7d": "bigint"})
 
 
 def test_expressions_are_evaluated_as_written() -> None:

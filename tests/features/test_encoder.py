@@ -14,21 +14,23 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from mlspark.errors import FeatureError
-from mlspark.feature_settings import FeaturesSettings
-from mlspark.features import counting
-from mlspark.features import spark as features
-from mlspark.features.arrow import ArrowEncoder
-from mlspark.features.encoder import Encoder, Looked
+from mlspark.features.counts import fold
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.features.encode_spark import encode
+from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
+from mlspark.features.kinds.target import TargetShare
+from mlspark.features.settings import FeaturesSettings
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.tasks.kinds import from_settings
 
-LABEL = {"column": "rich", "positive": ["yes"], "negative": ["no"]}
+RICH = from_settings({"kind": "binary", "target": "rich", "classes": ["no", "yes"]})
 
 
 def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
-    return FeaturesSettings.model_validate_json(json.dumps({"label": LABEL, "inputs": inputs}))
+    return FeaturesSettings.model_validate_json(json.dumps({"inputs": inputs}))
 
 
 PEOPLE = declared(
@@ -47,9 +49,9 @@ PEOPLE_ROWS = [
 
 
 def test_fitted_numbers_are_those_of_hand_arithmetic(spark: SparkSession) -> None:
-    encoder = fit(spark.createDataFrame(PEOPLE_ROWS, PEOPLE_SCHEMA), PEOPLE, pipeline="people")
+    encoder = fit(spark.createDataFrame(PEOPLE_ROWS, PEOPLE_SCHEMA), PEOPLE, RICH, pipeline="people")
     age, flat, gain, job, town = encoder.features
-    assert (encoder.rows, encoder.positive) == (5, 2)
+    assert encoder.rows == 5
     assert (age.statistics.count, age.statistics.nulls, age.center) == (4, 1, 27.75)
     assert age.scale == pytest.approx(math.sqrt((7.75**2 * 2 + 2.25**2 + 13.25**2) / 4), rel=1e-12)
     logs = [math.log1p(value) for value in (0.0, 100.5, 3.25, 0.0)]
@@ -58,9 +60,12 @@ def test_fitted_numbers_are_those_of_hand_arithmetic(spark: SparkSession) -> Non
     assert (flat.center, flat.scale, flat.statistics.nulls) == (7.0, 1.0, 1)
     assert (job.values, job.counts, job.nulls, job.rare) == (("nurse",), (3,), 1, 1)
     assert (town.values, town.counts, town.nulls) == (("Zürich", "Àvila"), (2, 2), 1)
-    assert encoder.layout.dense == ("age", "flat", "gain", "gain__is_missing")
-    assert encoder.layout.categorical == ("job", "town")
-    assert encoder.layout.cardinalities == (3, 4)
+    assert encoder.tensors(RICH) == Tensors(
+        (
+            TensorSpec("dense", ("age", "flat", "gain", "gain__is_missing"), "float32"),
+            TensorSpec("ids", ("job", "town"), "int64", cardinalities=(3, 4)),
+        )
+    )
 
 
 # Every operation, on columns of every type.
@@ -143,19 +148,19 @@ def as_table(rows: list[tuple[Any, ...]]) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def fitted(spark: SparkSession) -> Encoder:
-    return fit(spark.createDataFrame(as_table(random_rows(0, 1500))), EVERYTHING, pipeline="all")
+    return fit(spark.createDataFrame(as_table(random_rows(0, 1500))), EVERYTHING, RICH, pipeline="all")
 
 
 def test_encoder_does_not_depend_on_row_order_or_partitions(spark: SparkSession, fitted: Encoder) -> None:
     shuffled = spark.createDataFrame(as_table(random_rows(0, 1500)[::-1])).repartition(5)
-    assert fit(shuffled, EVERYTHING, pipeline="all").fingerprint == fitted.fingerprint
+    assert fit(shuffled, EVERYTHING, RICH, pipeline="all").fingerprint == fitted.fingerprint
 
 
 def test_json_round_trip_is_the_identity(fitted: Encoder) -> None:
     again = Encoder.from_json(json.loads(json.dumps(fitted.to_json())))
     assert again == fitted
     assert again.fingerprint == fitted.fingerprint
-    with pytest.raises(FeatureError, match="encoder of format 0, expected 2"):
+    with pytest.raises(FeatureError, match="encoder of format 0, expected 3"):
         Encoder.from_json({**fitted.to_json(), "format": 0})
     with pytest.raises(FeatureError, match="not an encoder"):
         Encoder.from_json({**fitted.to_json(), "rows": "many"})
@@ -187,32 +192,33 @@ def test_spark_and_arrow_give_the_same_bits(
     spark: SparkSession, fitted: Encoder, rows: list[tuple[Any, ...]], seed: int, order: list[str]
 ) -> None:
     raw = as_table(rows + random_rows(seed, 250))
-    on_spark = features.encode(spark.createDataFrame(raw.select(order)), fitted).toArrow()
-    dense, ids = ArrowEncoder(fitted).transform(raw)
+    on_spark = encode(spark.createDataFrame(raw.select(order)), fitted).toArrow()
+    tensors = ArrowEncoder(fitted).transform(raw)
+    dense, ids = fitted.tensors(RICH).specs
     feature_of = {output.name: output.feature for output in fitted.outputs}
-    for place, name in enumerate(fitted.layout.dense):
-        ours, theirs = on_spark.column(name).to_numpy(), dense[:, place]
+    for place, name in enumerate(dense.columns):
+        ours, theirs = on_spark.column(name).to_numpy(), tensors["dense"][:, place]
         if feature_of[name] in LAST_BIT:
             np.testing.assert_array_max_ulp(ours, theirs, maxulp=1)
         else:
             np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32), name)
         assert np.isfinite(theirs).all(), name
-    for place, name in enumerate(fitted.layout.categorical):
-        np.testing.assert_array_equal(on_spark.column(name).to_numpy(), ids[:, place], name)
-        assert ids[:, place].max() < fitted.layout.cardinalities[place]
+    for place, name in enumerate(ids.columns):
+        np.testing.assert_array_equal(on_spark.column(name).to_numpy(), tensors["ids"][:, place], name)
+        assert tensors["ids"][:, place].max() < ids.cardinalities[place]
 
 
 def test_no_training_rows_are_refused(spark: SparkSession) -> None:
     with pytest.raises(FeatureError, match="people: no training rows to fit on"):
-        fit(spark.createDataFrame([], PEOPLE_SCHEMA), PEOPLE, pipeline="people")
+        fit(spark.createDataFrame([], PEOPLE_SCHEMA), PEOPLE, RICH, pipeline="people")
 
 
 def test_columns_without_any_value_become_zeros(spark: SparkSession) -> None:
     empty = pa.table([pa.nulls(3, field.type) for field in SCHEMA], SCHEMA)
     empty = empty.set_column(10, "rich", pa.array(["no"] * 3)).set_column(11, "row_id", pa.array([1, 2, 3]))
     frame = spark.createDataFrame(empty)
-    encoder = fit(frame, EVERYTHING, pipeline="all")
-    [row] = features.encode(frame, encoder).distinct().collect()
+    encoder = fit(frame, EVERYTHING, RICH, pipeline="all")
+    [row] = encode(frame, encoder).distinct().collect()
     indicators = {"d__is_missing", "v__is_missing", "d_bucket__0", "s_is__0", "t_is__0", "l_often"}
     constants = {"d": 2.5, "c_unit": 3.0, "d_rank": 0.5, "i_rank": 0.5}
     expected = dict.fromkeys(indicators, 1.0) | constants
@@ -225,10 +231,10 @@ def test_training_rows_are_encoded_out_of_their_fold(spark: SparkSession) -> Non
     ]
     frame = spark.createDataFrame(rows, "town string, rich string, row_id bigint")
     target = declared({"kind": "target", "columns": ["town"], "smooth": 2, "folds": 4})
-    encoder = fit(frame, target, pipeline="people")
+    encoder = fit(frame, target, RICH, pipeline="people")
     [looked] = encoder.features
-    assert isinstance(looked, Looked)
-    folds = dict(frame.selectExpr("row_id", f"{counting.fold('row_id', 4)} AS fold").collect())
+    assert isinstance(looked, TargetShare)
+    folds = dict(frame.selectExpr("row_id", f"{fold('row_id', 4)} AS fold").collect())
     assert set(folds.values()) == {0, 1, 2, 3}
 
     def share(town: str, without: int | None) -> float:
@@ -237,12 +243,12 @@ def test_training_rows_are_encoded_out_of_their_fold(spark: SparkSession) -> Non
         positive = [rich == "yes" for each, rich in others if each == town]
         return float((sum(positive) + 2 * prior) / (len(positive) + 2))
 
-    in_training = features.encode(frame, encoder, "row_id", is_training=F.lit(True)).collect()
+    in_training = encode(frame, encoder, "row_id", is_training="true").collect()
     towns = {number: town for town, _, number in rows}
     for row in in_training:
         expected = share(towns[row.row_id], folds[row.row_id])
         assert row.town == pytest.approx(expected, rel=1e-6)
-    scored = dict(features.encode(frame, encoder, "row_id").select("row_id", "town").collect())
+    scored = dict(encode(frame, encoder, "row_id").select("row_id", "town").collect())
     assert scored[0] == pytest.approx(share("a", None), rel=1e-6)
     assert scored[1] == pytest.approx(share("bb", None), rel=1e-6)
 
@@ -256,7 +262,7 @@ def test_fitting_reads_the_rows_twice_at_most(spark: SparkSession) -> None:
             yield batch
 
     frame = spark.createDataFrame(as_table(random_rows(3, 400)))
-    fit(frame.mapInArrow(counted, frame.schema), EVERYTHING, pipeline="all")
+    fit(frame.mapInArrow(counted, frame.schema), EVERYTHING, RICH, pipeline="all")
     assert read.value == 2 * 400
 
 
@@ -270,7 +276,7 @@ def test_only_the_commonest_values_reach_the_driver(spark: SparkSession, caplog:
         {"kind": "frequency", "columns": ["job"]},
     )
     with caplog.at_level(logging.WARNING):
-        encoder = fit(many.unionByName(common), limited, pipeline="people")
+        encoder = fit(many.unionByName(common), limited, RICH, pipeline="people")
     town, job = encoder.features
     assert town.values == ("0", "1", "10", "100", "1000")  # of equally common ones the first by code point
     assert (town.counts, town.rare) == ((6,) * 5, many.unionByName(common).count() - 30)
@@ -285,7 +291,7 @@ def test_quantiles_are_those_of_numpy(spark: SparkSession) -> None:
         {"kind": "buckets", "columns": ["x"], "quantiles": 7, "exact": True},
         {"kind": "buckets", "columns": ["x"], "name": "rounded", "quantiles": 7},
     )
-    exact, rounded = fit(frame, both, pipeline="people").features
+    exact, rounded = fit(frame, both, RICH, pipeline="people").features
     expected = np.quantile(values, np.arange(1, 7) / 7)
     np.testing.assert_allclose(exact.edges, expected, rtol=1e-13)
     np.testing.assert_allclose(rounded.edges, expected, rtol=2**-11)

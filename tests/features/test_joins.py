@@ -16,7 +16,8 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 from pyspark.testing import assertDataFrameEqual
 
 from mlspark.errors import FeatureError
-from mlspark.features.joins import Aggregate, Function, aggregate_name, aggregate_windows, point_in_time_join
+from mlspark.features.point_in_time import point_in_time_join
+from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
 
 HOUR = 3_600
 SIDES = {"keys": {"user": "owner"}, "label_time": "at", "event_time": "seen"}

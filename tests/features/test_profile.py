@@ -14,12 +14,12 @@ from scipy.spatial.distance import jensenshannon
 
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import FeatureError
-from mlspark.feature_settings import LabelSettings
 from mlspark.features import drift
 from mlspark.features.distribution import is_whole, kind, values_up_to
 from mlspark.features.profile import MAX_VALUES, PERCENTS, profile
+from mlspark.tasks.kinds import from_settings
 
-LABEL = LabelSettings(column="rich", positive=("yes",), negative=("no",))
+RICH = from_settings({"kind": "binary", "target": "rich", "classes": ["no", "yes"]})
 CONTRACT = Contract(
     name="people",
     label="rich",
@@ -49,16 +49,16 @@ def people(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def record(people: DataFrame) -> dict[str, Any]:
-    return profile(people, CONTRACT, LABEL)
+    return profile(people, CONTRACT, RICH)
 
 
 def test_record_counts_rows_labels_and_splits(record: dict[str, Any]) -> None:
-    assert {name: record[name] for name in ("format", "rows", "positive", "label", "splits")} == {
-        "format": 1,
+    assert {name: record[name] for name in ("format", "rows", "events", "target", "splits")} == {
+        "format": 2,
         "rows": 4,
-        "positive": 3,
-        "label": "rich",
-        "splits": {"test": {"rows": 1, "positive": 1}, "train": {"rows": 3, "positive": 2}},
+        "events": 3,
+        "target": {"column": "rich", "kind": "binary", "event": "yes"},
+        "splits": {"test": {"rows": 1, "events": 1}, "train": {"rows": 3, "events": 2}},
     }
     assert list(record["columns"]) == [column.name for column in CONTRACT.columns]
 
@@ -85,12 +85,12 @@ def test_what_is_not_finite_is_missing(record: dict[str, Any]) -> None:
     assert (wage["count"], wage["nulls"], wage["min"], wage["max"], wage["mean"]) == (2, 2, 1.5, 3.5, 2.5)
 
 
-def test_texts_have_categories_with_rows_and_positive_labels(record: dict[str, Any]) -> None:
+def test_texts_have_categories_with_rows_and_events(record: dict[str, Any]) -> None:
     assert record["columns"]["job"] == {
         "type": "string",
         "count": 3,
         "nulls": 1,
-        "nulls_positive": 1,
+        "nulls_events": 1,
         "distinct": 2,
         "values": [["b", 2, 1], ["a", 1, 1]],
     }
@@ -109,18 +109,18 @@ def test_dates_and_times_are_days(record: dict[str, Any]) -> None:
 
 def test_record_is_json_and_that_of_the_shuffled_rows(people: DataFrame, record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert profile(people.repartition(3).orderBy("wage"), CONTRACT, LABEL) == record
+    assert profile(people.repartition(3).orderBy("wage"), CONTRACT, RICH) == record
 
 
 def test_rows_without_splits_or_values_have_a_record(people: DataFrame) -> None:
-    found = profile(people.where("age = 40").drop("split"), CONTRACT, LABEL)
+    found = profile(people.where("age = 40").drop("split"), CONTRACT, RICH)
     assert found["splits"] == {}
     assert found["columns"]["born"] == {"type": "date", "count": 0, "nulls": 1}
     assert found["columns"]["job"] == {
-        "type": "string", "count": 0, "nulls": 1, "nulls_positive": 1, "distinct": 0, "values": []
+        "type": "string", "count": 0, "nulls": 1, "nulls_events": 1, "distinct": 0, "values": []
     }  # fmt: skip
-    nothing = profile(people.where("age < 0"), CONTRACT, LABEL)
-    assert (nothing["rows"], nothing["positive"], nothing["splits"]) == (0, 0, {})
+    nothing = profile(people.where("age < 0"), CONTRACT, RICH)
+    assert (nothing["rows"], nothing["events"], nothing["splits"]) == (0, 0, {})
     assert {(column["count"], column["nulls"]) for column in nothing["columns"].values()} == {(0, 0)}
 
 
@@ -137,7 +137,7 @@ def test_many_values_are_counted_though_few_are_named_and_few_points_tell_all(sp
         "CASE WHEN id >= 5 THEN array(1.0F) END AS face",
         "'no' AS rich",
     )
-    found = profile(rows, contract, LABEL)["columns"]
+    found = profile(rows, contract, RICH)["columns"]
     jobs = Counter(str(math.isqrt(number)) for number in range(3000))
     commonest = sorted(jobs, key=lambda job: (-jobs[job], job))[:MAX_VALUES]
     assert found["job"]["distinct"] == len(jobs) == 55
@@ -157,7 +157,24 @@ def test_many_values_are_counted_though_few_are_named_and_few_points_tell_all(sp
         assert (found[name]["min"], found[name]["max"]) == pytest.approx((min(values), max(values)))
 
 
-def made(columns: dict[str, tuple[str, list[Any]]], positive: int = 0) -> dict[str, Any]:
+def test_classes_have_their_shares_and_numbers_to_predict_are_columns(people: DataFrame) -> None:
+    three = from_settings({"kind": "multiclass", "target": "job", "classes": ["a", "b", "c"]})
+    record = profile(people, CONTRACT, three)
+    assert record["target"] == {"column": "job", "kind": "multiclass", "classes": {"a": 1, "b": 2, "c": 0}}
+    assert record["splits"] == {"test": {"rows": 1}, "train": {"rows": 3}}
+    assert record["columns"]["job"]["values"] == [["b", 2, None], ["a", 1, None]]
+    assert not {"events", "nulls_events"} & {*record, *record["columns"]["job"]}
+    wage = profile(people, CONTRACT, from_settings({"kind": "regression", "target": "wage"}))
+    assert wage["target"] == {"column": "wage", "kind": "regression"}
+    assert "events" not in wage
+    assert wage["columns"]["wage"] == record["columns"]["wage"]
+    owner = from_settings({"kind": "binary", "target": "owner", "classes": [False, True]})
+    assert profile(people, CONTRACT, owner)["target"]["event"] == "true"  # as contracts and aliases write it
+    for other in (record, wage):
+        assert "label_rate" not in drift.compare(other, other)
+
+
+def made(columns: dict[str, tuple[str, list[Any]]], events: int = 0) -> dict[str, Any]:
     """The record of few rows, from Python's own counting: column -> (type, values, None for missing)."""
     found: dict[str, Any] = {}
     for name, (type_, values) in columns.items():
@@ -166,7 +183,7 @@ def made(columns: dict[str, tuple[str, list[Any]]], positive: int = 0) -> dict[s
         counts = Counter(given)
         if kind(type_) == "text":
             named = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-            found[name] |= {"nulls_positive": 0, "distinct": len(named)}
+            found[name] |= {"nulls_events": 0, "distinct": len(named)}
             found[name]["values"] = [[value, rows, 0] for value, rows in named[:MAX_VALUES]]
         elif kind(type_) != "array" and given:
             found[name] |= {"min": min(given), "max": max(given)}
@@ -178,7 +195,8 @@ def made(columns: dict[str, tuple[str, list[Any]]], positive: int = 0) -> dict[s
                 for value in sorted(counts)
             ]
     rows = len(next(iter(columns.values()))[1])
-    return {"format": 1, "rows": rows, "positive": positive, "label": "rich", "splits": {}, "columns": found}
+    target = {"column": "rich", "kind": "binary", "event": "yes"}
+    return {"format": 2, "rows": rows, "target": target, "events": events, "splits": {}, "columns": found}
 
 
 def numbers_drift(old: list[Any], new: list[Any], type_: str = "int") -> dict[str, Any]:
@@ -288,7 +306,7 @@ def test_columns_of_one_side_and_of_another_kind_are_told() -> None:
 
 
 def test_label_rate_changes_by_their_difference() -> None:
-    old, new = made({"x": ("int", [1, 2, 3, 4])}, positive=1), made({"x": ("int", [1, 2])}, positive=1)
+    old, new = made({"x": ("int", [1, 2, 3, 4])}, events=1), made({"x": ("int", [1, 2])}, events=1)
     assert drift.compare(old, new)["label_rate"] == {"old": 0.25, "new": 0.5, "change": 0.25}
 
 

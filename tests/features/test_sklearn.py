@@ -35,10 +35,16 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from mlspark.feature_settings import FeaturesSettings
-from mlspark.features import spark as features
-from mlspark.features.encoder import Bucketed, Encoder, Indexed, Looked, OneHot, Ranked, Scaled
+from mlspark.features.encode_spark import encode
+from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
+from mlspark.features.kinds.buckets import Bucketed
+from mlspark.features.kinds.index import Indexed
+from mlspark.features.kinds.number import Ranked, Scaled
+from mlspark.features.kinds.one_hot import OneHot
+from mlspark.features.kinds.target import TargetShare
+from mlspark.features.settings import FeaturesSettings
+from mlspark.tasks.kinds import from_settings
 
 Floats = NDArray[np.float64]
 
@@ -127,10 +133,10 @@ def compared(spark: SparkSession, adult: Path, tmp_path_factory: pytest.TempPath
         table = table.append_column("row_id", pa.array(range(len(table)), pa.int64()))
         parquet.write_table(table, folder / f"{name}.parquet")
     train_rows, test_rows = (spark.read.parquet(str(folder / f"{name}.parquet")) for name in ("train", "test"))
-    label = {"column": "income", "positive": [">50K", ">50K."], "negative": ["<=50K", "<=50K."]}
-    declared = FeaturesSettings.model_validate_json(json.dumps({"label": label, "inputs": DECLARED}))
-    encoder = fit(train_rows, declared, pipeline="adult")
-    encoded = features.encode(test_rows, encoder, "row_id").toArrow().sort_by("row_id")
+    task = from_settings({"kind": "binary", "target": "income", "classes": ["<=50K", ">50K"]})
+    declared = FeaturesSettings.model_validate_json(json.dumps({"inputs": DECLARED}))
+    encoder = fit(train_rows, declared, task, pipeline="adult")
+    encoded = encode(test_rows, encoder, "row_id").toArrow().sort_by("row_id")
     return Compared(train, (train["income"] == ">50K").to_numpy(np.int64), test, encoder, encoded)
 
 
@@ -238,7 +244,7 @@ def test_one_hot_floats_are_those_of_one_hot_encoder(compared: Compared, prefix:
 def test_shares_are_those_of_target_encoder(compared: Compared, prefix: str, smooth: Any, name: str) -> None:
     target = TargetEncoder(smooth=smooth, target_type="binary").fit(compared.train[[name]], compared.is_positive)
     fitted = compared.fitted(f"{prefix}_{name}")
-    assert isinstance(fitted, Looked)
+    assert isinstance(fitted, TargetShare)
     has_missing = not isinstance(target.categories_[0][-1], str)
     assert_equal([*fitted.numbers, *([fitted.missing] if has_missing else [])], target.encodings_[0])
     assert_equal(fitted.unseen, target.target_mean_)

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.config import SplitSettings
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import ConfigError
 from mlspark.features import split
+from mlspark.features.split import SplitSettings
 
 CONTRACT = Contract(
     name="people",
@@ -51,6 +51,14 @@ def test_shares_are_those_asked_for(spark: SparkSession) -> None:
     assert counts["validation"] / 20_000 == pytest.approx(0.2, abs=0.01)
     assert counts["test"] / 20_000 == pytest.approx(0.1, abs=0.01)
     assert sum(counts.values()) == 20_000
+
+
+def test_a_row_is_known_by_all_but_label_and_weight(spark: SparkSession) -> None:
+    contract = Contract(name="p", label="y", columns=tuple(ColumnRule(name=name, type="int") for name in "xyw"))
+    rows = spark.createDataFrame([(1, 0, 5), (1, 1, 6)], "x int, y int, w int").withColumn("source", F.lit("learn"))
+    of_score = rows.select(split.row_id(["x"])).distinct()
+    placed = split.place(rows, SplitSettings(), contract, weight="w").select("row_id").distinct()
+    assert placed.collect() == of_score.collect()
 
 
 def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> None:

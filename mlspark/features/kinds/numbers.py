@@ -1,0 +1,173 @@
+"""What the kinds that start from a number share: arithmetic of columns, then clip, log1p or power. Runs anywhere."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+from pydantic import model_validator
+
+from mlspark.contracts.expressions import parse, sql_double
+from mlspark.features.counts import NumberCounts, finite
+from mlspark.features.kinds.kind import NUMBER, TEXT, TIME, Declared, Fitted, Floats, Part, Use
+from mlspark.features.kinds.sql_text import LARGEST, SqlSteps
+
+_WHOLE = ("boolean", "tinyint", "smallint", "int")
+_SAFE_TYPES = (*_WHOLE, "bigint")
+"""Types of columns whose numbers are all finite, before and after scaling."""
+_USES = {"number": NUMBER, "text": TEXT, "time": TIME}
+
+
+class DeclaredNumbers(Declared):
+    """An entry whose features are each made of a number."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of numbers or booleans; each becomes a feature of its own, called like the column."""
+    expression: str = ""
+    """Arithmetic of columns with + - * / ( ), length(TEXT), days(DATE), instead of `columns`. A result that is null or not
+    finite is missing."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "DeclaredNumbers":
+        self.check_name("expression", bool(self.expression))
+        return self
+
+    @property
+    def sources(self) -> tuple[tuple[str, ...], ...]:
+        return ((self.expression,),) if self.expression else super().sources
+
+    @property
+    def uses(self) -> dict[str, Use]:
+        return {column: _USES[use] for (text,) in self.sources for column, use in parse(text).columns.items()}
+
+
+class NumberStatistics(Part):
+    """Of the training rows' values, after clip, log1p and power."""
+
+    count: int
+    """Rows with a value."""
+    nulls: int
+    mean: float
+    std: float
+    """Population standard deviation."""
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, counts: NumberCounts) -> "NumberStatistics":
+        return cls(
+            count=counts.count, nulls=counts.nulls, mean=counts.mean, std=counts.std, min=counts.min, max=counts.max
+        )
+
+
+class FittedNumber(Fitted):
+    """A feature made of one number."""
+
+    expression: str
+    clip: tuple[float | None, float | None] = (None, None)
+    log1p: bool = False
+    power: float | None = None
+    statistics: NumberStatistics
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(parse(self.expression).columns)
+
+    @property
+    def words(self) -> str:
+        """What happens to the number before it is scaled."""
+        low, high = self.clip
+        words = self.expression
+        if low is not None or high is not None:
+            bounds = f"{'-inf' if low is None else f'{low:g}'}, {'inf' if high is None else f'{high:g}'}"
+            words = f"{words} clipped to [{bounds}]"
+        words = f"log(1 + {words})" if self.log1p else words
+        return f"({words}) ^ {self.power:g}" if self.power is not None else words
+
+    @property
+    def value_sql(self) -> str:
+        """SQL of the number as it is before it is scaled; null where missing."""
+        return chain_sql(parse(self.expression).sql(), clip=self.clip, log1p=self.log1p, power=self.power)
+
+    def is_safe(self, steps: SqlSteps) -> bool:
+        """Return whether the number is finite on every row that has it, by its type."""
+        return steps.inputs.get(self.expression) in _SAFE_TYPES and self.power is None
+
+    def finite_sql(self, steps: SqlSteps) -> str:
+        """Return SQL of the number, null where it is missing or not finite."""
+        sql = self.value_sql
+        is_column = self.expression in steps.inputs
+        if not (is_column and is_plain(self.clip, self.log1p, self.power)):
+            sql = steps.add(0, f"_value_{self.name}", sql)
+        return sql if self.is_safe(steps) else steps.add(1, f"_finite_{self.name}", finite(sql))
+
+    def values(self) -> Callable[[pa.Table], Floats]:
+        """Return the function that computes the number (n,) of rows in memory, NaN where it is missing or not finite."""
+        expression, (low, high) = parse(self.expression), self.clip
+
+        def values_of(rows: pa.Table) -> Floats:
+            values = expression.evaluate(rows)
+            with np.errstate(all="ignore"):
+                if low is not None:
+                    values = np.where(values < low, low, values)
+                if high is not None:
+                    values = np.where(values > high, high, values)
+                if self.log1p:
+                    values = np.log1p(np.where(values < 0.0, 0.0, values))
+                elif self.power is not None:
+                    values = np.copysign(np.abs(values) ** self.power, values)
+            return np.where(np.isfinite(values), values, np.nan) + 0.0  # -0.0 is 0.0
+
+        return values_of
+
+
+def is_plain(clip: tuple[float | None, float | None], log1p: bool, power: float | None) -> bool:
+    """Return whether a number stays as it is."""
+    return clip == (None, None) and not log1p and power is None
+
+
+def is_whole(source: str, types: Mapping[str, str]) -> bool:
+    """Return whether a source is a column of whole numbers of at most 32 bits."""
+    return types.get(source) in _WHOLE
+
+
+def chain_sql(value: str, *, clip: tuple[float | None, float | None], log1p: bool, power: float | None) -> str:
+    """Return SQL of a number as it is before it is scaled; null stays null."""
+    low, high = clip
+    if high is not None:
+        value = f"nanvl({value}, CAST(NULL AS DOUBLE))"  # NaN is more than anything to Spark
+    bounds = [f"WHEN {value} < {sql_double(low)} THEN {sql_double(low)}"] if low is not None else []
+    bounds += [f"WHEN {value} > {sql_double(high)} THEN {sql_double(high)}"] if high is not None else []
+    # Not least and greatest: greatest(null, 0) is 0, and a missing value must stay missing.
+    value = f"CASE {' '.join(bounds)} ELSE {value} END" if bounds else value
+    if log1p:
+        return f"log1p(CASE WHEN {value} < 0.0D THEN 0.0D ELSE {value} END)"
+    if power is not None:
+        raised = f"power(abs({value}), {sql_double(power)})"
+        return f"CASE WHEN {value} < 0.0D THEN -{raised} ELSE {raised} END"
+    return value
+
+
+def chain_value(value: float, *, clip: tuple[float | None, float | None], log1p: bool, power: float | None) -> float:
+    """Return a number as it is before it is scaled."""
+    low, high = clip
+    value = value if low is None else max(value, low)
+    value = value if high is None else min(value, high)
+    if log1p:
+        return math.log1p(max(value, 0.0))
+    return value if power is None else math.copysign(abs(value) ** power, value)
+
+
+def halving_sql(value: str, edges: tuple[float, ...], results: list[str]) -> str:
+    """Return SQL of `results[number of edges that are not above value]`, searched by halving."""
+    if not edges:
+        return results[0]
+    middle = len(edges) // 2
+    below = halving_sql(value, edges[:middle], results[: middle + 1])
+    above = halving_sql(value, edges[middle + 1 :], results[middle + 1 :])
+    return f"IF({value} < {sql_double(edges[middle])}, {below}, {above})"
+
+
+def clamped(values: Floats) -> Floats:
+    """Return doubles that fit a float32, the largest where they are beyond."""
+    return np.clip(values, -LARGEST, LARGEST)

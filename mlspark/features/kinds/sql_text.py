@@ -1,0 +1,46 @@
+"""SQL of features: literals, clamped floats, and the columns that outputs are computed from. Runs anywhere."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlspark.contracts.expressions import sql_double
+
+LARGEST = 3.4028234663852886e38
+"""Largest float32: numbers beyond become it, so that no output is infinite."""
+
+
+@dataclass(frozen=True)
+class SqlSteps:
+    """The columns "_..." that outputs are computed from, each as SQL, in steps that build on each other."""
+
+    inputs: Mapping[str, str]
+    """Raw column -> its Spark type."""
+    row_hash: str
+    """Column by which rows were put into folds."""
+    is_training: str | None = None
+    """SQL condition of the rows that the encoder was fitted on; None: no row is one."""
+    steps: tuple[dict[str, str], ...] = field(default_factory=lambda: ({}, {}, {}))
+    """New column -> its SQL, over the raw columns and those of earlier steps."""
+
+    def add(self, step: int, name: str, sql: str) -> str:
+        """Compute `sql` once, as column `name` of a step, and return the column as SQL."""
+        self.steps[step].setdefault(name, sql)
+        return f"`{name}`"
+
+
+def quoted(text: str) -> str:
+    """Return a text as an SQL literal."""
+    # Spark would replace ${...} in any SQL by a variable.
+    return "'" + re.sub(r"[\\'$]|[^ -~]", lambda match: f"\\U{ord(match[0]):08x}", text) + "'"
+
+
+def array(items: Sequence[object], kind: str) -> str:
+    """Return SQL of an array literal: one text that Spark parses once, when it plans."""
+    return f"from_json({quoted(json.dumps(list(items)))}, 'array<{kind}>')"
+
+
+def clamped(sql: str) -> str:
+    """Return SQL of the float nearest to a double, the largest where it is beyond."""
+    return f"CAST(greatest(least({sql}, {sql_double(LARGEST)}), {sql_double(-LARGEST)}) AS FLOAT)"

@@ -1,0 +1,43 @@
+"""Encoded rows in the files of a feature table: the same rows in the same places, whatever the cluster. Driver, lazy."""
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from mlspark.features import split
+from mlspark.features.counts import fold as fold_sql
+from mlspark.features.encode_spark import encoded
+from mlspark.features.encoder import Encoder
+
+_ROWS_PER_FILE = 1_000_000
+"""Rows that a file of features should have: some 60 MB of 15 columns."""
+
+
+def placed(
+    good: DataFrame,
+    encoder: Encoder,
+    labels: Sequence[Column],
+    *,
+    num_rows: int,
+    folds: int,
+    was_fitted: bool,
+) -> DataFrame:
+    """Return the encoded rows, the same rows in the same files in the same order whatever the cluster.
+
+    Args:
+        good: rows with the encoder's inputs, `row_id`, `split`, `_group` and what `labels` need.
+        encoder: fitted.
+        labels: columns that come from the target.
+        num_rows: of `good`; decides the number of files.
+        folds: for cross-validation, a column `fold`; 0: none.
+        was_fitted: whether the encoder was fitted on the training rows among these: they are encoded out of their fold.
+    """
+    is_training = f"split = '{split.TRAIN}'" if was_fitted else None
+    prepared, features = encoded(good, encoder, is_training=is_training, row_hash="_group")
+    fold = [F.expr(fold_sql("_group", folds)).alias("fold")] if folds else []
+    rows = prepared.select(*features, *labels, *fold, "row_id", "split")
+    placed_rows = rows.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)), "row_id")
+    # By all that can differ: rows with the same hash are the same but for label and weight, and what was joined to them.
+    targets = [name for name in ("label", "weight") if name in rows.columns]
+    return placed_rows.sortWithinPartitions("split", "row_id", *targets, *(output.name for output in encoder.outputs))

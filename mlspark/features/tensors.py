@@ -1,0 +1,82 @@
+"""Which named tensors a row becomes, and which columns of a feature table stand in each. Runs anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a batch and the columns it is made of."""
+
+    name: str
+    """Name: "dense", "ids", or the name of a picture."""
+    columns: tuple[str, ...]
+    """Columns of the feature table, in the order in which they stand in the tensor."""
+    dtype: Literal["float32", "int64", "uint8"]
+    cardinalities: tuple[int, ...] = ()
+    """Cardinalities of "ids": ids of each column run from 0 to its cardinality - 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "columns": list(self.columns),
+            "dtype": self.dtype,
+            "cardinalities": list(self.cardinalities),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TensorSpec":
+        return cls(value["name"], tuple(value["columns"]), value["dtype"], tuple(value["cardinalities"]))
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors that a model gets for a row, and the columns that stand beside them in a batch.
+
+    A tensor without columns is absent.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    target: str = "label"
+    """Column of the target."""
+    target_dtype: Literal["float32", "int64", "float64"] = "float32"
+    row_id: str = "row_id"
+    """Column of the int64 hash of the row's content."""
+    weight: str | None = None
+    """Column of the sample weights; None: all rows weigh the same."""
+
+    def get(self, name: str) -> TensorSpec | None:
+        """Return the tensor of that name, None where it is absent."""
+        return next((spec for spec in self.specs if spec.name == name), None)
+
+    @property
+    def num_dense(self) -> int:
+        """Columns of "dense", 0 where it is absent."""
+        dense = self.get("dense")
+        return 0 if dense is None else len(dense.columns)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Cardinalities of the columns of "ids", empty where it is absent."""
+        ids = self.get("ids")
+        return () if ids is None else ids.cardinalities
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "specs": [spec.to_json() for spec in self.specs],
+            "target": self.target,
+            "target_dtype": self.target_dtype,
+            "row_id": self.row_id,
+            "weight": self.weight,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Tensors":
+        return cls(
+            specs=tuple(TensorSpec.from_json(spec) for spec in value["specs"]),
+            target=value["target"],
+            target_dtype=value["target_dtype"],
+            row_id=value["row_id"],
+            weight=value["weight"],
+        )
