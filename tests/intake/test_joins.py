@@ -8,11 +8,12 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from mlspark import config, tables
-from mlspark.config import Settings
+from mlspark import tables
 from mlspark.errors import ConfigError, FeatureError
-from mlspark.preparation import prepared
-from mlspark.preparation.prepare import prepare
+from mlspark.features import prepared
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.stages.prepare import prepare
 
 VISITS = ["ann,2024-03-01,2,yes", "ann,2024-03-05,4,no", "bob,2024-03-05,6,no", "cyd,2024-03-09,8,yes"]
 CLICKS = [
@@ -61,8 +62,8 @@ SETTINGS = {
             ],
         }
     ],
+    "task": {"kind": "binary", "target": "bought", "classes": ["no", "yes"]},
     "features": {
-        "label": {"column": "bought", "positive": ["yes"], "negative": ["no"]},
         "inputs": [
             {
                 "kind": "number",
@@ -90,7 +91,7 @@ def visits(tmp_path: Path) -> Any:
         join = {**SETTINGS["joins"][0], "contract": str(tmp_path / "clicks.json"), **of_join}
         file = tmp_path / "visits.yaml"
         file.write_text(yaml.safe_dump({**SETTINGS, "joins": [join], "contract": str(tmp_path / "visits.json")}))
-        return config.load([str(file)], [f"storage.root={tmp_path / 'home'}", f"sources.root={data}"])
+        return loading.load([str(file)], [f"storage.root={tmp_path / 'home'}", f"sources.root={data}"])
 
     return data, settings
 
@@ -111,7 +112,7 @@ def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -
     clicks = report["joins"]["clicks"]
     assert (clicks["rows_read"], clicks["rows_good"], clicks["rows_quarantined"]) == (6, 5, 1)
     assert clicks["reasons"] == {"at.type": 1}
-    [bad] = prepared.read_quarantine(spark, settings()).collect()
+    [bad] = prepared.read_quarantine(spark, settings().table("features"), settings().table("quarantine")).collect()
     assert (bad.source, bad.raw) == ("clicks", "cyd,later,5")
     assert prepare(spark, settings())["already_done"]
     with (data / "clicks.csv").open("a") as file:

@@ -1,28 +1,56 @@
 """Other sources joined to the pipeline's rows: what was known of a row's key just before it. Driver."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pyspark import StorageLevel
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from mlspark.config import JoinSettings, Settings
 from mlspark.contracts import contract as contracts
-from mlspark.contracts import spark as conforming
+from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.spark import Account
 from mlspark.errors import FeatureError
-from mlspark.features import joins
-from mlspark.features.joins import Aggregate, Function
+from mlspark.features.point_in_time import point_in_time_join
+from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
+from mlspark.intake import rows
+from mlspark.section import Section
 from mlspark.sources import catalog
-from mlspark.sources.source import Source, reading
+from mlspark.sources.catalog import AnySource
+from mlspark.sources.source import Source
 
-logger = logging.getLogger(__name__)
+
+class AggregateSettings(Section):
+    """One number from the events of a key in the time before a row."""
+
+    function: Literal["count", "sum", "mean", "min", "max", "distinct", "last"]
+    column: str | None = None
+    """Column of the joined source to aggregate; without one, `count` counts the events themselves."""
+    window_seconds: Annotated[int, Field(ge=1)]
+    """Seconds before the row's label_time, without that moment, whose events are aggregated."""
+
+
+class JoinSettings(Section):
+    """Another source, of which each row gets what was known of its key just before it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Name of the join, part of its new columns' names: NAME_COLUMN, count_NAME_7d, mean_NAME_COLUMN_1h."""
+    source: AnySource
+    contract: str
+    """Contract file of the joined source's rows."""
+    keys: Annotated[dict[str, str], Field(min_length=1)]
+    """Columns that must be equal: column of the pipeline's rows -> column of the joined source."""
+    label_time: str
+    """Date or timestamp column of the pipeline's rows: the moment at which they are to be predicted."""
+    event_time: str
+    """Date or timestamp column of the joined source; a row at exactly label_time is not used."""
+    columns: tuple[str, ...] = ()
+    """Columns taken from the newest row of the same keys that is older than label_time."""
+    max_age_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Greatest age in seconds of the row that `columns` are taken from; unset: no limit."""
+    aggregates: tuple[AggregateSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +63,7 @@ class Join:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two joins to give equal columns."""
+        """What must be equal for two joins to yield equal columns."""
         return {
             **self.source.identity,
             "contract": self.contract.fingerprint,
@@ -49,16 +77,16 @@ class Join:
 
     @property
     def aggregates(self) -> tuple[Aggregate, ...]:
-        found = []
+        aggregates = []
         for wanted in self.settings.aggregates:
             function: Function = wanted.function
             named = "_".join([self.settings.name, *([wanted.column] if wanted.column else [])])
-            output = joins.aggregate_name(function, named, wanted.window_seconds)
-            found.append(Aggregate(output, function, wanted.column, wanted.window_seconds))
-        return tuple(found)
+            output = aggregate_name(function, named, wanted.window_seconds)
+            aggregates.append(Aggregate(output, function, wanted.column, wanted.window_seconds))
+        return tuple(aggregates)
 
 
-def find(spark: SparkSession, settings: Settings) -> tuple[Join, ...]:
+def find(spark: SparkSession, joins: Sequence[JoinSettings], *, root: str) -> tuple[Join, ...]:
     """Return the configured joins, with their sources as they are now.
 
     Raises:
@@ -68,47 +96,52 @@ def find(spark: SparkSession, settings: Settings) -> tuple[Join, ...]:
     return tuple(
         Join(
             join,
-            catalog.find(spark, join.source, root=settings.sources.root),
+            catalog.find(spark, join.source, root=root),
             contracts.load(join.contract),
         )
-        for join in settings.joins
+        for join in joins
     )
 
 
-def types(spark: SparkSession, found: Sequence[Join], contract: Contract) -> dict[str, str]:
+def sources(spark: SparkSession, joins: Sequence[JoinSettings], *, root: str) -> dict[str, Source]:
+    """Return the joined sources by the joins' names, as they are now; raises what `find` raises."""
+    return {join.settings.name: join.source for join in find(spark, joins, root=root)}
+
+
+def types(spark: SparkSession, joins: Sequence[Join], contract: Contract) -> dict[str, str]:
     """Return each new column -> its Spark type, of rows that satisfy `contract`. Looks at no row.
 
     Raises:
         FeatureError: names join, column and what is wrong with it.
     """
-    if not found:
+    if not joins:
         return {}
     labels = _empty(spark, contract)
-    attached = attach(labels, {join.settings.name: _empty(spark, join.contract) for join in found}, found)
+    attached = attach(labels, {join.settings.name: _empty(spark, join.contract) for join in joins}, joins)
     return {field.name: field.dataType.simpleString() for field in attached.schema if field.name not in labels.columns}
 
 
-def attach(rows: DataFrame, events: Mapping[str, DataFrame], found: Sequence[Join]) -> DataFrame:
+def attach(rows: DataFrame, events: Mapping[str, DataFrame], joins: Sequence[Join]) -> DataFrame:
     """Return `rows`, each once, with the columns of all joins. Lazy; a shuffle for each.
 
     Args:
         rows: good rows of the pipeline.
         events: join -> good rows of its source.
-        found: the joins.
+        joins: those to attach.
 
     Raises:
         FeatureError: names join, column and what is wrong with it.
     """
-    for join in found:
+    for join in joins:
         settings, of_join = join.settings, events[join.settings.name]
         times: dict[str, Any] = settings.model_dump(include={"keys", "label_time", "event_time"})
         try:
             if settings.columns:
-                rows = joins.point_in_time_join(
+                rows = point_in_time_join(
                     rows, of_join, columns=join.columns, max_age_seconds=settings.max_age_seconds, **times
                 )
             if settings.aggregates:
-                rows = joins.aggregate_windows(rows, of_join, aggregates=join.aggregates, **times)
+                rows = aggregate_windows(rows, of_join, aggregates=join.aggregates, **times)
         except FeatureError as error:
             raise FeatureError(f"joins: {settings.name}: {error}") from None
     return rows
@@ -120,7 +153,7 @@ class Read:
 
     good: Mapping[str, DataFrame]
     bad: Sequence[DataFrame]
-    """Conformed rows with a column `source`."""
+    """Bad rows of each joined source, conformed, with a column `source`."""
     accounts: Mapping[str, Account]
 
     @property
@@ -132,7 +165,7 @@ class Read:
         kept = ("source", "_source_file", "_reasons", "_raw")
         return reduce(DataFrame.unionByName, (frame.select(*kept) for frame in (bad, *self.bad)))
 
-    def to_json(self, found: Sequence[Join]) -> dict[str, Any]:
+    def to_json(self, joins: Sequence[Join]) -> dict[str, Any]:
         """Return {join: identity, counts and reasons}."""
         return {
             join.settings.name: {
@@ -140,37 +173,30 @@ class Read:
                 **self.accounts[join.settings.name].sources[join.settings.name],
                 "reasons": self.accounts[join.settings.name].reasons,
             }
-            for join in found
+            for join in joins
         }
 
 
 @contextmanager
-def read(spark: SparkSession, found: Sequence[Join]) -> Iterator[Read]:
-    """Give the joined sources, conformed and kept while the context lasts. A job for each.
+def read(spark: SparkSession, joins: Sequence[Join]) -> Iterator[Read]:
+    """Yield the joined sources, conformed and kept while the context lasts. A job for each.
 
     Raises:
         SourceError: a source cannot be read.
         ContractError: a source as a whole does not meet its contract, or has columns that its policy refuses.
     """
-    good: dict[str, DataFrame] = {}
-    bad: list[DataFrame] = []
-    accounts: dict[str, Account] = {}
     with ExitStack() as stack:
-        for join in found:
-            name = join.settings.name
-            if (columns := catalog.columns(spark, join.source)) is not None:
-                conforming.drift(columns, join.contract, has_types=catalog.has_types(join.source))
-            rows = conforming.conform(catalog.read(spark, join.source, join.contract), join.contract)
-            rows = conforming.without_raw(rows.withColumn("source", F.lit(name))).persist(StorageLevel.MEMORY_AND_DISK)
-            stack.callback(rows.unpersist)
-            with reading(join.source.uri):
-                accounts[name] = conforming.account(rows, join.contract, sources=[name])
-            conforming.check_account(accounts[name], join.contract)
-            counts = accounts[name].totals
-            logger.info("%s: read %s rows, kept %s, rejected %s", name, *(f"{count:,}" for count in counts.values()))
-            good[name] = rows.where(~conforming.is_bad()).select(*(column.name for column in join.contract.columns))
-            bad.append(rows.where(conforming.is_bad()))
-        yield Read(good, bad, accounts)
+        taken = {
+            join.settings.name: stack.enter_context(
+                rows.take_in(spark, {join.settings.name: join.source}, join.contract)
+            )
+            for join in joins
+        }
+        yield Read(
+            good={join.settings.name: taken[join.settings.name].good.select(*join.contract.names) for join in joins},
+            bad=[join_rows.bad for join_rows in taken.values()],
+            accounts={name: join_rows.account for name, join_rows in taken.items()},
+        )
 
 
 def _empty(spark: SparkSession, contract: Contract) -> DataFrame:

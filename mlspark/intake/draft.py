@@ -1,0 +1,89 @@
+"""A contract drafted from a source. Driver."""
+
+import re
+from collections import Counter
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from mlspark.contracts import infer
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.infer import Draft
+from mlspark.errors import ConfigError, ContractError
+from mlspark.sources import catalog
+from mlspark.sources.csv import CsvSettings
+from mlspark.sources.json import JsonSettings
+from mlspark.sources.settings import SourceSettings
+from mlspark.sources.source import Source, reading
+
+_SAMPLE_LINES = 20
+_SAMPLE_CHARACTERS = 100_000
+
+
+def draft_from(
+    spark: SparkSession,
+    settings: SourceSettings,
+    *,
+    name: str,
+    label: str | None = None,
+    columns: str | None = None,
+) -> Draft:
+    """Return a draft from a source. Besides the passes of `infer.draft` it reads the first lines of text.
+
+    Args:
+        spark: the session.
+        settings: of the source.
+        name: of the contract.
+        label: its label.
+        columns: names, separated by commas, for CSV without a header; else they are c1, c2, ...
+
+    Raises:
+        SourceError: the source is absent, empty or unreadable.
+        ContractError: see `infer.draft`.
+        ConfigError: `columns` for a source that names its columns itself.
+    """
+    is_bare = isinstance(settings, CsvSettings) and not settings.header
+    if columns is not None and not is_bare:
+        raise ConfigError("--columns: the source names its columns itself; leave it out")
+    source = catalog.find(spark, settings, root=".")
+    with reading(source.uri):
+        notes: list[str] = []
+        schema = catalog.columns(spark, source)
+        named = {field.name: field.dataType.simpleString() for field in schema} if schema is not None else None
+        if is_bare:
+            names = [column.strip() for column in columns.split(",")] if columns else _bare_names(spark, source, notes)
+            named = dict.fromkeys(names, "string")
+            if len(named) < len(names):
+                raise ConfigError(f"--columns {columns}: a name is given twice")
+        draft = infer.draft(
+            lambda contract: catalog.read(spark, source, contract),
+            named,
+            name=name,
+            label=label,
+            has_types=catalog.has_types(source),
+            missing=settings.missing if isinstance(settings, JsonSettings) else "",
+        )
+    return Draft(draft.contract, draft.num_rows, (*notes, *draft.notes))
+
+
+def _bare_names(spark: SparkSession, source: Source, notes: list[str]) -> list[str]:
+    """Return c1, c2, ... for as many fields as most of the first lines have; reads those lines."""
+    settings = source.settings
+    assert isinstance(settings, CsvSettings)
+    one_column = Contract(name="lines", columns=(ColumnRule(name="c1", type="string"),))
+    rows = catalog.read(spark, source.with_parts(source.parts[:1]), one_column).select("_raw")
+    lines = [row[0] for row in rows.where(F.length("_raw") <= _SAMPLE_CHARACTERS).take(_SAMPLE_LINES)]
+    if not lines:
+        raise ContractError(f"{source.uri}: no line to tell the columns from; name them: --columns a,b,c")
+    options = {"sep": settings.separator}
+    schemas = spark.range(1).select(*(F.schema_of_csv(F.lit(line), options) for line in lines)).collect()[0]
+    counts = [len(re.findall(r"\b_c\d+: ", schema)) for schema in schemas]
+    num_fields = Counter(counts).most_common(1)[0][0]
+    whole = [line.split(settings.separator) for line, count in zip(lines, counts, strict=True) if count == num_fields]
+    if len(whole) > 1 and not any(map(_is_number, whole[0])) and any(map(_is_number, whole[1])):
+        notes.append("the first line may name the columns: if so, draft again with --option header=true")
+    return [f"c{number}" for number in range(1, num_fields + 1)]
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", text))

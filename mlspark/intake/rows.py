@@ -1,0 +1,131 @@
+"""From sources to good rows: read, held against the contract, accounted for, refused as a whole. Driver."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from mlspark.contracts import accounting, check_spark, schema_differences
+from mlspark.contracts.accounting import Account
+from mlspark.contracts.contract import Contract
+from mlspark.contracts.schema_differences import SchemaDifferences
+from mlspark.sources import catalog
+from mlspark.sources.source import Source, reading
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """Rows of sources as they were read: typed, each with what is wrong with it, and the account of them."""
+
+    rows: DataFrame
+    """The contract's columns, `source`, `_reasons`, `_raw` of bad rows, `_source_file`, and what `extended` added."""
+    account: Account
+    differences: Mapping[str, dict[str, Any]]
+    """Source -> how its columns differ from the contract's; {} where they do not."""
+
+    @property
+    def good(self) -> DataFrame:
+        return self.rows.where(~check_spark.is_bad())
+
+    @property
+    def bad(self) -> DataFrame:
+        return self.rows.where(check_spark.is_bad())
+
+
+@contextmanager
+def take_in(
+    spark: SparkSession,
+    sources: Mapping[str, Source],
+    contract: Contract,
+    *,
+    columns: Contract | None = None,
+    ignored: Sequence[str] = (),
+    extended: Callable[[DataFrame], DataFrame] = lambda rows: rows,
+    good_rows_with: Mapping[str, Column] | None = None,
+) -> Iterator[TakenIn]:
+    """Yield the rows of `sources`, kept while the context lasts. One Spark job counts them.
+
+    Args:
+        spark: the session of the job.
+        sources: name -> source; the rows get a column `source` with the name.
+        contract: what the rows must be.
+        columns: the contract that a source's columns are compared with, before a row is read; `contract` unless given.
+        ignored: columns that a source may have besides those.
+        extended: adds columns, or reasons, to the conformed rows before they are counted.
+        good_rows_with: name -> condition: also count the good rows that satisfy it.
+
+    Raises:
+        SourceError: a source cannot be read.
+        ContractError: columns that the contract's policy refuses, or the data as a whole does not meet the contract.
+    """
+    differences = {
+        name: difference.to_json()
+        for name, difference in compare_columns(
+            spark, sources, columns or contract, ignored=ignored, refuses=True
+        ).items()
+    }
+    for name, difference in differences.items():
+        if difference:
+            logger.warning("%s: columns differ from contract %s: %s", name, contract.name, difference)
+    rows = extended(conform(spark, sources, contract))
+    rows = check_spark.without_raw(rows).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        with reading(", ".join(source.uri for source in sources.values())):
+            account = accounting.account(rows, contract, sources=list(sources), good_rows_with=good_rows_with)
+        for name, counts in account.sources.items():
+            logger.info("%s: read %s rows, kept %s, rejected %s", name, *(f"{counts[key]:,}" for key in account.totals))
+        accounting.check_account(account, contract)
+        yield TakenIn(rows, account, differences)
+    finally:
+        rows.unpersist()
+
+
+def conform(spark: SparkSession, sources: Mapping[str, Source], contract: Contract) -> DataFrame:
+    """Return every row of every source, typed and with what is wrong with it, and its `source`. Lazy."""
+    frames = (
+        check_spark.conform(catalog.read(spark, source, contract), contract).withColumn("source", F.lit(name))
+        for name, source in sources.items()
+    )
+    return reduce(DataFrame.unionByName, frames)
+
+
+def compare_columns(
+    spark: SparkSession,
+    sources: Mapping[str, Source],
+    contract: Contract,
+    *,
+    ignored: Sequence[str] = (),
+    refuses: bool = False,
+) -> dict[str, SchemaDifferences]:
+    """Return how each source's columns differ from the contract's; none where rows have no names. Looks at no row.
+
+    Args:
+        spark: the session of the job.
+        sources: name -> source.
+        contract: what is expected.
+        ignored: columns that may be there besides.
+        refuses: raise what the contract's policy refuses.
+
+    Raises:
+        ContractError: with `refuses`; names each column.
+    """
+    differences = {}
+    for name, source in sources.items():
+        columns = catalog.columns(spark, source)
+        if columns is None:
+            differences[name] = SchemaDifferences()
+            continue
+        differences[name] = check_spark.differences(
+            columns, contract, has_types=catalog.has_types(source), ignored=ignored
+        )
+        if refuses:
+            schema_differences.check(differences[name], contract)
+    return differences
