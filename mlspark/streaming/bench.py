@@ -16,10 +16,10 @@ from pyarrow import parquet as pq
 from mlspark import storage
 from mlspark.errors import DatasetError
 from mlspark.streaming import snapshot as snapshots
-from mlspark.streaming.dataset import open_table
 from mlspark.streaming.decoding import is_list, is_number
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 
 _STREAMS = 8
 _SMALL_GROUP_BYTES = 2**20
@@ -33,13 +33,13 @@ class Bench:
     table: str
     version: int
     rows: int
-    """In the table."""
+    """Rows of the table."""
     files: int
     row_groups: int
     rows_per_group: int
-    """Median."""
+    """Median of the rows of a row group."""
     codec: str
-    """Of the first file."""
+    """Compression codec of the first file."""
     columns: list[str]
     left_out: list[str]
     """Columns of a type that cannot be streamed."""
@@ -47,17 +47,28 @@ class Bench:
     seconds: float
     rows_per_second: float
     stored_mb_per_second: float
-    """Bytes of the columns as stored."""
+    """Megabytes of the columns per second, as stored."""
     tensor_mb_per_second: float
     first_batch_seconds: float
     wait_fraction: float
-    """Part of the time that is not the training steps' own; 1 without a step time."""
+    """Share of the time that is not spent in training steps; 1 without a step time."""
     peak_memory_mb: float
-    """Of this process, with torch."""
+    """Peak memory of this process, with torch."""
     advice: list[str]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Some seconds of a stream."""
+
+    rows: int
+    steps: int
+    tensor_bytes: int
+    seconds: float
+    first_batch_seconds: float
 
 
 def measure(
@@ -79,9 +90,9 @@ def measure(
         version: of the table; None: the latest.
         columns: to stream, nulls as zeros or empty; None: all that can be.
         batch_size: rows of a batch.
-        shuffle_window_rows: as for `open_table`.
-        workers: as for `open_table`.
-        pool: as for `open_table`.
+        shuffle_window_rows: as for `Stream`.
+        workers: as for `Stream`.
+        pool: as for `Stream`.
         step_seconds: time that a training step takes, spent sleeping.
         seconds: at least so long, and at least one batch.
 
@@ -96,9 +107,8 @@ def measure(
     if not chosen:
         raise DatasetError(f"{table}: none of its columns ({', '.join(snapshot.columns)}) can be streamed")
     fill = {name: _zero(snapshot.columns[name]) for name in chosen if name in streamable}
-    rows = tensor_bytes = steps = 0
     started = time.perf_counter()
-    with open_table(
+    with Stream(
         snapshot,
         columns=chosen,
         fill=fill,
@@ -107,45 +117,59 @@ def measure(
         streams=_STREAMS,
         workers=workers,
         pool=pool,
-    ) as batches:
-        first: float | None = None
-        while time.perf_counter() - started < seconds or first is None:
-            for batch in batches:
-                if first is None:
-                    first = time.perf_counter() - started
-                rows += int((~batch["is_padding"]).sum())
-                tensor_bytes += sum(tensor.nbytes for tensor in batch.values())
-                steps += 1
-                if step_seconds:
-                    time.sleep(step_seconds)
-                if time.perf_counter() - started >= seconds:
-                    break
-        elapsed = max(time.perf_counter() - started, 1e-9)
-    stored = _stored_bytes_per_row(snapshot, chosen)
+    ) as stream:
+        reading = _read(stream, started, seconds, step_seconds)
+    left_out = [name for name in snapshot.columns if name not in streamable]
+    bench = _figures(snapshot, chosen, left_out, reading, step_seconds)
+    row_bytes = reading.tensor_bytes / (reading.steps * batch_size)
+    bench.advice.extend(_advise(bench, row_bytes, shuffle_window_rows, workers, bool(step_seconds)))
+    return bench
+
+
+def _read(stream: Stream, started: float, seconds: float, step_seconds: float) -> _Reading:
+    """Take batches, epoch after epoch, until `seconds` after `started`."""
+    rows = tensor_bytes = steps = 0
+    first: float | None = None
+    while time.perf_counter() - started < seconds or first is None:
+        for batch in stream:
+            if first is None:
+                first = time.perf_counter() - started
+            rows += int((~batch["is_padding"]).sum())
+            tensor_bytes += sum(tensor.nbytes for tensor in batch.values())
+            steps += 1
+            if step_seconds:
+                time.sleep(step_seconds)
+            if time.perf_counter() - started >= seconds:
+                break
+    return _Reading(rows, steps, tensor_bytes, max(time.perf_counter() - started, 1e-9), first)
+
+
+def _figures(
+    snapshot: Snapshot, columns: list[str], left_out: list[str], reading: _Reading, step_seconds: float
+) -> Bench:
+    """Return what was measured, without advice."""
     groups = [count for file in snapshot.files for count in file.row_groups if count]
-    bench = Bench(
-        table=table,
+    rows_per_second = reading.rows / reading.seconds
+    return Bench(
+        table=snapshot.table,
         version=snapshot.version,
         rows=snapshot.num_rows,
         files=len(snapshot.files),
         row_groups=len(groups),
         rows_per_group=int(statistics.median(groups)),
         codec=_first_footer(snapshot).row_group(0).column(0).compression,
-        columns=chosen,
-        left_out=[name for name in snapshot.columns if name not in streamable],
-        rows_read=rows,
-        seconds=elapsed,
-        rows_per_second=rows / elapsed,
-        stored_mb_per_second=rows / elapsed * stored / 1e6,
-        tensor_mb_per_second=tensor_bytes / elapsed / 1e6,
-        first_batch_seconds=first,
-        wait_fraction=max(0.0, 1.0 - steps * step_seconds / elapsed),
+        columns=columns,
+        left_out=left_out,
+        rows_read=reading.rows,
+        seconds=reading.seconds,
+        rows_per_second=rows_per_second,
+        stored_mb_per_second=rows_per_second * _stored_bytes_per_row(snapshot, columns) / 1e6,
+        tensor_mb_per_second=reading.tensor_bytes / reading.seconds / 1e6,
+        first_batch_seconds=reading.first_batch_seconds,
+        wait_fraction=max(0.0, 1.0 - reading.steps * step_seconds / reading.seconds),
         peak_memory_mb=_peak_memory_bytes() / 1e6,
         advice=[],
     )
-    row_bytes = tensor_bytes / (steps * batch_size)
-    bench.advice.extend(_advise(bench, row_bytes, shuffle_window_rows, workers, bool(step_seconds)))
-    return bench
 
 
 def _advise(bench: Bench, row_bytes: float, window: int, workers: int, has_steps: bool) -> list[str]:
@@ -219,8 +243,8 @@ def _stored_bytes_per_row(snapshot: Snapshot, columns: Sequence[str]) -> float:
     names = {snapshot.columns[name].physical for name in columns if name in snapshot.columns}
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
-        found = [group.column(index) for index in range(group.num_columns)]
-        size += sum(column.total_compressed_size for column in found if column.path_in_schema.split(".")[0] in names)
+        stored = [group.column(index) for index in range(group.num_columns)]
+        size += sum(column.total_compressed_size for column in stored if column.path_in_schema.split(".")[0] in names)
     return float(size / max(1, footer.num_rows))
 
 

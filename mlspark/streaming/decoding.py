@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 
 from mlspark.errors import DatasetError
-from mlspark.features.encoder import FIRST_ID, MISSING_ID, UNSEEN_ID
+from mlspark.features.kinds.categories import FIRST_ID, MISSING_ID, UNSEEN_ID
 from mlspark.streaming.rows import Array, Ragged, Rows
 from mlspark.streaming.schema import TableColumn
 
@@ -39,13 +39,22 @@ class FieldSpec:
     name: str
     columns: tuple[TableColumn, ...]
     dtype: np.dtype[Any] | None = None
-    """None: that of the column's type."""
+    """Type of the array; None: that of the column's type."""
     is_matrix: bool = False
-    """(n, F) of several columns."""
+    """Whether several columns become one array (n, F)."""
     length: int | None = None
-    """Strings, binaries and lists of this one length become (n, length)."""
+    """Length of the strings, binaries or lists, all of which have it and become (n, length); None: it varies."""
     vocabulary: tuple[str, ...] | None = None
-    """Strings become ids: 0 null, 1 not in the vocabulary, 2 its first word, and so on, as in features."""
+    """Words that strings are looked up in: 0 null, 1 not in the vocabulary, 2 its first word, and so on, as in features."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the field's tensors in a batch: its own, and for rows of different lengths their offsets'."""
+        is_dense = self.is_matrix or self.length is not None or self.vocabulary is not None or self.dtype is not None
+        kind = self.columns[0].type if self.columns else None
+        if is_dense or kind is None or is_number(kind):
+            return (self.name,)
+        return (self.name, f"{self.name}_offsets")
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Decoder:
 
     fields: tuple[FieldSpec, ...]
     fill: Mapping[str, Any] = field(default_factory=dict)
-    """Column -> what stands for null."""
+    """Column -> value that stands for null."""
 
     @property
     def columns(self) -> tuple[TableColumn, ...]:
@@ -141,46 +150,45 @@ def specify(
     specs = []
     for name, wanted in asked.items():
         names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-        found = tuple(_find(column, table, source) for column in names)
-        is_matrix = not isinstance(wanted, str)
-        dtype = np.dtype(dtypes[name]) if name in dtypes else None
-        for column in found:
-            assert column.type is not None
-            if is_matrix and not is_number(column.type):
-                raise DatasetError(
-                    f"{source}: column {column.name} of type {column.declared} cannot stand in matrix {name}; "
-                    f"only numbers can"
-                )
-            if dtype is not None and not is_number(column.type):
-                raise DatasetError(
-                    f"{source}: field {name}: a dtype is for numbers, {column.name} is {column.declared}"
-                )
-            if column.name in lengths and is_number(column.type):
-                raise DatasetError(f"{source}: column {column.name} of type {column.declared} has no length")
-            if column.name in vocabularies and not pa.types.is_string(column.type):
-                raise DatasetError(
-                    f"{source}: column {column.name} of type {column.declared} has a vocabulary; only strings do"
-                )
-        vocabulary = None if is_matrix else vocabularies.get(names[0])
-        specs.append(
-            FieldSpec(
-                name,
-                found,
-                dtype=dtype,
-                is_matrix=is_matrix,
-                length=None if is_matrix else lengths.get(names[0]),
-                vocabulary=None if vocabulary is None else tuple(vocabulary),
-            )
+        vocabulary = vocabularies.get(names[0]) if isinstance(wanted, str) else None
+        spec = FieldSpec(
+            name,
+            tuple(_find(column, table, source) for column in names),
+            dtype=np.dtype(dtypes[name]) if name in dtypes else None,
+            is_matrix=not isinstance(wanted, str),
+            length=lengths.get(names[0]) if isinstance(wanted, str) else None,
+            vocabulary=None if vocabulary is None else tuple(vocabulary),
         )
-    given = {column.name for spec in specs for column in spec.columns}
-    for kind, names_given in (("lengths", lengths), ("vocabularies", vocabularies)):
-        for name in names_given:
-            if name not in given:
-                raise DatasetError(f"{source}: {kind} names {name}, which is not among the columns")
+        for column in spec.columns:
+            _check(spec, column, lengths, vocabularies, source)
+        specs.append(spec)
+    streamed = {column.name for spec in specs for column in spec.columns}
+    for argument, keys in (("lengths", lengths), ("vocabularies", vocabularies)):
+        for key in keys:
+            if key not in streamed:
+                raise DatasetError(f"{source}: {argument} names {key}, which is not among the columns")
     for name in dtypes:
         if name not in asked:
             raise DatasetError(f"{source}: dtypes names {name}, which is no field; there are {', '.join(asked)}")
     return tuple(specs)
+
+
+def _check(
+    spec: FieldSpec, column: TableColumn, lengths: Mapping[str, Any], vocabularies: Mapping[str, Any], source: str
+) -> None:
+    """Raise DatasetError where a column of a field has a type for which that was not meant."""
+    assert column.type is not None
+    name, declared = column.name, column.declared
+    if spec.is_matrix and not is_number(column.type):
+        raise DatasetError(
+            f"{source}: column {name} of type {declared} cannot stand in matrix {spec.name}; only numbers can"
+        )
+    if spec.dtype is not None and not is_number(column.type):
+        raise DatasetError(f"{source}: field {spec.name}: a dtype is for numbers, {name} is {declared}")
+    if name in lengths and is_number(column.type):
+        raise DatasetError(f"{source}: column {name} of type {declared} has no length")
+    if name in vocabularies and not pa.types.is_string(column.type):
+        raise DatasetError(f"{source}: column {name} of type {declared} has a vocabulary; only strings do")
 
 
 def is_number(kind: pa.DataType) -> bool:

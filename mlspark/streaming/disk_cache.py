@@ -19,8 +19,8 @@ class DiskCache:
     """Arrow tables by key, at most `limit_bytes` of them: those not read for longest go first.
 
     Safe to share between threads, processes and runs: an entry appears whole or not at all, and one that is removed
-    stays readable for whoever has it open. Entries are mapped into memory, not copied. A process killed while it writes
-    leaves a temporary file, which the next one removes after an hour.
+    stays readable where it is open. Entries are mapped into memory, not copied. A process killed while it writes leaves a
+    temporary file, which the next one removes after an hour.
     """
 
     def __init__(self, folder: str, limit_bytes: int) -> None:
@@ -77,10 +77,10 @@ class DiskCache:
             entries = []
             for entry in os.scandir(self.folder):
                 with contextlib.suppress(FileNotFoundError):
-                    found = entry.stat()
+                    status = entry.stat()
                     if entry.name.endswith(_SUFFIX):
-                        entries.append((found.st_mtime, found.st_size, entry.path))
-                    elif entry.name.endswith(".part") and found.st_mtime < time.time() - _ORPHAN_SECONDS:
+                        entries.append((status.st_mtime, status.st_size, entry.path))
+                    elif entry.name.endswith(".part") and status.st_mtime < time.time() - _ORPHAN_SECONDS:
                         os.unlink(entry.path)
             total = sum(size for _, size, _ in entries)
             if total + size <= self.limit_bytes - self.limit_bytes // 8:

@@ -12,7 +12,7 @@ from mlspark.errors import DatasetError
 from mlspark.streaming.schema import TableColumn
 
 Condition: TypeAlias = tuple[str, str, Any]
-"""(column, operator, value), such as ("day", ">=", date(2024, 1, 1))."""
+"""Condition (column, operator, value), such as ("day", ">=", date(2024, 1, 1))."""
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -47,18 +47,18 @@ class Conditions:
             place = places.get(column.physical)
             if place is None:  # written before the column was added: all null
                 return False
-            found = group.column(place).statistics
-            if found is None or not found.has_min_max:
-                if found is not None and found.has_null_count and found.null_count == group.num_rows:
+            statistics = group.column(place).statistics
+            if statistics is None or not statistics.has_min_max:
+                if statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows:
                     return False
                 continue
             try:
-                if not _may_hold(sign, wanted, found.min, found.max):
+                if not _may_hold(sign, wanted, statistics.min, statistics.max):
                     return False
             except TypeError:
                 raise DatasetError(
                     f"{uri}: condition {column.name} {sign} {wanted!r}: the column holds {column.declared} "
-                    f"(such as {found.min!r}); give a value of that type"
+                    f"(such as {statistics.min!r}); give a value of that type"
                 ) from None
         return True
 

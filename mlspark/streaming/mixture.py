@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 
 from mlspark.errors import DatasetError
-from mlspark.streaming.dataset import Stream, TensorDict, open_table
+from mlspark.streaming.batches import TensorDict
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Part:
 
     table: str | Snapshot
     weight: float
-    """Its share of each batch, against the other weights."""
+    """Share of the table in each batch, relative to the other weights."""
     options: Mapping[str, Any]
-    """For `open_table`, beyond those that all tables share: version, where, fill, memory_bytes, ..."""
+    """Options of `Stream` beyond those that all tables share: version, where, fill, memory_bytes, ..."""
 
 
 def shares(weights: Sequence[float], batch_size: int, unit: int) -> list[int]:
@@ -61,24 +62,24 @@ def open_mixture(
     own, without its last rows that fill no batch (other ones in each epoch, since each has another order).
 
     Args:
-        parts: tables with weights; all must give the same fields.
+        parts: tables with weights; all must have the same fields.
         batch_size: rows of a step over all ranks and tables; a multiple of `streams`, which the world size divides.
-        streams: as for `open_table`; each table's rows in a batch are a multiple of it: `Mixture.rows` has them.
+        streams: as for `Stream`; each table's rows in a batch are a multiple of it: `Mixture.rows` has them.
         stop: an epoch of the mixture ends when the first table is through, or when the last is; then the others begin
             again in between.
-        options: for `open_table`, the same for all tables.
+        options: for `Stream`, the same for all tables.
 
     Raises:
         DatasetError: weights, sizes or fields do not fit together.
     """
     rows = shares([part.weight for part in parts], batch_size, streams)
     opened = [
-        open_table(part.table, batch_size=count, streams=streams, remainder="drop", **(options | dict(part.options)))
+        Stream(part.table, batch_size=count, streams=streams, remainder="drop", **(options | dict(part.options)))
         for part, count in zip(parts, rows, strict=True)
     ]
     fields = {stream.fields for stream in opened}
     if len(fields) > 1:
-        raise DatasetError(f"the tables of a mixture give different fields: {' and '.join(map(str, sorted(fields)))}")
+        raise DatasetError(f"the tables of a mixture have different fields: {' and '.join(map(str, sorted(fields)))}")
     ragged = [name for name in opened[0].fields if name.endswith("_offsets")]
     if ragged:
         raise DatasetError(
@@ -90,7 +91,7 @@ def open_mixture(
 class Mixture:
     """Batches {field: tensor} of several tables, with "table" (B,) int64: the number of the table that a row is of.
 
-    As for a single table: each `iter` gives one epoch or the rest of it, `state_dict` is the position.
+    As for a single table: each `iter` yields one epoch or the rest of it, `state_dict` is the position.
     """
 
     def __init__(self, streams: Sequence[Stream], rows: Sequence[int], stop: Literal["first", "last"]) -> None:
@@ -137,7 +138,7 @@ class Mixture:
         self.epoch, self.step = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, as JSON: after the last batch given."""
+        """Return the position, as JSON: after the last batch yielded."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -166,7 +167,7 @@ class Mixture:
         """Bring each table to where the position is in its own epochs: a division, whatever the position."""
         for stream in self.streams:
             epoch, step = divmod(self.epoch * self.num_steps + self.step, stream.num_steps)
-            stream.load_state_dict(stream.state_dict() | {"epoch": epoch, "step": step})
+            stream.go_to(epoch, step)
 
     @staticmethod
     def _endless(stream: Stream) -> Generator[TensorDict, None, None]:

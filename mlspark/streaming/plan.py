@@ -110,9 +110,9 @@ class Plan:
         O(row groups) time and memory. A row group cut by a stream's edge is read once for each side.
         """
         parts = [self._stream_segments(stream, first_window) for stream in streams]
-        found = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        order = np.lexsort((found[0], found[1]))  # by window, then stream; stable: row order within a window
-        return Segments(*(column[order] for column in found))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.lexsort((columns[0], columns[1]))  # by window, then stream; stable: row order within a window
+        return Segments(*(column[order] for column in columns))
 
     def _stream_segments(self, stream: int, first_window: int) -> tuple[Integers, ...]:
         """Return the columns of a stream's segments, in row order."""
@@ -151,7 +151,7 @@ class RankPlan:
         if plan.streams % self.world_size:
             raise DatasetError(
                 f"world size {self.world_size} does not divide streaming.streams={plan.streams}; "
-                f"set streaming.streams to a multiple, for all world sizes that shall see the same batches"
+                f"set streaming.streams to a multiple, for all world sizes that must see the same batches"
             )
         if plan.global_batch_size % self.world_size:
             raise DatasetError(

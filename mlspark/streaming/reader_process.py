@@ -5,7 +5,7 @@ import sys
 
 import dill
 
-from mlspark.streaming import petastorm_engine  # noqa: F401  (before Petastorm, which by itself does not import)
+from mlspark.streaming import petastorm_pools  # noqa: F401  (before Petastorm, which by itself does not import)
 
 
 def main(file: str) -> None:

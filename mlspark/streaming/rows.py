@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
-"""Makes an uninitialised array of a shape and type: np.empty, or page-locked memory for a GPU."""
+"""Function that makes an uninitialised array of a shape and type: np.empty, or page-locked memory for a GPU."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class TableColumn:
     physical: str
     """Name in the files: another one where the table maps its columns."""
     field_id: int | None
-    """Set where the files' columns are found by id and not by name (delta.columnMapping.mode = id)."""
+    """Id in the files, set where their columns are matched by id and not by name (delta.columnMapping.mode = id)."""
     declared: str
     """Type as the table declares it."""
     type: pa.DataType | None

@@ -40,7 +40,7 @@ class DataFile:
     """One live Parquet file of the table."""
 
     path: str
-    """URI, or path relative to the table."""
+    """URI of the file, or its path relative to the table."""
     size_bytes: int
     partition: Mapping[str, str | None]
     """Partition column -> value; these columns are not in the file."""
@@ -55,14 +55,14 @@ class RowGroup(NamedTuple):
 
     uri: str
     number: int
-    """In the file."""
+    """Number of the row group in the file."""
     rows: int
-    """Those not deleted."""
+    """Rows of the row group that are not deleted."""
     size_bytes: int
-    """Of the whole file; with the URI its identity."""
+    """Size of the whole file; with the URI its identity."""
     partition: Mapping[str, str | None]
     deleted: str
-    """As in DataFile."""
+    """Deleted rows, as in DataFile."""
 
 
 class RowGroups(Sequence[RowGroup]):
@@ -102,9 +102,9 @@ class Snapshot:
     schema: Mapping[str, Any]
     """Delta's own schema, as JSON."""
     files: tuple[DataFile, ...]
-    """In the order in which every plan counts the rows."""
+    """Files, in the order in which every plan counts the rows."""
     is_mapped_by_id: bool = field(default=False, kw_only=True)
-    """The files' columns are found by id (delta.columnMapping.mode = id)."""
+    """Whether the files' columns are matched by id (delta.columnMapping.mode = id)."""
 
     @property
     def num_rows(self) -> int:
@@ -222,18 +222,18 @@ def take(table: str, *, version: int | None = None, where: Iterable[Condition] =
     )
     actions = pa.table(delta.get_add_actions(flatten=True))
     wanted = [name for name in actions.column_names if name in ("path", "size_bytes") or name.startswith("partition.")]
-    found = [
+    live = [
         (unquote(action["path"]), action["size_bytes"], _partition(action))
         for action in actions.select(wanted).to_pylist()
     ]
     deleted = _deleted_rows(delta)
-    astray = deleted.keys() - {path for path, _, _ in found}
+    astray = deleted.keys() - {path for path, _, _ in live}
     if astray:
         raise TableError(
             f"{table}: deleted rows of {min(astray)} cannot be assigned to a live file; "
             f"run: REORG TABLE delta.`{table}` APPLY (PURGE)"
         )
-    found = [(path, size, partition) for path, size, partition in found if checks.hold_in_partition(partition)]
+    live = [(path, size, partition) for path, size, partition in live if checks.hold_in_partition(partition)]
 
     def describe(entry: tuple[str, int, dict[str, str | None]]) -> tuple[tuple[Any, ...], DataFile]:
         path, size, partition = entry
@@ -241,7 +241,7 @@ def take(table: str, *, version: int | None = None, where: Iterable[Condition] =
         return _data_file(uri, DataFile(path, size, partition, ()), deleted.get(path, ""), checks)
 
     with ThreadPoolExecutor(threads) as pool:
-        files = sorted(pool.map(describe, found), key=lambda described: described[0])
+        files = sorted(pool.map(describe, live), key=lambda described: described[0])
     return Snapshot(table, delta.version(), schema, tuple(file for _, file in files), is_mapped_by_id=is_mapped_by_id)
 
 
@@ -317,4 +317,4 @@ def _statistics(footer: pq.FileMetaData) -> str:
         return ""
     group = footer.row_group(0)
     columns = [group.column(index).statistics for index in range(min(_COLUMNS_OF_KEY, group.num_columns))]
-    return repr([(found.min, found.max) for found in columns if found is not None and found.has_min_max])
+    return repr([(column.min, column.max) for column in columns if column is not None and column.has_min_max])

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.streaming.snapshot import DataFile, Snapshot
 
-LAYOUT = Layout(dense=("age", "hours"), categorical=("job",), cardinalities=(7,))
+TENSORS = Tensors((TensorSpec("dense", ("age", "hours"), "float32"), TensorSpec("ids", ("job",), "int64", (7,))))
 
 
 def write_snapshot(folder: Path, row_groups: Sequence[Sequence[int]]) -> Snapshot:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute as pc
 
@@ -32,3 +33,9 @@ def die_at_60(table: pa.Table) -> pa.Table:
 
 def add_double(rows: pa.Table) -> pa.Table:
     return rows.append_column("double", pc.multiply(rows["age"].cast(pa.float64()), 2.0))
+
+
+def stand_ins(table: pa.Table) -> list[str]:
+    """What is there of the names that pyarrow and numpy removed, in the process that decodes."""
+    modules = [name for name in ("pyarrow.filesystem", "pyarrow.hdfs") if name in sys.modules]
+    return modules + [name for name in ("unicode_", "string_") if hasattr(np, name)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from mlspark.cli import app
+from mlspark.commands.main import app
 from mlspark.errors import DatasetError
 from mlspark.streaming import bench
 

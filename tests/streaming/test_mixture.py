@@ -103,7 +103,7 @@ def test_weights_and_fields_must_fit(parts, tmp_path):
     with pytest.raises(DatasetError, match="weights of a mixture must be above 0"):
         shares([1.0, 0.0], 16, 8)
     deltalake.write_deltalake(str(tmp_path), pa.table({"other": range(100)}))
-    with pytest.raises(DatasetError, match="give different fields"):
+    with pytest.raises(DatasetError, match="have different fields"):
         mixed([*parts, Part(str(tmp_path), 1, {})])
     with (
         mixed(parts) as one,

@@ -11,9 +11,10 @@ import pytest
 from pyarrow import parquet as pq
 
 from mlspark.errors import DatasetError
-from mlspark.streaming import petastorm_engine
+from mlspark.streaming import row_group_files
 from mlspark.streaming.disk_cache import DiskCache
-from mlspark.streaming.petastorm_engine import PlannedReader, ReadOptions, Workers
+from mlspark.streaming.read_ahead import ReadOptions
+from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.snapshot import Snapshot
 
 from .conftest import write_snapshot
@@ -109,7 +110,7 @@ def test_transform_must_keep_the_rows(tmp_path):
 
 @pytest.mark.parametrize("damage", ["page", "truncated", "absent"])
 def test_unreadable_file_is_named_with_its_row_group(tmp_path, damage, monkeypatch):
-    monkeypatch.setattr(petastorm_engine, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(row_group_files, "_FIRST_PAUSE_SECONDS", 0.01)
     snapshot = write_snapshot(tmp_path, [[20, 20]])
     path = tmp_path / "part-00000.parquet"
     content = bytearray(path.read_bytes())
@@ -131,7 +132,7 @@ def test_file_with_other_rows_than_the_snapshot_has_is_an_error(tmp_path):
 
 
 def test_read_errors_that_pass_are_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(petastorm_engine, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(row_group_files, "_FIRST_PAUSE_SECONDS", 0.001)
     snapshot = write_snapshot(tmp_path, [[3] * 10])
     real, failures, lock = pq.ParquetFile.read_row_group, [], threading.Lock()
 
@@ -148,7 +149,7 @@ def test_read_errors_that_pass_are_tried_again(tmp_path, monkeypatch):
 
 
 def test_read_errors_that_do_not_pass_end_after_four_attempts(tmp_path, monkeypatch):
-    monkeypatch.setattr(petastorm_engine, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(row_group_files, "_FIRST_PAUSE_SECONDS", 0.001)
     attempts = []
 
     def broken(self, number, *args, **kwargs):
@@ -193,7 +194,8 @@ def test_cache_is_read_instead_of_the_file_and_by_another_process(tmp_path):
         path.write_bytes(b"")
     assert read(snapshot, **options) == list(range(30))
     script = (
-        "from mlspark.streaming.petastorm_engine import *; from mlspark.streaming.snapshot import Snapshot\n"
+        "from mlspark.streaming.reader import PlannedReader, ReadOptions, Workers\n"
+        "from mlspark.streaming.snapshot import Snapshot\n"
         f"snapshot = Snapshot.load({str(tmp_path / 'snapshot.json')!r})\n"
         f"with Workers(['row_id'], lambda t: t['row_id'].to_pylist(), options=ReadOptions(**{options})) as w:\n"
         "    with PlannedReader(w, snapshot.row_group_items()) as r: print(sum(r, []) == list(range(30)))"

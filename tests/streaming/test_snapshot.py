@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from mlspark.errors import DatasetError, TableError
-from mlspark.streaming import dataset, snapshot
+from mlspark.streaming import snapshot
 from mlspark.streaming.snapshot import Snapshot, pack_rows, unpack_rows
+from mlspark.streaming.stream import Stream
 
 from .conftest import write_snapshot
 
@@ -23,7 +24,7 @@ from .conftest import write_snapshot
 def stream(table: str | Snapshot, **options) -> dict[str, list]:
     """All rows of a table, in table order."""
     columns: dict[str, list] = {}
-    with dataset.open_table(table, batch_size=4, shuffle=False, streams=1, **options) as batches:
+    with Stream(table, batch_size=4, shuffle=False, streams=1, **options) as batches:
         for batch in batches:
             keep = ~batch["is_padding"]
             for name, values in batch.items():
@@ -149,7 +150,7 @@ def test_files_older_than_a_wider_type_are_read_in_the_type_of_the_table(tmp_pat
     written = write_snapshot(tmp_path, [[3]])  # job is int32 there, age float32
     schema = {"fields": [{"name": "job", "type": "long"}, {"name": "age", "type": "double"}]}
     widened = Snapshot(written.table, 0, schema, written.files)
-    with dataset.open_table(widened, batch_size=3, shuffle=False) as rows:
+    with Stream(widened, batch_size=3, shuffle=False) as rows:
         (batch,) = rows
     assert (batch["job"].dtype, batch["age"].dtype) == (torch.int64, torch.float64)
     assert batch["job"].tolist() == [0, 1, 2]
@@ -162,7 +163,7 @@ def test_cache_does_not_confuse_columns_that_changed_names(tmp_path):
         about = {"delta.columnMapping.physicalName": physical}
         schema = {"fields": [{"name": "x", "type": "float", "metadata": about}]}
         table = Snapshot(written.table, 0, schema, written.files)
-        with dataset.open_table(table, batch_size=4, shuffle=False, cache_folder=str(tmp_path / "cache")) as rows:
+        with Stream(table, batch_size=4, shuffle=False, cache_folder=str(tmp_path / "cache")) as rows:
             (batch,) = rows
         found[physical] = batch["x"].tolist()
     assert found == {"age": [0, 1, 2, 3], "hours": [0, 0.5, 1, 1.5]}
@@ -184,7 +185,7 @@ def test_deletion_vectors_and_mapped_columns_are_read_as_spark_reads_them(spark:
     expected = sorted(row.id for row in spark.read.format("delta").load(deleted).collect())
     assert taken.num_rows == len(expected)
     assert sorted(stream(taken, columns=["id"])["id"]) == expected
-    shuffled = dataset.open_table(Snapshot.from_json(taken.to_json()), columns=["id"], batch_size=64)
+    shuffled = Stream(Snapshot.from_json(taken.to_json()), columns=["id"], batch_size=64)
     assert sorted(row for batch in shuffled for row in batch["id"][~batch["is_padding"]].tolist()) == expected
 
     for mode in ("name", "id"):

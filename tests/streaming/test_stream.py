@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 
 import mlspark.streaming
 from mlspark.errors import DatasetError
-from mlspark.streaming import dataset
-from mlspark.streaming.dataset import Stream, Transform, open_table
+from mlspark.streaming.device_copies import to_device
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream, Transform
 
 from .conftest import write_snapshot
 from .in_workers import add_double
@@ -54,7 +54,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 def opened(table: Snapshot | str, **options) -> Stream:
     defaults = {"columns": COLUMNS, "batch_size": 16, "seed": 3, "shuffle_window_rows": 64}
-    return open_table(table, **(defaults | options))
+    return Stream(table, **(defaults | options))
 
 
 def real_ids(batches) -> list[list[int]]:
@@ -167,9 +167,9 @@ def test_position_of_another_order_is_refused_by_name(table, change):
 def test_position_in_another_version_is_refused(tmp_path):
     for ids in ([1, 2], [3]):
         deltalake.write_deltalake(str(tmp_path), pa.table({"id": ids}), mode="append")
-    state = open_table(str(tmp_path), version=0, batch_size=1).state_dict()
+    state = Stream(str(tmp_path), version=0, batch_size=1).state_dict()
     with pytest.raises(DatasetError, match="table, version or filters"):
-        open_table(str(tmp_path), batch_size=1).load_state_dict(state)
+        Stream(str(tmp_path), batch_size=1).load_state_dict(state)
 
 
 def test_share_that_does_not_fit_the_memory_is_an_error_with_figures(table):
@@ -219,7 +219,7 @@ def test_ragged_fields_have_values_and_offsets(tmp_path):
         str(tmp_path), pa.table({"id": range(20), "word": words, "list": pa.array(lists, pa.list_(pa.float32()))})
     )
     seen = {}
-    with open_table(str(tmp_path), batch_size=8, shuffle_window_rows=7) as stream:
+    with Stream(str(tmp_path), batch_size=8, shuffle_window_rows=7) as stream:
         for batch in stream:
             assert len(batch["word_offsets"]) == len(batch["list_offsets"]) == 9
             for row, (number, is_padding) in enumerate(zip(batch["id"].tolist(), batch["is_padding"], strict=True)):
@@ -264,14 +264,14 @@ def test_what_does_not_fit_is_refused_when_opened(table, options, message):
 
 
 def test_the_package_gives_out_open(table):
-    assert mlspark.streaming.open is open_table
+    assert mlspark.streaming.open is Stream
     with pytest.raises(AttributeError):
         mlspark.streaming.close  # noqa: B018
 
 
 def test_on_a_cpu_to_device_gives_the_batches_as_they_are(table):
     with opened(table) as stream:
-        first = next(iter(dataset.to_device(stream, "cpu")))
+        first = next(iter(to_device(stream, "cpu")))
     assert first["x"].shape == (16, 2)
 
 
@@ -283,7 +283,7 @@ def test_pinned_batches_arrive_on_a_gpu_as_they_are_on_the_host(table):
     with opened(table, pin_memory=True) as stream:
         assert next(iter(stream))["x"].is_pinned()
     with opened(table, pin_memory=True) as stream:
-        given = [{name: tensor.cpu() for name, tensor in batch.items()} for batch in dataset.to_device(stream, "cuda")]
+        given = [{name: tensor.cpu() for name, tensor in batch.items()} for batch in to_device(stream, "cuda")]
     assert len(given) == len(expected)
     for one, other in zip(given, expected, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in other)
@@ -298,8 +298,8 @@ def test_pinned_memory_is_ordinary_where_there_is_no_gpu(table):
 
 ZYGOTE = """
 import json, os, signal, sys, time
-from mlspark.streaming.dataset import open_table
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:  # a new process for each rank, without the seconds of imports
     ask = json.loads(line)
@@ -307,8 +307,8 @@ for line in sys.stdin:  # a new process for each rank, without the seconds of im
     if child:
         print(child, flush=True)
         continue
-    stream = open_table(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, streams=24,
-                        shuffle_window_rows=600, rank=ask["rank"], world_size=ask["world_size"])
+    stream = Stream(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, streams=24,
+                    shuffle_window_rows=600, rank=ask["rank"], world_size=ask["world_size"])
     if ask["state"]:
         stream.load_state_dict(ask["state"])
     with open(ask["out"], "a", buffering=1) as log:

@@ -1,0 +1,26 @@
+"""How feature rows are streamed into the ranks. Runs anywhere."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlspark.section import Section
+
+
+class StreamingSettings(Section):
+    streams: Annotated[int, Field(ge=1)] = 8
+    """Number of canonical streams, which the world size must divide; the row order never depends on the world size."""
+    shuffle_window_rows: Annotated[int, Field(ge=1)] = 400_000
+    """Number of rows shuffled among each other, over all streams and ranks."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Number of reader threads or processes per rank."""
+    pool: Literal["thread", "process"] = "thread"
+    """Kind of the workers: threads copy nothing, processes take seconds to start."""
+    read_ahead_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """Most bytes of decoded rows that a rank reads ahead, besides one row group per worker."""
+    cache_folder: str = ""
+    """Local folder that keeps what was read of a remote table, for all ranks and runs of a machine; empty: none."""
+    cache_bytes: Annotated[int, Field(ge=1)] = 10 * 2**30
+    """Most bytes of that folder; what was not read for longest is removed."""
+    remainder: Literal["pad", "drop"] = "pad"
+    """What happens to the last short batch: pad fills it with marked rows that no metric counts, drop leaves it out."""
