@@ -7,7 +7,7 @@ from safetensors import torch as safetensors
 
 
 def to_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """Return the file of a module's `state_dict()`, on any device: equal weights give equal bytes."""
+    """Return the file of a module's `state_dict()`, on any device: equal weights are equal bytes."""
     return bytes(safetensors.save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
 
 

@@ -1,45 +1,51 @@
 import pytest
 import torch
 
-from mlspark.config import ModelSettings
-from mlspark.features.layout import Layout
-from mlspark.models import weights
-from mlspark.models.build import build
-from mlspark.models.tabular import TabularNet, embedding_dim
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models import build, weights
+from mlspark.models.tabular import TabularSettings
+from mlspark.models.tabular_net import TabularNet, embedding_dim
 
-LAYOUT = Layout(dense=("age", "hours"), categorical=("job", "sex"), cardinalities=(9, 3))
+TENSORS = Tensors(
+    (TensorSpec("dense", ("age", "hours"), "float32"), TensorSpec("ids", ("job", "sex"), "int64", (9, 3)))
+)
 
 
 def batch(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    categorical = torch.stack([torch.randint(n, (rows,), generator=generator) for n in LAYOUT.cardinalities], dim=1)
-    return torch.randn(rows, len(LAYOUT.dense), generator=generator), categorical
+    ids = torch.stack([torch.randint(n, (rows,), generator=generator) for n in TENSORS.cardinalities], dim=1)
+    return torch.randn(rows, TENSORS.num_dense, generator=generator), ids
 
 
-def test_gives_one_float32_logit_per_row() -> None:
-    logits = build(ModelSettings(), LAYOUT)(*batch(5))
-    assert logits.shape == (5,)
-    assert logits.dtype == torch.float32
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_gives_float32_outputs_of_each_row(num_outputs: int) -> None:
+    outputs = build(TabularSettings(), TENSORS, num_outputs)(*batch(5))
+    assert outputs.shape == (5, num_outputs)
+    assert outputs.dtype == torch.float32
 
 
-def test_logit_of_a_row_depends_on_no_other_row() -> None:
-    model = build(ModelSettings(), LAYOUT).eval()
-    dense, categorical = batch(64)
-    one_by_one = torch.cat([model(dense[i : i + 1], categorical[i : i + 1]) for i in range(64)])
-    torch.testing.assert_close(model(dense, categorical), one_by_one, rtol=0, atol=1e-6)
+def test_outputs_of_a_row_depends_on_no_other_row() -> None:
+    model = build(TabularSettings(), TENSORS, 1).eval()
+    dense, ids = batch(64)
+    one_by_one = torch.cat([model(dense[i : i + 1], ids[i : i + 1]) for i in range(64)])
+    torch.testing.assert_close(model(dense, ids), one_by_one, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("num_dense", "cardinalities"), [(2, ()), (0, (9, 3)), (1, (2,))])
 @pytest.mark.parametrize("frequencies", [0, 4])
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 4)])
-def test_needs_neither_dense_nor_categorical_columns(
+def test_needs_neither_dense_nor_ids_columns(
     num_dense: int, cardinalities: tuple[int, ...], frequencies: int, hidden: tuple[int, ...]
 ) -> None:
     model = TabularNet(
-        num_dense, cardinalities, hidden=hidden, embedding_dim_max=4, dropout=0.0, dense_frequencies=frequencies
+        num_dense, cardinalities, num_outputs=2, hidden=hidden, embedding_dim_max=4, dropout=0.0,
+        dense_frequencies=frequencies, dense_embedding_dim=8, dense_scale=8.0,
+    )  # fmt: skip
+    outputs = model(
+        torch.ones(3, num_dense) if num_dense else None,
+        torch.zeros(3, len(cardinalities), dtype=torch.int64) if cardinalities else None,
     )
-    logits = model(torch.ones(3, num_dense), torch.zeros(3, len(cardinalities), dtype=torch.int64))
-    assert logits.shape == (3,)
+    assert outputs.shape == (3, 2)
 
 
 def test_embeddings_grow_with_the_vocabulary_up_to_the_cap() -> None:
@@ -47,15 +53,15 @@ def test_embeddings_grow_with_the_vocabulary_up_to_the_cap() -> None:
 
 
 def test_unknown_id_is_refused() -> None:
-    dense, categorical = batch(2)
-    categorical[1, 0] = 9
+    dense, ids = batch(2)
+    ids[1, 0] = 9
     with pytest.raises(IndexError):
-        build(ModelSettings(), LAYOUT)(dense, categorical)
+        build(TabularSettings(), TENSORS, 1)(dense, ids)
 
 
 def test_weights_survive_their_file_bit_for_bit() -> None:
     torch.manual_seed(0)
-    model, other = build(ModelSettings(), LAYOUT).eval(), build(ModelSettings(), LAYOUT).eval()
+    model, other = build(TabularSettings(), TENSORS, 1).eval(), build(TabularSettings(), TENSORS, 1).eval()
     assert not torch.equal(model(*batch(5)), other(*batch(5)))
     content = weights.to_bytes(model.state_dict())
     other.load_state_dict(weights.from_bytes(content))

@@ -1,0 +1,1 @@
+"""What computes: tensors in, outputs out."""

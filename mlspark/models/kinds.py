@@ -1,0 +1,57 @@
+"""All models by their `kind` in YAML: a new one is a file with its settings, and a line here."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, TypeAdapter
+
+from mlspark.features.tensors import Tensors
+from mlspark.models.custom import CustomSettings
+from mlspark.models.model import Model
+from mlspark.models.tabular import TabularSettings
+from mlspark.models.trees import TreesSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KINDS: dict[str, type[Model]] = {
+    "tabular": TabularSettings,
+    "custom": CustomSettings,
+    "trees": TreesSettings,
+}
+DEFAULT_KIND = "tabular"
+
+
+def _kind_of(value: Any) -> Any:
+    return value.get("kind", DEFAULT_KIND) if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+def union(kinds: Mapping[str, type[Model]]) -> Any:
+    """Return the type of a setting that is one of `kinds`, chosen by `kind`; tabular where that is left out."""
+
+    def name_the_kinds(schema: dict[str, Any]) -> None:
+        mapping = {kind: choice["$ref"] for kind, choice in zip(kinds, schema["oneOf"], strict=True)}
+        schema["discriminator"] = {"propertyName": "kind", "mapping": mapping}
+
+    # Not a validator that adds the kind: what it returns is no longer JSON, where a list stands for a tuple.
+    tagged = [Annotated[model, Tag(kind)] for kind, model in kinds.items()]
+    return Annotated[reduce(or_, tagged), Discriminator(_kind_of), Field(json_schema_extra=name_the_kinds)]
+
+
+if TYPE_CHECKING:
+    ModelSettings = Model
+else:
+    ModelSettings = union(KINDS)
+
+
+def from_json(value: Mapping[str, Any]) -> Model:
+    """Return the settings whose `model_dump(mode="json")` is `value`."""
+    model: Model = TypeAdapter(ModelSettings).validate_python(dict(value), strict=False)
+    return model
+
+
+def build(settings: Model, tensors: Tensors, num_outputs: int) -> "nn.Module":
+    """Return the network that `settings` describe, with random weights; see `Model.build`."""
+    return settings.build(tensors, num_outputs)

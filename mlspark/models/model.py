@@ -1,0 +1,47 @@
+"""What every model's settings have in common."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mlspark.section import Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mlspark.features.tensors import Tensors
+    from mlspark.tasks.task import Task
+
+
+class Model(Section):
+    """Settings of a model. A subclass has the fields `kind`, its name in YAML, and what else it needs."""
+
+    learner: ClassVar[str] = "network"
+    """Learner of this kind of model: a key of `training.learner.KINDS`."""
+
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        return f"model.kind={self.kind}"
+
+    def check(self, task: "Task") -> None:
+        """Check that this kind of model can learn a task, whose classes need not be known yet.
+
+        Raises:
+            ConfigError: it cannot; names the setting.
+        """
+
+    def build(self, tensors: "Tensors", num_outputs: int) -> "nn.Module":
+        """Return the torch module with random weights drawn from torch's global generator.
+
+        Its forward takes each of the tensors by name (dense (B, F) float32, ids (B, K) int64, ...) and returns
+        (B, num_outputs).
+
+        Raises:
+            ConfigError: the settings make no network, or not one for these tensors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not a network")
+
+    def modules(self) -> list[str]:
+        """Return the names of modules that executors must be able to import."""
+        return []
