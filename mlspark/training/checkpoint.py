@@ -38,11 +38,11 @@ class Checkpoint:
     """What was saved, on the CPU."""
 
     weights: Mapping[str, torch.Tensor]
-    """For the model's `load_state_dict`."""
+    """Weights for the model's `load_state_dict`."""
     state: Mapping[str, Any]
-    """Optimizer, schedule and the like; empty when none was saved."""
+    """State of optimizer, schedule and the like; empty when none was saved."""
     about: Mapping[str, Any]
-    """Epoch, step, metrics: whatever the writer noted."""
+    """Record of the writer: epoch, step, metrics."""
 
 
 def save(
@@ -81,20 +81,20 @@ def exists(uri: str) -> bool:
 
 
 def load(uri: str) -> Checkpoint:
-    """Return the checkpoint in folder `uri`, verified. Runs anywhere; runs no code found in the files.
+    """Return the checkpoint in folder `uri`, verified. Runs anywhere; runs no code that is in the files.
 
     Raises:
         CheckpointError: no checkpoint there, or a file of it is missing or damaged; names the file.
     """
     try:
         manifest = storage.read_json(_manifest(uri))
-        found, files = manifest["format"], manifest["files"]
+        written, files = manifest["format"], manifest["files"]
     except FileNotFoundError:
         raise CheckpointError(f"{uri}: no complete checkpoint here (no manifest.json); train first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{_manifest(uri)}: damaged ({error!r}); delete the folder and train again") from error
-    if found != _FORMAT:
-        raise CheckpointError(f"{uri}: checkpoint format {found}, expected {_FORMAT}; use the mlspark that wrote it")
+    if written != _FORMAT:
+        raise CheckpointError(f"{uri}: checkpoint format {written}, expected {_FORMAT}; use the mlspark that wrote it")
     weights = weights_file.from_bytes(_read_verified(uri, files["weights"]))
     state: Mapping[str, Any] = {}
     if "state" in files:
@@ -109,7 +109,7 @@ def step_uri(uri: str, step: int) -> str:
 
 
 def newest(uri: str, identity: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a run, verified; None when there is none. Damaged ones are left out, loudly.
+    """Return the newest whole checkpoint of a run, verified; None without one. Damaged ones are left out with a warning.
 
     Args:
         uri: folder of the run's checkpoints.
@@ -125,16 +125,16 @@ def newest(uri: str, identity: Mapping[str, Any]) -> Checkpoint | None:
             logger.warning("%s: left out, it was not written to its end", folder)
             continue
         try:
-            found = load(folder)
+            saved = load(folder)
         except CheckpointError as error:
             logger.warning("%s; an older checkpoint is used", str(error).partition(";")[0])
             continue
-        other = differences(found.about.get("identity", {}), identity)
+        other = differences(saved.about.get("identity", {}), identity)
         if other:
             raise CheckpointError(
                 f"{folder}: of another run: {'; '.join(other)}; train with the settings it was made with, or elsewhere"
             )
-        return found
+        return saved
     return None
 
 
@@ -153,6 +153,17 @@ def differences(then: Any, now: Any, at: str = "") -> list[str]:
         keys = sorted(then.keys() | now.keys())
         return [line for key in keys for line in differences(then.get(key), now.get(key), f"{at}.{key}".strip("."))]
     return [] if then == now else [f"{at} {then!r} (now {now!r})"]
+
+
+def copied(value: Any) -> Any:
+    """Return a copy in memory of nested values, tensors included; what can be called is left out of mappings."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    return value
 
 
 class Writer:
@@ -211,23 +222,23 @@ class Writer:
         self._jobs.task_done()
 
     def _try(self, job: Callable[[], None]) -> None:
-        deadline, pause, has_told = time.monotonic() + self._retry_seconds, _FIRST_PAUSE_SECONDS, False
+        deadline, pause, has_reported = time.monotonic() + self._retry_seconds, _FIRST_PAUSE_SECONDS, False
         while True:
             try:
                 job()
             except OSError as error:
                 if time.monotonic() + pause > deadline:
                     raise CheckpointError(
-                        f"a checkpoint could not be written for {self._retry_seconds:g} s: {error}; mend the storage "
+                        f"a checkpoint could not be written for {self._retry_seconds:g} s: {error}; fix the storage "
                         f"(space, rights, network) and run again: training goes on from the newest checkpoint"
                     ) from error
-                if not has_told:
+                if not has_reported:
                     self._on_trouble(f"a checkpoint could not be written, trying again: {error}")
-                    has_told = True
+                    has_reported = True
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
-                if has_told:
+                if has_reported:
                     self._on_trouble("the checkpoint is written now")
                 return
 

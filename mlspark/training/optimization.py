@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mlspark.config import OptimizerSettings
+from mlspark.training.settings import OptimizerSettings
 
 
 def optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.optim.Optimizer:

@@ -54,14 +54,14 @@ def check(spark: SparkSession, spec: TrainingSpec, *, modules: Sequence[str] = (
     slots = free_slots(spark, wanted=training.num_processes, seconds=training.recovery.slots_seconds)
     if slots < training.num_processes:
         master = str(spark.sparkContext.master)
-        more = (
+        remedy = (
             f"start Spark with --master local[{training.num_processes}]"
             if is_local(spark)
             else "add executors or executor cores"
         )
         raise ConfigError(
             f"training.num_processes={training.num_processes} needs as many free Spark task slots, but {master} has "
-            f"{slots}; lower training.num_processes or {more}"
+            f"{slots}; lower training.num_processes or {remedy}"
         )
     _check_executors(spark, spec, modules)
 
@@ -108,13 +108,13 @@ def _check_gpus(spark: SparkSession) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that ranks need; "" for one that is missing."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2]), "mlspark": __version__}
+    installed = {"python": ".".join(platform.python_version_tuple()[:2]), "mlspark": __version__}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+            installed[name] = ""
+    return installed
 
 
 def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[str]) -> None:
@@ -133,10 +133,10 @@ def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[
         if report["problem"]:
             raise ConfigError(f"{host}: {report['problem']}")
         for name, version in here.items():
-            there = report["versions"][name]
-            if there != version:
+            installed = report["versions"][name]
+            if installed != version:
                 raise ConfigError(
-                    f"{host}: {python} has {name} {there or 'not at all'}, the driver has {version}; install the same "
+                    f"{host}: {python} has {name} {installed or 'not at all'}, the driver has {version}; install the same "
                     f"packages on every node, or set spark.pyspark.python to a Python that has them"
                 )
         if spec.training.use_gpu and report["gpus"] != 1:
@@ -147,7 +147,7 @@ def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[
 
 
 def _look(snapshot_uri: str, run_uri: str, modules: tuple[str, ...], _: Iterator[int]) -> Iterator[dict[str, Any]]:
-    """Give what a task finds where it runs. Executor."""
+    """Yield a report of the place where a task runs. Executor."""
     problem, gpus = "", 0
     try:
         storage.read_bytes(snapshot_uri)

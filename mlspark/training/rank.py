@@ -1,7 +1,7 @@
 """What runs in each process of a training run: python -m mlspark.training.rank SPEC_URI. No Spark, no MLflow.
 
 Needs the variables that torchrun sets: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK with several GPUs). The
-launcher adds the driver's address (`link`) and, for functions that a user gave, a file of them (FUNCTIONS).
+launcher adds the driver's address (`driver_link`) and, for functions that a user passed, a file of them.
 """
 
 import logging
@@ -22,12 +22,11 @@ import torch.distributed as dist
 
 from mlspark import storage
 from mlspark.errors import MlsparkError
-from mlspark.training.link import Link
-from mlspark.training.spec import TrainingSpec
-from mlspark.training.trainer import Functions, Stopped, fit
-
-FUNCTIONS = "MLSPARK_FUNCTIONS"
-"""Variable with the path of a file of pickled (model, loss), written by the Spark task that started this process."""
+from mlspark.training import driver_link
+from mlspark.training.driver_link import Link
+from mlspark.training.loop import fit
+from mlspark.training.spec import Functions, TrainingSpec
+from mlspark.training.state import Stopped
 
 LOG_LINES = 50
 _STOPPED_STATUS = 143  # as of a process that ends on SIGTERM
@@ -48,7 +47,7 @@ def main(spec_uri: str, log: LastLines) -> None:
     """Train as the rank that the environment says, and leave rank-R.json next to the spec.
 
     On an exception leaves rank-R.error.json ("rank", "host", "type", "message", "traceback", "log" of the last lines,
-    "notes" of where in the run it was, "can_be_mended" by the user, "time" in seconds since 1970), tells the driver, and
+    "notes" of where in the run it was, "is_for_user" to fix, "time" in seconds since 1970), reports it to the driver, and
     raises it again.
 
     Raises:
@@ -59,10 +58,10 @@ def main(spec_uri: str, log: LastLines) -> None:
     link: Link | None = None
     try:
         spec = TrainingSpec.load(spec_uri)
-        link = Link(rank, pulse_seconds=spec.training.recovery.silent_seconds / 4)
+        link = Link(rank, heartbeat_seconds=spec.training.recovery.silent_seconds / 4)
         should_stop = link.should_stop
         signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
-        functions = _given_functions()
+        functions = _passed_functions()
         join_process_group(use_gpu=spec.training.use_gpu, timeout_seconds=spec.training.recovery.collective_seconds)
         result = fit(spec, functions=functions, on_event=link.event, should_stop=should_stop.is_set)
         storage.write_json(storage.join(folder, f"rank-{rank}.json"), result.to_json())
@@ -78,7 +77,7 @@ def main(spec_uri: str, log: LastLines) -> None:
             "traceback": traceback.format_exc(),
             "log": list(log.lines),
             "notes": getattr(error, "__notes__", []),
-            "can_be_mended": isinstance(error, MlsparkError),
+            "is_for_user": isinstance(error, MlsparkError),
             "time": time.time(),
         }
         if link is not None:
@@ -107,7 +106,7 @@ def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
         try:
             listener = socket.create_server((host, port)).detach() if rank == 0 else None  # the store closes it
         except OSError as error:
-            raise OSError(f"port {port} of {host}, chosen for the ranks to meet at, cannot be had: {error}") from error
+            raise OSError(f"port {port} of {host}, chosen for the ranks to meet at, cannot be used: {error}") from error
         store = dist.TCPStore(  # type: ignore[attr-defined]
             host, port, world_size, rank == 0, timeout, master_listen_fd=listener
         )
@@ -118,16 +117,16 @@ def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
 
 
-def _given_functions() -> Functions:
-    """Return what the user's driver gave, sent by Spark as any function of a Spark job is."""
-    if FUNCTIONS not in os.environ:
+def _passed_functions() -> Functions:
+    """Return the functions that the user passed on the driver, sent by Spark as any function of a Spark job is."""
+    if driver_link.FUNCTIONS not in os.environ:
         return Functions()
-    model, loss = pickle.loads(Path(os.environ[FUNCTIONS]).read_bytes())  # noqa: S301
+    model, loss = pickle.loads(Path(os.environ[driver_link.FUNCTIONS]).read_bytes())  # noqa: S301
     return Functions(model, loss)
 
 
 def _end_with_parent() -> None:
-    """End this process soon after its parent, the guard, should that be killed."""
+    """End this process soon after its parent, the supervisor, should that be killed."""
     parent = os.getppid()
 
     def watch() -> None:

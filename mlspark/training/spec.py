@@ -2,18 +2,36 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlspark import storage
-from mlspark.config import ModelSettings, StreamingSettings, TrainingSettings
-from mlspark.features.layout import Layout
+from mlspark import models, storage
+from mlspark.features.tensors import Tensors
+from mlspark.models.model import Model
+from mlspark.streaming.settings import StreamingSettings
+from mlspark.tasks import kinds as tasks
+from mlspark.tasks.task import Task
+from mlspark.training.settings import TrainingSettings
 
 _ORDER = ("streams", "shuffle_window_rows", "remainder")
-"""Of the streaming settings, those that decide the order of the rows; the others decide how fast they come."""
+"""Streaming settings that decide the order of the rows; the others decide how fast they come."""
 _NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank"}
-"""Of the training settings, those that do not decide what is trained, but for the last bits of float sums."""
+"""Training settings that do not decide what is trained, except for the last bits of float sums."""
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A model and a loss given as functions in place of those of the settings; None: as the settings say."""
+
+    model: Callable[..., Any] | None = None
+    """Function of (tensors, number of outputs) that returns the torch module."""
+    loss: Callable[..., Any] | None = None
+    """Function of outputs and target that returns the loss of each row (B,), see `task.loss_of`."""
+
+
+NO_FUNCTIONS = Functions()
+"""Model and loss as the settings say."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +40,15 @@ class TrainingSpec:
 
     run_uri: str
     """Folder of the run, of any scheme, reachable from driver and ranks."""
-    layout: Layout
-    model: ModelSettings
+    tensors: Tensors
+    """Tensors that the model reads of a row."""
+    task: Task
+    """Task, resolved on the training rows."""
+    model: Model
     training: TrainingSettings
     streaming: StreamingSettings
     attempt: int = 1
-    """Counts the starts of the run's ranks: each has a folder of its own for what its ranks leave."""
+    """Number of the start of the run's ranks, from 1; each start has a folder of its own for what its ranks leave."""
 
     @property
     def uri(self) -> str:
@@ -49,6 +70,11 @@ class TrainingSpec:
         return storage.join(self.attempts_uri, f"{self.attempt:04d}")
 
     @property
+    def code_uri(self) -> str:
+        """The source of a model given as a function, as it was when the run began."""
+        return storage.join(self.run_uri, "code.json")
+
+    @property
     def checkpoints_uri(self) -> str:
         """Folder of the checkpoints from which a restart goes on, one folder each."""
         return storage.join(self.run_uri, "checkpoints")
@@ -58,13 +84,23 @@ class TrainingSpec:
         """The weights of the best epoch, as a checkpoint of their own."""
         return storage.join(self.run_uri, "best")
 
+    @property
+    def best_metric(self) -> str:
+        """Validation metric of the best checkpoint.
+
+        Raises:
+            ConfigError: training.best is not one of the task's.
+        """
+        return self.task.metric(self.training.best, setting="training.best")
+
     def identity(self, table: str) -> dict[str, Any]:
         """Return all that decides the trained weights, for a table of fingerprint `table`."""
         training = self.training.model_dump(mode="json")
         streaming = self.streaming.model_dump(mode="json")
         return {
             "table": table,
-            "layout": self.layout.to_json(),
+            "tensors": self.tensors.to_json(),
+            "task": json.loads(self.task.to_json()),
             "model": self.model.model_dump(mode="json"),
             "training": {key: value for key, value in training.items() if key not in _NOT_TRAINED},
             "streaming": {key: streaming[key] for key in _ORDER},
@@ -77,7 +113,8 @@ class TrainingSpec:
     def to_json(self) -> dict[str, Any]:
         return {
             "run_uri": self.run_uri,
-            "layout": self.layout.to_json(),
+            "tensors": self.tensors.to_json(),
+            "task": json.loads(self.task.to_json()),
             "model": self.model.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
             "streaming": self.streaming.model_dump(mode="json"),
@@ -89,8 +126,9 @@ class TrainingSpec:
         # Not strict: the settings were validated when they were configured, and JSON has lists for tuples.
         return cls(
             run_uri=value["run_uri"],
-            layout=Layout.from_json(value["layout"]),
-            model=ModelSettings.model_validate(value["model"], strict=False),
+            tensors=Tensors.from_json(value["tensors"]),
+            task=tasks.from_json(json.dumps(value["task"])),
+            model=models.from_json(value["model"]),
             training=TrainingSettings.model_validate(value["training"], strict=False),
             streaming=StreamingSettings.model_validate(value["streaming"], strict=False),
             attempt=value["attempt"],

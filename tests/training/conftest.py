@@ -14,14 +14,22 @@ import torch.distributed as dist
 from pyarrow import parquet as pq
 
 from mlspark import storage
-from mlspark.config import ModelSettings, OptimizerSettings, StreamingSettings, TrainingSettings
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models.tabular import TabularSettings
+from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.tasks.binary import BinaryTask
+from mlspark.tasks.kinds import from_settings
+from mlspark.tasks.task import Task
 from mlspark.training import checkpoint
+from mlspark.training.loop import fit
+from mlspark.training.settings import OptimizerSettings, TrainingSettings
 from mlspark.training.spec import TrainingSpec
-from mlspark.training.trainer import RankResult, fit
+from mlspark.training.state import RankResult
 
-LAYOUT = Layout(dense=("age", "hours"), categorical=("job",), cardinalities=(7,))
+TENSORS = Tensors((TensorSpec("dense", ("age", "hours"), "float32"), TensorSpec("ids", ("job",), "int64", (7,))))
+TASK = BinaryTask(kind="binary", target="label", classes=(0, 1))
+TARGET_DTYPES = {"binary": "float32", "multiclass": "int64", "regression": "float64"}
 ROWS = {"train": 2003, "validation": 301, "test": 307}  # prime: no batch size divides them
 EPOCHS = 3
 
@@ -57,14 +65,24 @@ def write_snapshot(folder: Path, change: Callable[[str, dict[str, Any]], None] |
     return Snapshot(str(folder), 0, {}, tuple(sorted(files, key=lambda file: file.path)))
 
 
-def new_run(folder: Path | str, snapshot: Snapshot, *, dropout: float = 0.0, **training: Any) -> TrainingSpec:
+def binary_task(**loss: Any) -> Task:
+    """TASK with settings of its loss."""
+    return from_settings(
+        {"kind": "binary", "target": "label", "classes": [0, 1], "loss": {"kind": "cross_entropy", **loss}}
+    )
+
+
+def new_run(
+    folder: Path | str, snapshot: Snapshot, *, dropout: float = 0.0, task: Task = TASK, **training: Any
+) -> TrainingSpec:
     """A run folder with its snapshot in place."""
     optimizer = OptimizerSettings(learning_rate=2e-2)
     defaults = {"num_processes": 2, "epochs": EPOCHS, "global_batch_size": 256, "optimizer": optimizer}
     spec = TrainingSpec(
         run_uri=str(folder),
-        layout=LAYOUT,
-        model=ModelSettings(hidden=(16,), dropout=dropout),
+        tensors=TENSORS,
+        task=task,
+        model=TabularSettings(hidden=(16,), dropout=dropout),
         training=TrainingSettings(**(defaults | training)),
         streaming=StreamingSettings(shuffle_window_rows=500),
     )
@@ -72,11 +90,11 @@ def new_run(folder: Path | str, snapshot: Snapshot, *, dropout: float = 0.0, **t
     return spec
 
 
-def fit_here(spec: TrainingSpec, **given: Any) -> RankResult:
+def fit_here(spec: TrainingSpec, **options: Any) -> RankResult:
     """Train as the only rank, in this process, and leave its result."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        result = fit(spec, **given)
+        result = fit(spec, **options)
         storage.write_json(storage.join(spec.attempt_uri, "rank-0.json"), result.to_json())
         return result
     except Exception as error:

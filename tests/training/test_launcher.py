@@ -14,11 +14,12 @@ from pyspark.ml.torch import distributor
 from pyspark.sql import SparkSession
 
 from mlspark import storage
-from mlspark.config import RecoverySettings
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import launcher
+from mlspark.training import outcome as outcomes
+from mlspark.training.events import EpochEnded, Evaluated, Event, Started
 from mlspark.training.launcher import launch
+from mlspark.training.settings import RecoverySettings
 from mlspark.training.spec import TrainingSpec
 
 from .conftest import EPOCHS, ROWS, new_run, rank_results, ranks_of, weights_manifest, write_snapshot
@@ -31,7 +32,7 @@ def assert_no_rank_is_left(spec: TrainingSpec) -> None:
     assert ranks_of(spec) == []
 
 
-def ignore(event: dict[str, Any]) -> None:
+def ignore(event: Event) -> None:
     pass
 
 
@@ -43,17 +44,17 @@ def test_launched_ranks_do_what_torchrun_would(
 
     monkeypatch.setattr(distributor.LogStreamingServer, "start", refuse)
     spec = new_run(tmp_path, snapshot)
-    seen: list[dict[str, Any]] = []
+    seen: list[Event] = []
     outcome = launch(spark, spec, seen.append)
 
-    told = [event for event in seen if event["event"] in ("started", "epoch", "evaluation")]
-    assert [event["event"] for event in told] == ["started", *["epoch"] * EPOCHS, "evaluation"]
+    reported = [event.name for event in seen if isinstance(event, Started | EpochEnded | Evaluated)]
+    assert reported == ["started", *["epoch"] * EPOCHS, "evaluation"]
     assert (outcome.world_size, outcome.steps, outcome.rows_per_epoch) == (2, 8 * EPOCHS, ROWS["train"])
     assert (outcome.restarts, len(outcome.epochs)) == (0, EPOCHS)
     assert 0 <= outcome.data_wait_fraction <= 1
     assert outcome.rows_per_second > 0
     # The same seed gives the same bits, whatever started the ranks.
-    metrics = {split: found.to_json() for split, found in outcome.metrics.items()}
+    metrics = {split: of_split.to_json() for split, of_split in outcome.metrics.items()}
     assert metrics.keys() == {"validation", "test"}
     assert metrics == rank_results(two_ranks)[0]["metrics"]
     assert weights_manifest(spec) == weights_manifest(two_ranks)
@@ -77,8 +78,8 @@ def test_exception_of_a_rank_is_raised_by_name(spark: SparkSession, tmp_path: Pa
     with pytest.raises(TrainingFailed, match=message) as raised:
         launch(spark, spec, ignore)
     assert "Traceback" not in str(raised.value).splitlines()[0]
-    assert re.search(r'File ".*tabular\.py", line \d+, in forward', str(raised.value))
-    # Not again and again: the same exception at the same step is not for a restart to mend.
+    assert re.search(r'File ".*tabular_net\.py", line \d+, in forward', str(raised.value))
+    # Not again and again: the same exception at the same step cannot be fixed by a restart.
     assert "failed twice in the same way at the same step: not started again" in str(raised.value)
     assert_no_rank_is_left(spec)
 
@@ -97,8 +98,8 @@ def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Sna
     spec = new_run(tmp_path, snapshot, epochs=500, recovery=RecoverySettings(max_restarts=0))
     killed: list[float] = []
 
-    def kill_one(event: dict[str, Any]) -> None:
-        if not killed and event["event"] == "epoch":
+    def kill_one(event: Event) -> None:
+        if not killed and isinstance(event, EpochEnded):
             killed.append(time.monotonic())
             os.kill(ranks_of(spec)[0], signal.SIGKILL)
 
@@ -206,4 +207,4 @@ def test_counts_that_do_not_add_up_fail_the_run(
     for rank, result in enumerate(ranks):
         storage.write_json(storage.join(spec.attempt_uri, f"rank-{rank}.json"), result)
     with pytest.raises(TrainingFailed, match=message):
-        launcher._outcome(spec, snapshot, 2, seconds=1.0)
+        outcomes.collect(spec, snapshot, 2, seconds=1.0)

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mlspark import storage
-from mlspark.config import ModelSettings, OptimizerSettings
+from mlspark import models, storage
 from mlspark.errors import ConfigError
-from mlspark.models.build import build
+from mlspark.models.custom import CustomSettings
+from mlspark.models.tabular import TabularSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint, optimization
 from mlspark.training.rank import join_process_group
-from mlspark.training.spec import TrainingSpec
-from mlspark.training.trainer import Functions
+from mlspark.training.settings import OptimizerSettings
+from mlspark.training.spec import Functions, TrainingSpec
 
-from .conftest import EPOCHS, LAYOUT, ROWS, epochs, fit_here, last_checkpoint, new_run, run_ranks
+from .conftest import EPOCHS, ROWS, TENSORS, binary_task, epochs, fit_here, last_checkpoint, new_run, run_ranks
+from .test_resume import CUSTOM
 from .test_trainer import tensors
 
 ONE_STEP: dict[str, Any] = {"num_processes": 1, "epochs": 1, "global_batch_size": 4096}
@@ -29,15 +30,21 @@ ONE_STEP: dict[str, Any] = {"num_processes": 1, "epochs": 1, "global_batch_size"
 def first_loss(spec: TrainingSpec, weigh: Any) -> float:
     """The loss of the fresh model over all training rows."""
     torch.manual_seed(spec.training.seed)
-    dense, categorical, label = tensors("train")
-    return float(weigh(build(spec.model, LAYOUT)(dense, categorical), label))
+    dense, ids, label = tensors("train")
+    return float(weigh(models.build(spec.model, TENSORS, 1)(dense, ids)[:, 0], label).detach())
 
 
 @pytest.mark.parametrize(
     ("settings", "weigh"),
     [
-        ({"positive_weight": 3.0}, lambda x, y: functional.binary_cross_entropy_with_logits(x, y, weight=1 + 2 * y)),
-        ({"label_smoothing": 0.2}, lambda x, y: functional.binary_cross_entropy_with_logits(x, y * 0.8 + 0.1)),
+        (
+            {"task": binary_task(class_weights={"1": 3.0})},
+            lambda x, y: functional.binary_cross_entropy_with_logits(x, y, weight=1 + 2 * y),
+        ),
+        (
+            {"task": binary_task(label_smoothing=0.2)},
+            lambda x, y: functional.binary_cross_entropy_with_logits(x, y * 0.8 + 0.1),
+        ),
         ({"accumulation_steps": 4}, functional.binary_cross_entropy_with_logits),
         ({"memory_bytes": 2**24}, functional.binary_cross_entropy_with_logits),
     ],
@@ -69,7 +76,7 @@ def test_gradients_are_clipped_to_their_norm(tmp_path: Path, snapshot: Snapshot)
 
 def test_averaged_weights_are_those_that_are_kept(tmp_path: Path, snapshot: Snapshot) -> None:
     decay, seen = 0.75, list[dict[str, torch.Tensor]]()
-    model = build(ModelSettings(hidden=(16,), dropout=0.0), LAYOUT)
+    model = models.build(TabularSettings(hidden=(16,), dropout=0.0), TENSORS, 1)
     spec = new_run(tmp_path, snapshot, num_processes=1, epochs=1, ema_decay=decay)
 
     def keep(*_: Any) -> None:
@@ -77,7 +84,7 @@ def test_averaged_weights_are_those_that_are_kept(tmp_path: Path, snapshot: Snap
 
     torch.manual_seed(0)
     model.register_forward_pre_hook(lambda *_: keep() if model.training else None)
-    fit_here(spec, functions=Functions(model=lambda layout: model))
+    fit_here(spec, functions=Functions(model=lambda tensors, num_outputs: model))
     keep()  # after the last step; the evaluation has loaded the averages into it by now
     expected = seen[1]
     for weights in [*seen[2:8], last_checkpoint(spec).weights]:
@@ -121,9 +128,9 @@ def test_profile_is_left_with_the_run(tmp_path: Path, snapshot: Snapshot) -> Non
 
 
 def test_loss_that_is_a_mean_is_refused(tmp_path: Path, snapshot: Snapshot) -> None:
-    spec = new_run(tmp_path, snapshot, num_processes=1)
+    spec = new_run(tmp_path, snapshot, num_processes=1, task=CUSTOM)
     loss = functional.binary_cross_entropy_with_logits
-    with pytest.raises(ConfigError, match=r"returned shape \(\) for 256 rows; it must give the loss of each row"):
+    with pytest.raises(ConfigError, match=r"returned shape \(\) for 256 rows; it must return the loss of each row"):
         fit_here(spec, functions=Functions(loss=loss))
 
 
@@ -136,12 +143,12 @@ def test_loss_that_is_a_mean_is_refused(tmp_path: Path, snapshot: Snapshot) -> N
             r"model\.factory=math:no_such cannot be imported \(module 'math' has no attribute 'no_such'\)",
         ),
         ("math:pi", r"model\.factory=math:pi is float, not a function"),
-        ("builtins:repr", r"builtins:repr returned str, not a torch\.nn\.Module"),
+        ("operator:is_", r"operator:is_ returned bool, not a torch\.nn\.Module"),
     ],
 )
 def test_factory_that_makes_no_model(factory: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build(ModelSettings(kind="custom", factory=factory), LAYOUT)
+        models.build(CustomSettings(factory=factory), TENSORS, 1)
 
 
 def test_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,11 +157,12 @@ def test_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-        with pytest.raises(OSError, match=f"port {port} of 127.0.0.1, chosen for the ranks to meet at, cannot be had"):
+        with pytest.raises(OSError, match=f"port {port} of 127.0.0.1, chosen for the ranks to meet at, cannot be used"):
             join_process_group(use_gpu=False, timeout_seconds=5.0)
     assert "GLOO_SOCKET_IFNAME" in os.environ
 
 
+@pytest.mark.slow
 def test_four_ranks_have_the_loss_curve_of_one(
     tmp_path: Path, snapshot: Snapshot, one_rank: TrainingSpec, two_ranks: TrainingSpec
 ) -> None:
@@ -176,7 +184,7 @@ def test_sharded_model_trains_as_a_whole_one_does(tmp_path: Path, snapshot: Snap
     assert curve == pytest.approx(expected, rel=1e-4)
     assert len(curve) == EPOCHS
     weights = checkpoint.load(spec.best_uri).weights
-    build(spec.model, LAYOUT).load_state_dict(weights)
+    models.build(spec.model, TENSORS, 1).load_state_dict(weights)
     assert epochs(spec)[0]["rows"] == ROWS["train"]
 
 

@@ -5,19 +5,31 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from mlspark import storage
-from mlspark.config import OptimizerSettings, RecoverySettings
 from mlspark.errors import TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks.kinds import from_settings
 from mlspark.training import checkpoint
 from mlspark.training.checkpoint import CheckpointError
-from mlspark.training.spec import TrainingSpec
-from mlspark.training.trainer import Functions, Stopped, _cross_entropy
+from mlspark.training.events import Event, StorageTrouble
+from mlspark.training.settings import OptimizerSettings, RecoverySettings
+from mlspark.training.spec import Functions, TrainingSpec
+from mlspark.training.state import Stopped
 
-from .conftest import EPOCHS, ROWS, epochs, fit_here, last_checkpoint, new_run
+from .conftest import EPOCHS, ROWS, binary_task, epochs, fit_here, last_checkpoint, new_run
 
 STEPS = 8 * EPOCHS
+
+
+CUSTOM = from_settings(
+    {"kind": "binary", "target": "label", "classes": [0, 1], "loss": {"kind": "custom", "function": "tests:loss"}}
+)
+
+
+def cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
 
 
 def run_of(folder: Path, snapshot: Snapshot, **training: Any) -> TrainingSpec:
@@ -62,7 +74,7 @@ def assert_equal(one: TrainingSpec, other: TrainingSpec) -> None:
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "sgd": {"optimizer": OptimizerSettings(kind="sgd", learning_rate=0.05, schedule="cosine", warmup_share=0.2)},
-    "averaged": {"ema_decay": 0.9, "accumulation_steps": 2, "label_smoothing": 0.1},
+    "averaged": {"ema_decay": 0.9, "accumulation_steps": 2, "task": binary_task(label_smoothing=0.1)},
     "memory": {"memory_bytes": 2**24},
 }
 
@@ -88,22 +100,22 @@ def test_stopped_run_ends_with_the_same_bits(
 
 
 def test_exception_in_a_step_costs_no_step(tmp_path: Path, snapshot: Snapshot) -> None:
-    expected = run_of(tmp_path / "undisturbed", snapshot)
-    fit_here(expected)
-    spec, calls = run_of(tmp_path / "hurt", snapshot), 0
+    expected = run_of(tmp_path / "undisturbed", snapshot, task=CUSTOM)
+    fit_here(expected, functions=Functions(loss=cross_entropy))
+    spec, calls = run_of(tmp_path / "hurt", snapshot, task=CUSTOM), 0
 
     def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 12:
             raise RuntimeError("odd")
-        return _cross_entropy(logits, label)
+        return cross_entropy(logits, label)
 
     with pytest.raises(RuntimeError, match="odd") as raised:
         fit_here(spec, functions=Functions(loss=loss))
     assert raised.value.__notes__ == ["in epoch 2, after step 11 of the run"]
     assert last_checkpoint(spec).about["progress"]["steps"] == 11
-    fit_here(spec)
+    fit_here(spec, functions=Functions(loss=cross_entropy))
     assert_equal(spec, expected)
 
 
@@ -169,9 +181,9 @@ def test_storage_that_fails_for_a_while_is_waited_for(tmp_path: Path, snapshot: 
             blocked.write_text("in the way")
         return False
 
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "storage":
-            told.append(event["message"])
+    def on_event(event: Event) -> None:
+        if isinstance(event, StorageTrouble):
+            told.append(event.message)
             if len(told) == 1:
                 blocked.unlink()
 
@@ -188,26 +200,26 @@ def test_storage_that_fails_for_good_ends_the_run(tmp_path: Path, snapshot: Snap
         (tmp_path / "checkpoints").write_text("in the way")
         return False
 
-    with pytest.raises(CheckpointError, match=r"could not be written for 0\.1 s: .*checkpoints.*; mend the storage"):
+    with pytest.raises(CheckpointError, match=r"could not be written for 0\.1 s: .*checkpoints.*; fix the storage"):
         fit_here(spec, should_stop=block)
 
 
 def test_patience_ends_the_run_and_survives_a_stop(tmp_path: Path, snapshot: Snapshot) -> None:
     def learn_nothing(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        return _cross_entropy(-logits, label)  # each epoch is worse than the one before
+        return cross_entropy(-logits, label)  # each epoch is worse than the one before
 
-    spec = run_of(tmp_path, snapshot, epochs=50, patience=2)
+    spec = run_of(tmp_path, snapshot, epochs=50, patience=2, task=CUSTOM)
     result = fit_here(spec, functions=Functions(loss=learn_nothing))
     assert (result.best_epoch, len(result.epochs)) == (1, 3)
-    assert fit_here(spec).epochs == result.epochs
+    assert fit_here(spec, functions=Functions(loss=learn_nothing)).epochs == result.epochs
 
 
 def test_loss_that_is_not_finite_is_never_gone_on_from(tmp_path: Path, snapshot: Snapshot) -> None:
     def explode(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        return _cross_entropy(logits, label) * float("inf")
+        return cross_entropy(logits, label) * float("inf")
 
-    spec = run_of(tmp_path, snapshot)
+    spec = run_of(tmp_path, snapshot, task=CUSTOM)
     with pytest.raises(TrainingFailed, match=r"epoch 1, step 1: the training loss is not finite"):
         fit_here(spec, functions=Functions(loss=explode))
     assert storage.list_folders(spec.checkpoints_uri) == []
-    assert fit_here(spec).epochs[0]["rows"] == ROWS["train"]
+    assert fit_here(spec, functions=Functions(loss=cross_entropy)).epochs[0]["rows"] == ROWS["train"]

@@ -9,18 +9,19 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
 
-from mlspark.config import OptimizerSettings
+from mlspark import models
 from mlspark.errors import TrainingFailed
-from mlspark.models.build import build
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks.metrics import Metrics
 from mlspark.training import checkpoint
-from mlspark.training.metrics import BinaryMetrics
+from mlspark.training.events import EpochEnded, Evaluated, Event, Progressed
+from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import TrainingSpec
 
 from .conftest import (
     EPOCHS,
-    LAYOUT,
     ROWS,
+    TENSORS,
     columns,
     epochs,
     fit_here,
@@ -43,7 +44,7 @@ def without_timings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dense (B, 2), categorical (B, 1) and label (B,) of all rows of a split."""
+    """dense (B, 2), ids (B, 1) and label (B,) of all rows of a split."""
     table = columns(split)
     dense = torch.from_numpy(np.stack([table["age"], table["hours"]], axis=1))
     return dense, torch.from_numpy(table["job"].astype(np.int64))[:, None], torch.from_numpy(table["label"])
@@ -87,9 +88,9 @@ def test_padded_rows_weigh_nothing(tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, num_processes=1, epochs=1, global_batch_size=4096)
     fit_here(spec)
     torch.manual_seed(spec.training.seed)
-    model = build(spec.model, LAYOUT)
-    dense, categorical, label = tensors("train")
-    loss = functional.binary_cross_entropy_with_logits(model(dense, categorical), label)
+    model = models.build(spec.model, TENSORS, 1)
+    dense, ids, label = tensors("train")
+    loss = functional.binary_cross_entropy_with_logits(model(dense, ids)[:, 0], label)
     loss.backward()  # type: ignore[no-untyped-call]
     assert epochs(spec)[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
     moments = last_checkpoint(spec).state["optimizer"]["state"]
@@ -113,17 +114,17 @@ def test_another_seed_gives_other_weights(tmp_path: Path, snapshot: Snapshot, on
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_metrics_are_those_of_the_best_checkpoint_over_all_rows(two_ranks: TrainingSpec, split: str) -> None:
-    found = BinaryMetrics.from_json(rank_results(two_ranks)[0]["metrics"][split])
-    model = build(two_ranks.model, LAYOUT).eval()
+    metrics = Metrics.from_json(rank_results(two_ranks)[0]["metrics"][split])
+    model = models.build(two_ranks.model, TENSORS, 1).eval()
     model.load_state_dict(checkpoint.load(two_ranks.best_uri).weights)
-    dense, categorical, label = tensors(split)
-    logits = model(dense, categorical).detach().double()
-    assert found.num_rows == ROWS[split]
-    assert found.accuracy == sklearn_metrics.accuracy_score(label, logits >= 0)
-    assert found.roc_auc == pytest.approx(sklearn_metrics.roc_auc_score(label, logits), abs=1e-6)
-    assert found.log_loss == pytest.approx(sklearn_metrics.log_loss(label, logits.sigmoid()), abs=1e-6)
-    assert found.roc_auc is not None
-    assert found.roc_auc > 0.8  # it did learn
+    dense, ids, label = tensors(split)
+    logits = model(dense, ids)[:, 0].detach().double()
+    assert metrics.num_rows == ROWS[split]
+    assert metrics["accuracy"] == sklearn_metrics.accuracy_score(label, logits >= 0)
+    assert metrics["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label, logits), abs=1e-6)
+    assert metrics["log_loss"] == pytest.approx(sklearn_metrics.log_loss(label, logits.sigmoid()), abs=1e-6)
+    assert metrics["roc_auc"] is not None
+    assert metrics["roc_auc"] > 0.8  # it did learn
 
 
 def test_best_checkpoint_is_the_epoch_of_lowest_validation_log_loss(two_ranks: TrainingSpec) -> None:
@@ -134,17 +135,19 @@ def test_best_checkpoint_is_the_epoch_of_lowest_validation_log_loss(two_ranks: T
 
 
 def test_events_tell_of_each_epoch_and_of_the_test_rows(tmp_path: Path, snapshot: Snapshot) -> None:
-    found: list[dict[str, Any]] = []
-    fit_here(new_run(tmp_path, snapshot, num_processes=1), on_event=found.append)  # 20 steps are in its third epoch
-    told = [(event["event"], event.get("epoch")) for event in found if event["event"] in ("epoch", "evaluation")]
-    assert told == [("epoch", 1), ("epoch", 2), ("epoch", 3), ("evaluation", None)]
-    [progress, *_] = [event for event in found if event["event"] == "progress"]
-    assert (progress["step"], progress["steps"]) == (20, 8 * EPOCHS)
-    assert progress["seconds_left"] > 0
-    for event in found:
-        if event["event"] == "epoch":
-            assert event["rows"] == ROWS["train"]
-            assert 0 <= event["data_wait_fraction"] <= 1
+    seen: list[Event] = []
+    fit_here(new_run(tmp_path, snapshot, num_processes=1), on_event=seen.append)  # 20 steps are in its third epoch
+    reported = [
+        (event.name, getattr(event, "epoch", None)) for event in seen if isinstance(event, EpochEnded | Evaluated)
+    ]
+    assert reported == [("epoch", 1), ("epoch", 2), ("epoch", 3), ("evaluation", None)]
+    [progress, *_] = [event for event in seen if isinstance(event, Progressed)]
+    assert (progress.step, progress.steps) == (20, 8 * EPOCHS)
+    assert progress.seconds_left > 0
+    for event in seen:
+        if isinstance(event, EpochEnded):
+            assert event.rows == ROWS["train"]
+            assert 0 <= event.data_wait_fraction <= 1
 
 
 def test_without_validation_and_test_rows_the_last_epoch_is_the_best(tmp_path: Path, snapshot: Snapshot) -> None:

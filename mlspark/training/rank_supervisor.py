@@ -1,8 +1,8 @@
-"""A small process between a Spark task and its rank: python -m mlspark.training.guard COMMAND... Standard library only.
+"""A small process between a Spark task and its rank: python -m mlspark.training.rank_supervisor COMMAND...
 
-Spark ends a task by killing its Python, which can tell nobody. The guard sees that its parent is gone, or is sent SIGTERM
-itself, and then lets the rank write a checkpoint (SIGTERM), wakes it up if it is stopped, and kills it at last: no rank is
-left behind, in whatever state it is.
+Standard library only. Spark ends a task by killing its Python, which cannot report that. The supervisor sees that its
+parent is gone, or is sent SIGTERM itself, and then lets the rank write a checkpoint (SIGTERM), wakes it up if it is
+stopped, and kills it at last: no rank is left behind, in whatever state it is.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 GRACE_SECONDS = 10.0
-"""How long a rank may take to end after SIGTERM."""
+"""Seconds that a rank may take to end after SIGTERM."""
 _LOOK_SECONDS = 0.3
 
 

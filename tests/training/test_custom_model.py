@@ -13,33 +13,34 @@ from pyspark.sql import SparkSession
 from torch import nn
 
 import mlspark.training
-from mlspark.config import RecoverySettings
 from mlspark.errors import ConfigError, TrainingFailed
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint
+from mlspark.training.events import AttemptFailed, EpochEnded, Event, Resumed
 from mlspark.training.launcher import launch
+from mlspark.training.settings import RecoverySettings
 from mlspark.training.spec import TrainingSpec
 
 from . import conftest
 from .conftest import ROWS, new_run, ranks_of
 from .test_launcher import assert_no_rank_is_left, ignore
 
-COLUMNS: dict[str, Any] = {"dense": ["age", "hours"], "categorical": {"job": 7}}
+COLUMNS: dict[str, Any] = {"dense": ["age", "hours"], "ids": {"job": 7}}
 FAST = {"epochs": 2, "global_batch_size": 256, "num_processes": 2}
 
 
-def linear(bias: bool) -> Callable[[Layout], nn.Module]:
+def linear(bias: bool) -> Callable[[Tensors, int], nn.Module]:
     """A function as a notebook has it: known to no module that a rank could import."""
 
     class Linear(nn.Module):
-        def __init__(self, layout: Layout) -> None:
+        def __init__(self, tensors: Tensors, num_outputs: int) -> None:
             super().__init__()
-            self.layer = nn.Linear(len(layout.dense), 1, bias=bias)
+            self.layer = nn.Linear(tensors.num_dense, num_outputs, bias=bias)
 
-        def forward(self, dense: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        def forward(self, dense: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = self.layer(dense)
-            return logits.squeeze(1)
+            return logits
 
     return Linear
 
@@ -52,16 +53,17 @@ def test_functions_of_a_notebook_are_trained(spark: SparkSession, tmp_path: Path
     outcome = mlspark.training.launch(
         linear(bias=False), snapshot, **COLUMNS, loss=hinge, folder=str(tmp_path),
         training=FAST | {"optimizer": {"learning_rate": 0.1}},
-        on_event=lambda event: seen.append(event["event"]),
+        on_event=lambda event: seen.append(event.name),
     )  # fmt: skip
     assert outcome.rows_per_epoch == ROWS["train"]
-    assert outcome.metrics["test"].roc_auc is not None
-    assert outcome.metrics["test"].roc_auc > 0.8
+    auc = outcome.metrics["test"]["roc_auc"]
+    assert auc is not None
+    assert auc > 0.8
     assert list(checkpoint.load(outcome.checkpoint_uri).weights) == ["layer.weight"]
     assert seen.count("epoch") == 2
 
 
-def fail(layout: Layout) -> nn.Module:
+def fail(tensors: Tensors, num_outputs: int) -> nn.Module:
     raise ZeroDivisionError("no such model")
 
 
@@ -71,7 +73,7 @@ LOCK = threading.Lock()
 @pytest.mark.parametrize(
     ("model", "training", "error", "message"),
     [
-        (lambda layout: LOCK, {}, ConfigError, "cannot be sent to the ranks: TypeError: cannot pickle .*lock"),
+        (lambda tensors, num_outputs: LOCK, {}, ConfigError, "cannot be sent to the ranks: TypeError: cannot pickle .*lock"),
         ("no_such_package.models:make", {}, ConfigError, "module no_such_package.models is not there; install it"),
         (linear(bias=True), {"num_processes": 3}, ConfigError, "training.num_processes=3 needs as many free"),
         (linear(bias=True), {"use_gpu": True}, ConfigError, "needs spark.task.resource.gpu.amount=1, got None"),
@@ -101,8 +103,8 @@ def test_function_that_fails_is_named_with_its_own_exception(
 def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, epochs=500)
 
-    def prune(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
+    def prune(event: Event) -> None:
+        if isinstance(event, EpochEnded):
             raise InterruptedError("enough")
 
     started = time.monotonic()
@@ -117,10 +119,10 @@ def test_cancelled_job_leaves_a_checkpoint_and_no_rank(spark: SparkSession, tmp_
     spec = new_run(tmp_path, snapshot, epochs=500)
     epochs: list[int] = []
 
-    def cancel(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            epochs.append(event["epoch"])
-            if event["epoch"] == 2:
+    def cancel(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            epochs.append(event.epoch)
+            if event.epoch == 2:
                 spark.sparkContext.cancelAllJobs()
 
     with pytest.raises(TrainingFailed, match="the Spark job was cancelled; run again to go on"):
@@ -146,8 +148,8 @@ def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
 
     other = threading.Thread(target=lambda: spark.sparkContext.parallelize([0], 1).foreach(occupy))
 
-    def kill_one(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == 1 and not other.ident:
+    def kill_one(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 1 and not other.ident:
             other.start()  # waits for a slot, and takes the first that is free
             time.sleep(1.0)
             os.kill(ranks_of(spec)[-1], 9)
@@ -157,7 +159,7 @@ def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
     other.join()
     assert (outcome.world_size, outcome.restarts) == (1, 1)
     # The same batches: float sums in another order, no more.
-    losses = [epoch["train_loss"] for epoch in outcome.epochs]
+    losses = [epoch.train_loss for epoch in outcome.epochs]
     assert losses == pytest.approx([epoch["train_loss"] for epoch in conftest.epochs(two_ranks)], rel=1e-5)
 
 
@@ -166,18 +168,19 @@ def test_killed_rank_is_started_again_and_nothing_is_lost(
 ) -> None:
     undisturbed = launch(spark, new_run(tmp_path / "undisturbed", snapshot, dropout=0.2), ignore)
     spec = new_run(tmp_path / "hurt", snapshot, dropout=0.2, recovery=RecoverySettings(backoff_seconds=0.1))
-    told: list[dict[str, Any]] = []
+    reported: list[Event] = []
 
-    def kill_one(event: dict[str, Any]) -> None:
-        told.append(event)
-        if event["event"] == "epoch" and event["epoch"] == 2 and "failed" not in {each["event"] for each in told}:
+    def kill_one(event: Event) -> None:
+        reported.append(event)
+        has_failed = any(isinstance(each, AttemptFailed) for each in reported)
+        if isinstance(event, EpochEnded) and event.epoch == 2 and not has_failed:
             os.kill(ranks_of(spec)[-1], 9)
 
     outcome = launch(spark, spec, kill_one)
     assert outcome.restarts == 1
-    assert [event["event"] for event in told].count("restarting") == 1
-    [resumed] = [event for event in told if event["event"] == "resumed"]
-    assert 8 <= resumed["step"] <= 24
+    assert [event.name for event in reported].count("restarting") == 1
+    [resumed] = [event for event in reported if isinstance(event, Resumed)]
+    assert 8 <= resumed.step <= 24
     weights, expected = (checkpoint.load(each.checkpoint_uri).weights for each in (outcome, undisturbed))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert outcome.metrics == undisturbed.metrics

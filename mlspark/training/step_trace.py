@@ -11,7 +11,7 @@ from mlspark import storage
 _SKIPPED_STEPS = 5
 
 
-class StepProfiler:
+class StepTrace:
     """Records some steps with torch.profiler and leaves RUN/profile/trace.json.gz."""
 
     def __init__(self, run_uri: str, num_steps: int) -> None:

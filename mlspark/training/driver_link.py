@@ -1,4 +1,4 @@
-"""The line between the driver and its ranks: pulses, events and failures one way, the word to stop the other.
+"""The line between the driver and its ranks: heartbeats, events and failures one way, the word to stop the other.
 
 One TCP connection per rank, JSON lines, on the address that executors reach the driver at and no other. A message counts
 only after the run's token. A connection is not made again: a rank that loses its driver ends, and is started again with
@@ -15,16 +15,20 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlspark.training.guard import GRACE_SECONDS
+from mlspark.training import events
+from mlspark.training.events import Event, OnEvent
+from mlspark.training.rank_supervisor import GRACE_SECONDS
 
 logger = logging.getLogger(__name__)
 
 ADDRESS, TOKEN = "MLSPARK_DRIVER", "MLSPARK_TOKEN"
-"""Variables of a rank's environment."""
+"""Variables of a rank's environment: where its driver listens, and what it accepts."""
+FUNCTIONS = "MLSPARK_FUNCTIONS"
+"""Variable with the path of a file of pickled (model, loss), written by the Spark task that started the rank."""
 
 Message = dict[str, Any]
 
@@ -36,11 +40,11 @@ class RankState:
     host: str = ""
     pid: int = 0
     seen: float = 0.0
-    """When it was last heard of, on the clock of time.monotonic."""
+    """Time of its last message, on the clock of time.monotonic."""
     closed: float | None = None
-    """When its connection ended."""
+    """Time at which its connection ended; None: it is open."""
     is_done: bool = False
-    """It has trained, and left its result."""
+    """Whether it has trained and left its result."""
     failure: Message | None = None
 
 
@@ -50,14 +54,14 @@ class Listener:
 
     host: str
     """Address to listen on."""
-    on_event: Callable[[Message], None]
-    """Called for each event of rank 0, in order, in a thread of this listener."""
+    on_event: OnEvent
+    """Function that is called for each event of rank 0, in order, in a thread of this listener."""
     shown_host: str = ""
-    """Address that ranks find it at, where that is another one."""
+    """Address at which ranks reach it, where that is another one."""
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     ranks: dict[int, RankState] = field(default_factory=dict)
     error: Exception | None = None
-    """What `on_event` raised; it is not called again."""
+    """Error that `on_event` raised, after which it is not called again."""
 
     def __enter__(self) -> "Listener":
         listener = self
@@ -92,7 +96,7 @@ class Listener:
                 stream.wfile.write(b'{"command": "stop"}\n')
 
     def wait_closed(self, seconds: float) -> bool:
-        """Return whether all ranks that were ever heard of are gone, at the latest after `seconds`."""
+        """Return whether all ranks that were ever heard from are gone, at the latest after `seconds`."""
         deadline = time.monotonic() + seconds
         while any(state.closed is None for state in self.ranks.values()):
             if time.monotonic() > deadline:
@@ -100,7 +104,7 @@ class Listener:
             time.sleep(0.05)
         return True
 
-    def tell(self, event: Message) -> None:
+    def deliver(self, event: Event) -> None:
         """Call `on_event`, unless it has raised before; what it raises is kept in `error`."""
         if self.error is None:
             try:
@@ -136,14 +140,14 @@ class Listener:
         elif kind == "done":
             state.is_done = True
         elif kind == "event":
-            self.tell(message)
+            self.deliver(events.from_json(message))
 
 
 class Link:
-    """A rank's end. Without a driver in the environment (a rank started by torchrun) it says nothing to nobody."""
+    """A rank's end. Without a driver in the environment (a rank started by torchrun) it reports nothing."""
 
-    def __init__(self, rank: int, *, pulse_seconds: float) -> None:
-        """Connect, and give pulses from now on.
+    def __init__(self, rank: int, *, heartbeat_seconds: float) -> None:
+        """Connect, and send heartbeats from now on.
 
         Raises:
             OSError: the driver cannot be reached.
@@ -164,11 +168,11 @@ class Link:
             ) from error
         self._socket.settimeout(None)
         self._send({"token": os.environ[TOKEN], "rank": rank, "host": socket.gethostname(), "pid": os.getpid()})
-        threading.Thread(target=self._give_pulses, args=(pulse_seconds,), name="pulse", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, args=(heartbeat_seconds,), name="heartbeat", daemon=True).start()
         threading.Thread(target=self._follow, args=(self._socket,), name="commands", daemon=True).start()
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        self._send({"kind": "event", **event})
+    def event(self, event: Event) -> None:
+        self._send({"kind": "event", **event.to_json()})
 
     def failed(self, failure: Mapping[str, Any]) -> None:
         self._send({"kind": "failed", **failure})
@@ -191,10 +195,10 @@ class Link:
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def _give_pulses(self, pulse_seconds: float) -> None:
+    def _send_heartbeats(self, heartbeat_seconds: float) -> None:
         while not self._is_closed:
-            self._send({"kind": "pulse"})
-            time.sleep(pulse_seconds)
+            self._send({"kind": "heartbeat"})
+            time.sleep(heartbeat_seconds)
 
     def _follow(self, connection: socket.socket) -> None:
         try:

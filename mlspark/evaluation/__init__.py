@@ -1,0 +1,1 @@
+"""What a trained model said of held-out rows, kept row by row."""

@@ -1,0 +1,179 @@
+"""All ranks of one start of a run as one Spark barrier stage, watched until each of them is gone. Driver and executors."""
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
+
+from mlspark.training import driver_link, preflight
+from mlspark.training.driver_link import Listener
+from mlspark.training.events import OnEvent, RankSilent
+from mlspark.training.failures import AttemptFailure, explained
+from mlspark.training.rank_supervisor import GRACE_SECONDS
+from mlspark.training.settings import RecoverySettings
+from mlspark.training.spec import TrainingSpec
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.2
+_STOP_SECONDS = 5.0
+"""Seconds that ranks which were asked to end may take until Spark ends them."""
+
+
+class _Distributor(TorchDistributor):
+    """TorchDistributor without its log server, which listens on all interfaces, in clear text, for anybody's lines.
+
+    Ranks report to the driver by `driver_link`, and what they print is in the executors' standard output.
+    """
+
+    def _run_distributed_training(
+        self,
+        framework_wrapper_fn: Any,
+        train_object: Any,
+        run_pytorch_file_fn: Any,
+        spark_dataframe: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self.driver_address, self.log_streaming_server_port = "", -1  # -1: the parent's word for "no server"
+        run_task = self._get_spark_task_function(
+            framework_wrapper_fn, train_object, run_pytorch_file_fn, spark_dataframe, *args, **kwargs
+        )
+        self._check_encryption()
+        tasks = self.spark.range(start=0, end=self.num_tasks, step=1, numPartitions=self.num_tasks)
+        tasks.mapInArrow(run_task, schema="chunk binary", barrier=True).collect()
+
+
+def run_rank(
+    input_params: Mapping[str, Any],
+    module: str,
+    spec_uri: str,
+    environment: Mapping[str, str],
+    functions: bytes,
+    shows_output: bool,
+) -> None:
+    """Run one rank and wait for it. Runs in a Spark task on an executor, called by TorchDistributor.
+
+    Not through torchrun: a Spark task has one rank, and TorchDistributor has set all of torchrun's variables already.
+    That saves two processes and seconds of imports per rank, and the exit status counts (pyspark's wrapper around
+    torchrun ends with 0 whatever became of the script).
+
+    Raises:
+        RuntimeError: the rank failed; names rank and host and holds the last lines that it printed.
+    """
+    os.environ.update(environment)
+    os.environ.pop(driver_link.FUNCTIONS, None)  # Spark uses a Python for one task after the other
+    command = [sys.executable, "-m", "mlspark.training.rank_supervisor", sys.executable, "-m", module, spec_uri]
+    with tempfile.TemporaryDirectory(prefix="mlspark-rank-") as folder:
+        if functions:
+            file = Path(folder) / "functions"
+            file.write_bytes(functions)
+            os.environ[driver_link.FUNCTIONS] = str(file)
+        try:
+            TorchDistributor._execute_command(command, redirect_to_stdout=shows_output)
+        except RuntimeError as error:
+            raise RuntimeError(f"rank {os.environ['RANK']} on {socket.gethostname()}: {error}") from None
+
+
+def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event: OnEvent, functions: bytes) -> None:
+    """Run all ranks to their end, and see to it that none is left.
+
+    Raises:
+        AttemptFailure: one of them failed.
+    """
+    is_on_one_machine = preflight.is_local(spark)
+    host = "127.0.0.1" if is_on_one_machine else str(spark.conf.get("spark.driver.bindAddress", None) or _driver(spark))
+    shown = "" if is_on_one_machine else _driver(spark)
+    with (
+        Listener(host, on_event, shown_host=shown) as listener,
+        _ended_when_silent(spark, spec, world_size, listener) as verdict,
+    ):
+        distributor = _Distributor(world_size, local_mode=False, use_gpu=spec.training.use_gpu)
+        environment = {driver_link.ADDRESS: listener.address, driver_link.TOKEN: listener.token}
+        # On a local master an executor's standard output is the user's terminal.
+        shows_output = not distributor.is_spark_local_master
+        error: BaseException | None = None
+        try:
+            distributor._run("mlspark.training.rank", run_rank, spec.uri, environment, functions, shows_output)
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, Exception):
+                listener.stop()  # the user interrupts: time for a checkpoint
+        # Spark does not wait for what it has killed.
+        if not listener.wait_closed(GRACE_SECONDS + 5.0):
+            logger.warning("a rank of %s does not end", spec.run_uri)
+        if listener.error is not None:
+            raise listener.error
+        if verdict:
+            raise AttemptFailure(verdict[0], may_pass=True)
+        if isinstance(error, Exception):
+            raise explained(spec, world_size, listener, error) from error
+        if error is not None:
+            raise error
+
+
+def _driver(spark: SparkSession) -> str:
+    return str(spark.conf.get("spark.driver.host"))
+
+
+@contextmanager
+def _ended_when_silent(
+    spark: SparkSession, spec: TrainingSpec, world_size: int, listener: Listener
+) -> Iterator[list[str]]:
+    """End the Spark job of this thread when a rank falls silent, or `on_event` raises; yields a list for the reason."""
+    context, tag, verdict, is_over = spark.sparkContext, f"mlspark-{uuid.uuid4().hex}", list[str](), threading.Event()
+    recovery, began = spec.training.recovery, time.monotonic()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_SECONDS):
+            if listener.error is not None:
+                listener.stop()
+                is_over.wait(_STOP_SECONDS)
+            elif reason := _silent_rank(recovery, world_size, listener, began):
+                verdict.append(reason)
+                listener.deliver(RankSilent(reason))  # it takes seconds to end the others
+            else:
+                continue
+            if not is_over.is_set():
+                context.cancelJobsWithTag(tag)
+            return
+
+    context.addJobTag(tag)
+    context.setInterruptOnCancel(True)
+    watcher = threading.Thread(target=watch, name="watch-ranks", daemon=True)
+    watcher.start()
+    try:
+        yield verdict
+    finally:
+        is_over.set()
+        watcher.join()
+        context.removeJobTag(tag)
+
+
+def _silent_rank(recovery: RecoverySettings, world_size: int, listener: Listener, began: float) -> str:
+    """Return which rank has fallen silent, and how; "" while none has."""
+    now = time.monotonic()
+    for rank in range(world_size):
+        state = listener.ranks.get(rank)
+        who = f"rank {rank} of {world_size}"
+        if state is None:
+            if now - began > recovery.start_seconds:
+                return f"{who}: gave no sign of life in the {recovery.start_seconds:g} s since its start"
+        elif not state.is_done:
+            where = f"{who} on {state.host} (process {state.pid})"
+            if state.closed is None and now - state.seen > recovery.silent_seconds:
+                return f"{where}: silent for {now - state.seen:.0f} s: stopped, or its machine is gone"
+            if state.closed is not None and now - state.closed > recovery.silent_seconds:
+                return f"{where}: ended {now - state.closed:.0f} s ago, and Spark has not noticed"
+    return ""

@@ -1,0 +1,124 @@
+"""How the ranks' models become one: alone, by DDP (each rank holds the whole model) or by FSDP (each holds a part).
+
+torch's modules for FSDP take seconds to import, so they are imported when a run asks for it.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mlspark.training.checkpoint import copied
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+
+class Alone:
+    """The model of the only rank."""
+
+    needs_all_ranks = False
+    """Whether weights and state are whole only when every rank takes part in reading them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.forward: nn.Module = model
+        """Module that a training step calls."""
+
+    @contextlib.contextmanager
+    def syncing(self, *, is_last: bool) -> Iterator[None]:
+        """Bring the ranks' gradients together in the backward pass of the last part of a batch only."""
+        yield
+
+    def weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Return a copy of a model's whole weights in memory."""
+        return {name: copied(value) for name, value in model.state_dict().items()}
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return a copy of the optimizer's whole state in memory."""
+        return dict(copied(optimizer.state_dict()))
+
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put whole weights into the model."""
+        self.model.load_state_dict(weights)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Put a whole state into the optimizer."""
+        optimizer.load_state_dict(dict(state))
+
+
+class DataParallel(Alone):
+    """The model of a rank of several, by DDP."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self.forward = self._ddp
+
+    @contextlib.contextmanager
+    def syncing(self, *, is_last: bool) -> Iterator[None]:
+        with contextlib.nullcontext() if is_last else self._ddp.no_sync():
+            yield
+
+
+class Sharded(Alone):
+    """A rank's part of the model, by FSDP; every method is called on every rank."""
+
+    needs_all_ranks = True
+
+    def __init__(self, model: nn.Module) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(model)
+        super().__init__(model)
+
+    @contextlib.contextmanager
+    def syncing(self, *, is_last: bool) -> Iterator[None]:
+        self.model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        yield
+
+    def weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Return the whole weights in memory: on rank 0; empty on the others."""
+        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+        return dict(get_model_state_dict(model, options=_whole()))  # type: ignore[arg-type]
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the whole state in memory: on rank 0; empty on the others."""
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+        return dict(get_optimizer_state_dict(self.model, optimizer, options=_whole()))
+
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Spread whole weights, as rank 0 has them."""
+        from torch.distributed.checkpoint.state_dict import set_model_state_dict
+
+        set_model_state_dict(self.model, dict(weights), options=_from_rank_0())
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Spread a whole state, as rank 0 has it."""
+        from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
+
+        set_optimizer_state_dict(self.model, optimizer, dict(state), options=_from_rank_0())
+
+
+def over_ranks(model: nn.Module, *, world_size: int, shard: bool) -> Alone:
+    """Return the model as part of a run of `world_size` ranks. Called on every rank."""
+    if shard:
+        return Sharded(model)
+    return Alone(model) if world_size == 1 else DataParallel(model)
+
+
+def _whole() -> "StateDictOptions":
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def _from_rank_0() -> "StateDictOptions":
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)

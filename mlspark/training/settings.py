@@ -1,0 +1,99 @@
+"""How a network is trained and a run recovers, as a pipeline's YAML says. Runs anywhere."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mlspark.section import Section
+
+
+class OptimizerSettings(Section):
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    """Greatest learning rate of the schedule."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of SGD; ignored by AdamW."""
+    schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    """Course of the learning rate: cosine falls to 0 at the end of the run; step multiplies it by `step_factor` every
+    `step_epochs`; one_cycle rises and falls; constant stays."""
+    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the steps in which the rate first rises, linearly except for one_cycle; 0: 30 % for one_cycle, else none."""
+    step_epochs: Annotated[int, Field(ge=1)] = 10
+    step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    """Greatest norm of all gradients together, to which greater ones are scaled down; 0: no limit."""
+
+
+class RecoverySettings(Section):
+    """How a failed rank is noticed, and what is done about it. None of it changes what is trained."""
+
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Most restarts after a failure, each from the newest whole checkpoint."""
+    backoff_seconds: Annotated[float, Field(ge=0.0)] = 1.0
+    """Seconds before the first restart; doubled before each further one, up to a minute."""
+    min_processes: Annotated[int, Field(ge=0)] = 0
+    """Least number of ranks to restart with when task slots are lost for good; 0: only num_processes."""
+    slots_seconds: Annotated[float, Field(ge=0.0)] = 30.0
+    """Seconds that executors of a cluster may take to register, at the start and after a loss."""
+    silent_seconds: Annotated[float, Field(ge=1.0)] = 8.0
+    """Seconds without a heartbeat after which a rank counts as failed. Ranks send one every quarter of this."""
+    start_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Seconds that a rank may take until its first heartbeat."""
+    collective_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Most seconds that a rank waits for the others in one collective operation."""
+    storage_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """Seconds for which a write that fails is tried again."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between two checkpoints within an epoch, besides the one after it; 0: none within an epoch."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Number of newest checkpoints that are kept, besides the best one."""
+    resume: bool = True
+    """Whether an unfinished run of the same settings and table version is continued."""
+
+
+class TrainingSettings(Section):
+    num_processes: Annotated[int, Field(ge=1)] = 2
+    """Number of ranks; each needs a free Spark task slot."""
+    use_gpu: bool = False
+    """Whether each rank has a GPU of its own; Spark must assign them (spark.task.resource.gpu.amount)."""
+    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    """Number of torch's CPU threads in each rank; fixed, because it decides the order of float sums."""
+    seed: int = 0
+    epochs: Annotated[int, Field(ge=1)] = 12
+    global_batch_size: Annotated[int, Field(ge=1)] = 512
+    """Rows per optimizer step over all ranks; the number of ranks must divide it."""
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Number of parts in which a rank computes its share of a batch, to need less memory; must divide the share."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the weights' moving averages, which are evaluated and kept: decay * average + (1 - decay) * weights after
+    each step. 0: the weights themselves are."""
+    best: str = ""
+    """Metric of the validation rows by which the best epoch is chosen: the one that is evaluated and registered. Empty: the
+    task's own, the logarithmic loss of classes and the root mean squared error of numbers."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better validation metric after which training stops; 0: train all epochs."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Number format of most computations; weights stay float32. fp16 needs a GPU."""
+    compile: bool = False
+    """Whether the model goes through torch.compile: a minute at the start, faster steps of large models."""
+    channels_last: bool = False
+    """Whether images (B, C, H, W) and convolutions use the channels-last memory format."""
+    sync_batch_norm: bool = False
+    """Whether batch norm takes its statistics over all ranks instead of each rank's; GPU only."""
+    shard: bool = False
+    """Whether weights, gradients and optimizer state are spread over the ranks (FSDP), for models too large for one GPU."""
+    deterministic: bool = True
+    """Whether only operations are used that return the same bits each time; one without such a form is an error."""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Bytes up to which a rank keeps its rows in memory; 0: stream them in each epoch. Changes the order of the rows."""
+    profile_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of rank 0 recorded with torch.profiler in RUN/profile/trace.json.gz, after 5 that are left out; 0: none."""
+    recovery: RecoverySettings = RecoverySettings()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "TrainingSettings":
+        if self.shard and self.ema_decay:
+            raise ValueError("shard and ema_decay do not go together; set one of them")
+        return self

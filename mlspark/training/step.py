@@ -1,0 +1,170 @@
+"""One optimizer step of one rank, and what it was made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from mlspark.errors import TrainingFailed
+from mlspark.training.data import parts_of
+from mlspark.training.network import Batch, Outputs
+from mlspark.training.randomness import seed_step
+from mlspark.training.spec import Functions, TrainingSpec
+from mlspark.training.state import RankContext, TrainState
+from mlspark.training.step_trace import StepTrace
+
+_SUM_STEPS = 2**20  # losses are summed as whole numbers of 1 / this, exactly, so that no order of sums is seen in them
+_UNCOUNTED_STEPS = 16
+
+
+class Stepper:
+    """Takes the steps of a run.
+
+    Each step's loss is the sum over the real rows of the global batch, times their sample weights, divided by the sum of
+    the weights (without weights: by the number of rows). It does not depend on the number of ranks.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        functions: Functions,
+        context: RankContext,
+        state: TrainState,
+        *,
+        num_rows: int,
+    ) -> None:
+        self._settings, self._context, self._state = spec.training, context, state
+        self._num_rows = num_rows  # training rows
+        self._task, self._loss = spec.task, functions.loss
+        self._outputs = Outputs(spec, context.device)
+        forward = state.parallel.forward
+        self._forward: Callable[..., torch.Tensor] = torch.compile(forward) if spec.training.compile else forward
+        self._uncounted: list[torch.Tensor] = []
+        self._trace = StepTrace(spec.run_uri, spec.training.profile_steps if context.rank == 0 else 0)
+
+    def warm_up(self) -> None:
+        """Take a step with zeros that changes nothing.
+
+        DDP lays its gradients out anew after the first backward pass, which changes the order of sums over three or more
+        ranks: no real step is taken before that, at the start or after a restart. torch.compile compiles here, too.
+        """
+        settings, model = self._settings, self._state.model
+        if self._context.world_size == 1 and not settings.compile:
+            return
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        size = settings.global_batch_size // self._context.world_size // settings.accumulation_steps
+        for _ in range(2):
+            outputs = self._outputs(self._forward, self._outputs.zeros(size))
+            outputs.sum().backward()  # type: ignore[no-untyped-call]
+            self._state.optimizer.zero_grad()
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+
+    def take(self, batch: Batch) -> None:
+        """Take one optimizer step.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+        """
+        settings, state, progress = self._settings, self._state, self._state.progress
+        seed_step(settings.seed, self._context.rank, progress.steps)
+        counts, summing = self._backward(batch)
+        if settings.optimizer.clip_norm:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm)
+        summing.wait()
+        # Until here a lost rank leaves everything as it was after the step before.
+        state.begin_change()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.schedule.step()
+        state.optimizer.zero_grad()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        progress.step, progress.steps = progress.step + 1, progress.steps + 1
+        state.end_change()
+        self._trace.step()
+        self._uncounted.append(counts)
+        # Reading a number from a GPU waits for all that it has to do.
+        if self._context.device.type == "cpu" or len(self._uncounted) >= _UNCOUNTED_STEPS:
+            self.add_step_counts()
+
+    def add_step_counts(self) -> None:
+        """Add the steps that were taken to the epoch's figures.
+
+        Raises:
+            TrainingFailed: a loss was not finite.
+        """
+        progress, bad_steps = self._state.progress, 0
+        for counts in self._uncounted:
+            rows, row_ids, weight, loss, is_bad = counts.tolist()
+            progress.rows += rows
+            progress.row_id_sum = _wrapped(progress.row_id_sum + row_ids)
+            progress.weight += weight
+            progress.loss += loss
+            bad_steps += is_bad
+        self._uncounted = []
+        if bad_steps:
+            self._state.begin_change()  # never ended: nothing to go on from
+            optimizer = self._settings.optimizer
+            raise TrainingFailed(
+                f"epoch {progress.epoch + 1}, step {progress.steps}: the training loss is not finite; lower "
+                f"training.optimizer.learning_rate (now {optimizer.learning_rate}), set "
+                f"training.optimizer.clip_norm (now {optimizer.clip_norm}) and look for extreme values in the features"
+            )
+
+    def close(self) -> None:
+        """End the trace, if the run had fewer steps."""
+        self._trace.close()
+
+    def _backward(self, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """Compute the gradients; return this step's counts, and the operation that sums them over the ranks."""
+        settings, state = self._settings, self._state
+        # DDP takes the mean over ranks, hence world_size.
+        scale = self._context.world_size / self._weight_of_step(batch)
+        loss_sum = torch.zeros((), device=self._context.device)
+        num_parts, summing = settings.accumulation_steps, None
+        for number, part in enumerate(parts_of(batch, num_parts), 1):
+            is_last = number == num_parts
+            with state.parallel.syncing(is_last=is_last):
+                outputs = self._outputs(self._forward, part)
+                loss = (self._losses(outputs, part) * ~part["is_padding"]).sum()
+                loss_sum += loss.detach()
+                if is_last:  # on its way while the gradients are computed
+                    counts = self._count(batch, loss_sum)
+                    summing = dist.all_reduce(counts, async_op=True)
+                state.scaler.scale(loss * scale).backward()
+        return counts, summing
+
+    def _weight_of_step(self, batch: Batch) -> Any:
+        """Return the sum of the sample weights of the global batch: a float, or a tensor where rows have weights."""
+        if "weight" not in batch:
+            # The plan fills every global batch but the last.
+            rows_before = self._state.progress.step * self._settings.global_batch_size
+            return min(self._settings.global_batch_size, self._num_rows - rows_before)
+        total = (batch["weight"].double() * ~batch["is_padding"]).sum()
+        dist.all_reduce(total)
+        return torch.where(total > 0, total, 1.0)  # rows of weight 0 only: a loss of 0 and no gradient
+
+    def _losses(self, outputs: torch.Tensor, part: Batch) -> torch.Tensor:
+        """Return the loss of each row, times its weight: (B,)."""
+        losses = self._task.loss_of(outputs, part["target"], self._loss)
+        return losses * part["weight"] if "weight" in part else losses
+
+    def _count(self, batch: Batch, loss_sum: torch.Tensor) -> torch.Tensor:
+        """Return this rank's rows, sum of row ids, weights and losses in 2^-20, and 1 if it is not finite: (5,) int64."""
+        is_real, is_finite = ~batch["is_padding"], loss_sum.isfinite()
+        loss = torch.where(is_finite, loss_sum.double() * _SUM_STEPS, 0.0).round().long()
+        rows = is_real.sum()
+        weight = rows * _SUM_STEPS
+        if "weight" in batch:
+            weight = ((batch["weight"].double() * is_real).sum() * _SUM_STEPS).round().long()
+        return torch.stack([rows, (batch["row_id"] * is_real).sum(), weight, loss, (~is_finite).long()])
+
+
+def _wrapped(value: int) -> int:
+    """Return the number as a signed 64-bit one that wraps around."""
+    return (value + 2**63) % 2**64 - 2**63
