@@ -1,0 +1,26 @@
+"""What a model version needs to be installed, pinned to what it was trained with. Runs anywhere."""
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+
+from mlspark import __version__
+from mlspark.engines import engine
+
+_ALWAYS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "xxhash")
+"""Distributions that checking, encoding and serving need whatever the version."""
+
+
+def pinned(model: Mapping[str, bytes]) -> list[str]:
+    """Return lines "name==version", mlspark first.
+
+    mlspark itself is on no index: install its wheel first (or `pip install --find-links FOLDER_OF_THE_WHEEL -r ...`).
+
+    Args:
+        model: the engine's files: model.json names the engine, and what the code of a custom model imports.
+    """
+    description = json.loads(model["model.json"])
+    names = {*_ALWAYS, *engine.kind(model).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
+    # Without "+cpu" and the like: such builds are on no index.
+    versions = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in sorted(names, key=str.lower))
+    return [f"mlspark[serve]=={__version__}", *versions]

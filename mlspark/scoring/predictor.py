@@ -1,0 +1,45 @@
+"""Raw rows in, predictions out: the one way, for batches, MLflow and single rows. Runs anywhere; needs no Spark."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlspark.contracts import check_arrow
+from mlspark.engines import engine
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.registry.package import Package
+
+
+class Predictor:
+    """A model version ready to score; its engine is made once."""
+
+    def __init__(self, package: Package) -> None:
+        """Load the engine.
+
+        Raises:
+            RegistryError: the version's files are not those of one model.
+        """
+        self.task = package.task
+        self.contract = package.input_contract
+        self._ignored = package.ignored
+        self._encoder = ArrowEncoder(package.encoder)
+        self._engine = engine.load(package.files)
+
+    def predict(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
+        """Return the columns of predictions, each (n,), of raw rows; `task.prediction_types` names their types.
+
+        Args:
+            rows: columns of `contract`: those of the model's contract without the label, and those that joins gave in
+                training.
+
+        Raises:
+            ContractError: a row breaks the contract; names column, rule, row and value. Nothing is predicted then.
+        """
+        good = check_arrow.check(rows, self.contract, ignored=self._ignored)
+        return self.predict_encoded(self._encoder.transform(good))
+
+    def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the columns of predictions of rows that are good and encoded."""
+        return self.task.predictions(self._engine.run(tensors))

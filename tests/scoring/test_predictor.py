@@ -1,0 +1,77 @@
+"""Raw rows in, predictions out, anywhere."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from mlspark.errors import ContractError
+from mlspark.scoring.predictor import Predictor
+
+from ..registry.example import BIG, package, rows
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_predictions_are_the_columns_of_the_task(kind: str) -> None:
+    predictor = Predictor(package(kind))
+    predictions = predictor.predict(rows({}, {"small": 7}))
+    assert list(predictions) == list(predictor.task.prediction_types)
+    assert all(len(values) == 2 for values in predictions.values())
+
+
+def test_prediction_follows_the_threshold_of_the_task() -> None:
+    [probability] = Predictor(package()).predict(rows())["probability"]
+    for threshold, expected in ((probability, 1), (probability + 1e-9, 0)):
+        predictions = Predictor(package(threshold=float(threshold))).predict(rows())
+        assert (predictions["probability"][0], predictions["prediction"][0]) == (probability, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"small": None}, r"small.*null"),
+        ({"small": -1}, r"small.*min"),
+        ({"text": "pink"}, r"text.*allowed.*pink"),
+        ({"real": float("nan")}, r"real.*finite"),
+        ({"number": 5, "small": 105}, r"small_is_less"),
+        ({"vector": [1.0]}, r"vector.*min_length"),
+    ],
+)
+def test_bad_row_is_refused_with_column_and_rule(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        Predictor(package()).predict(rows({}, change))
+
+
+def test_column_that_joins_gave_in_training_is_an_input() -> None:
+    predictor = Predictor(package())
+    first, second = predictor.predict(rows({}, {"events_mean": 9.5}))["probability"]
+    assert first != second
+    with pytest.raises(ContractError, match="events_mean"):
+        predictor.predict(rows().drop_columns(["events_mean"]))
+
+
+def test_label_and_other_columns_are_ignored() -> None:
+    predictor = Predictor(package())
+    labelled = rows().append_column("label", pa.array(["no such class"])).append_column("more", pa.array([1]))
+    assert predictor.predict(labelled) == predictor.predict(rows())
+
+
+def test_neighbouring_whole_numbers_that_no_double_tells_apart_are_told_apart() -> None:
+    first, second = Predictor(package()).predict(rows({"big": BIG}, {"big": BIG - 1}))["probability"]
+    assert first != second
+
+
+def test_no_rows_give_no_predictions() -> None:
+    assert len(Predictor(package()).predict(rows().slice(0, 0))["probability"]) == 0
+
+
+def test_serving_loads_neither_spark_nor_delta_nor_petastorm_nor_mlflow() -> None:
+    program = (
+        "import sys; import mlspark.scoring.mlflow_model; import mlspark.engines.engine\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("pyspark", "py4j", "delta", "deltalake", "petastorm", "mlflow"):
+        assert f"'{name}'" not in done.stdout

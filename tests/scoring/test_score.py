@@ -1,0 +1,240 @@
+"""The score stage: rows in any layout that the contract knows become predictions, and every one is accounted for."""
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark import tables
+from mlspark.contracts.contract import SchemaPolicy
+from mlspark.errors import ContractError, RegistryError, SourceError, TableError
+from mlspark.registry import versions
+from mlspark.registry.package import Package
+from mlspark.scoring import batch
+from mlspark.scoring.predictor import Predictor
+from mlspark.settings.pipeline import Settings
+from mlspark.stages.score import score
+from mlspark.tracking import runs
+
+from ..conftest import census_settings
+from ..registry.example import BIG, ROW, contract, package, rows
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"small": 5},
+    {"small": 6, "text": None},
+    {"small": 7, "number": None, "flag": None},
+    {"small": 8, "big": BIG - 1, "real": 999.5},
+)
+NAMES = [column.name for column in contract().columns]
+
+
+def settings(home: Path, source: Path, *overrides: str) -> Settings:
+    """A pipeline that scores `source` with the newest example."""
+    scored = (f"scoring.source.path={source}", "scoring.source.comment=''", "scoring.source.missing=''")
+    return census_settings(home, home / "home", "name=example", *scored, *overrides)
+
+
+def register(into: Settings, made: Package) -> int:
+    client = runs.connect(into.tracking, into.root)
+    experiment = client.get_experiment_by_name(into.tracking.experiment)
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    return versions.register(client, made, run_id=run_id, name=into.registry.model_name, alias="champion")
+
+
+def with_policy(made: Package, **policy: Any) -> Package:
+    model = {name: made.files[name] for name in ("model.json", "weights.safetensors")}
+    changed = made.contract.model_copy(update={"schema_policy": SchemaPolicy(**policy)})
+    return Package.pack(model=model, encoder=made.encoder, contract=changed, task=made.task, provenance=made.provenance)
+
+
+def write(file: Path, columns: Sequence[str], *, header: bool = False, label: str = "yes") -> Path:
+    """Write CHANGES of ROW as CSV, the label among the columns if it is named."""
+    with file.open("w", newline="") as stream:
+        lines = csv.writer(stream)
+        if header:
+            lines.writerow(columns)
+        for change in CHANGES:
+            row = ROW | change | {"label": label, "moment": "2024-02-29 18:30:01", "more": "x"}
+            row["vector"] = "[0.5, -1.0]"
+            lines.writerow(
+                [
+                    "" if row[name] is None else str(row[name]).lower() if name == "flag" else row[name]
+                    for name in columns
+                ]
+            )
+    return file
+
+
+def probabilities(spark: SparkSession, report: dict[str, Any]) -> dict[int, float]:
+    scored = tables.read(spark, report["output"]).where(f"score_id = '{_id(report)}'")
+    return {row["small"]: row["probability"] for row in scored.collect()}
+
+
+def _id(report: dict[str, Any]) -> str:
+    return next(
+        commit.metadata["id"]
+        for commit in tables.commits(report["output"])
+        if commit.version == report["output_version"]
+    )
+
+
+EXPECTED = dict(
+    zip(
+        (change["small"] for change in CHANGES),
+        Predictor(package(joined=False)).predict(rows(*CHANGES))["probability"].tolist(),
+        strict=True,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scored")
+    register(settings(folder, folder), package(joined=False))
+    return folder
+
+
+def test_headerless_source_has_the_label_where_the_contract_has_it(spark: SparkSession, home: Path) -> None:
+    """The label is the second of the columns; it was taken for the last one, and the values were shifted."""
+    assert NAMES.index("label") == 1
+    report = score(spark, settings(home, write(home / "labelled.csv", NAMES)))
+    assert (report["rows_read"], report["rows_scored"], report["schema_differences"]) == (4, 4, {})
+    assert probabilities(spark, report) == EXPECTED
+    scores = tables.read(spark, report["output"])
+    assert {row["label"] for row in scores.collect()} == {"yes"}
+    unlabelled = write(home / "unlabelled.csv", [name for name in NAMES if name != "label"])
+    second = score(spark, settings(home, unlabelled, "scoring.source.has_label=false"))
+    assert probabilities(spark, second) == EXPECTED
+    rows_of = tables.read(spark, report["output"])
+    assert rows_of.count() == 8
+    assert rows_of.where("label is null").count() == 4
+    # Joining back: the same row has the same id, and the contract's columns are there.
+    assert rows_of.select("row_id").distinct().count() == 4
+    assert set(NAMES) <= set(rows_of.columns)
+
+
+def test_label_of_any_value_is_not_looked_at(spark: SparkSession, home: Path) -> None:
+    report = score(spark, settings(home, write(home / "odd.csv", NAMES, label="no such class")))
+    assert (report["rows_scored"], report["rows_quarantined"]) == (4, 0)
+
+
+def test_labelled_source_is_not_refused_for_its_label(spark: SparkSession, tmp_path: Path) -> None:
+    shuffled = [*NAMES[5:], *NAMES[:5]]
+    for_source = settings(tmp_path, write(tmp_path / "named.csv", shuffled, header=True), "scoring.source.header=true")
+    register(for_source, with_policy(package(joined=False), extra="refuse"))
+    report = score(spark, for_source)
+    assert probabilities(spark, report) == EXPECTED
+    assert report["schema_differences"] == {"reordered": True}
+    more = settings(
+        tmp_path, write(tmp_path / "more.csv", [*shuffled, "more"], header=True), "scoring.source.header=true"
+    )
+    with pytest.raises(ContractError, match=r"extra columns \(more\)"):
+        score(spark, more)
+
+
+def test_differences_of_columns_are_reported(spark: SparkSession, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    named = write(home / "differs.csv", [*NAMES, "more"], header=True)
+    report = score(spark, settings(home, named, "scoring.source.header=true"))
+    assert report["schema_differences"] == {"extra": ["more"]}
+    assert "columns differ from contract example: {'extra': ['more']}" in caplog.text
+    again = score(spark, settings(home, named, "scoring.source.header=true"))
+    assert (again["already_done"], again["schema_differences"]) == (True, {"extra": ["more"]})
+
+
+def test_source_that_changes_while_it_is_read_is_refused(
+    spark: SparkSession, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(home / "changing.csv", NAMES)
+    into = settings(home, file)
+    before = tables.latest(into.table("scores"))
+    scored = batch.scored
+
+    def change(*arguments: Any, **named: Any) -> Any:
+        with file.open("a") as stream:
+            stream.write("\n")
+        return scored(*arguments, **named)
+
+    monkeypatch.setattr(batch, "scored", change)
+    with pytest.raises(
+        SourceError, match=r"changing.csv: changed while it was read .*; nothing was written. Run again"
+    ):
+        score(spark, into)
+    assert tables.latest(into.table("scores")) == before
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_scores_have_the_columns_of_the_task(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    made = package(kind, joined=False)
+    into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES, label="a" if kind == "multiclass" else "1.5"))
+    register(into, made)
+    report = score(spark, into)
+    scores = tables.read(spark, report["output"])
+    types = {field.name: field.dataType.simpleString() for field in scores.schema}
+    assert {name: types[name] for name in made.task.prediction_types} == made.task.prediction_types
+    collected = sorted(scores.collect(), key=lambda row: row["small"])
+    expected = Predictor(made).predict(rows(*CHANGES))
+    for name, values in expected.items():
+        assert [row[name] for row in collected] == pa.array(values.tolist()).to_pylist()
+
+
+def test_table_of_scores_of_another_kind_is_refused(spark: SparkSession, home: Path) -> None:
+    file = write(home / "kinds.csv", NAMES)
+    into = settings(home, file)
+    score(spark, into)
+    try:
+        register(into, package("multiclass", joined=False))
+        with pytest.raises(
+            TableError, match=r"scores of another kind \(prediction is int, now string\); move the table"
+        ):
+            score(spark, into)
+    finally:
+        runs.connect(into.tracking, into.root).set_registered_model_alias("example", "champion", "1")
+
+
+def test_column_with_the_name_of_a_score_is_refused(tmp_path: Path) -> None:
+    made = package(joined=False)
+    columns = tuple(
+        rule.model_copy(update={"name": "probability"}) if rule.name == "real" else rule
+        for rule in made.contract.columns
+    )
+    renamed = made.contract.model_copy(update={"columns": columns})
+    files = {**made.files, "contract.json": renamed.model_dump_json().encode()}
+    with pytest.raises(ContractError, match=r"probability: the score table has columns of this name"):
+        batch.check(dataclasses.replace(made, files=files), str(tmp_path / "scores"))
+
+
+def test_threshold_is_the_version_s(spark: SparkSession, tmp_path: Path) -> None:
+    into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
+    for threshold, expected in ((0.001, 1), (0.999, 0)):
+        register(into, package(joined=False, threshold=threshold))
+        report = score(spark, into)
+        scores = tables.read(spark, report["output"]).where(f"model_version = {report['model_version']}")
+        assert {row["prediction"] for row in scores.collect()} == {expected}
+
+
+def test_bad_rows_are_quarantined_with_their_reasons(spark: SparkSession, tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", NAMES)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines * 5, lines[0].replace("red", "pink"), lines[3].replace("39", "-93")]) + "\n")
+    into = settings(tmp_path, file)
+    register(into, package(joined=False))
+    report = score(spark, into)
+    assert (report["rows_read"], report["rows_scored"], report["rows_quarantined"]) == (22, 20, 2)
+    assert report["reasons"] == {"small_is_less": 1, "text.allowed": 1}
+
+
+def test_changed_version_is_refused_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
+    into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
+    register(into, package(joined=False))
+    [weights] = (tmp_path / "home").rglob("weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RegistryError, match=r"weights.safetensors: changed since the version was registered"):
+        score(spark, into)
+    assert not tables.exists(into.table("scores"))
