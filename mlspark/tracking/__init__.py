@@ -1,0 +1,1 @@
+"""Runs in MLflow: the one place, besides the registry, that knows it."""
