@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 _COLUMNS = 3
 _INCHES = (4.2, 3.2)
 _STYLES = {"complete": ("o", "tab:blue"), "pruned": ("x", "tab:gray")}
-"""Marker and colour."""
+"""State of a trial -> marker and colour."""
 
 
 @dataclass(frozen=True)

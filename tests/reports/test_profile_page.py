@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from mlspark.features import drift
 from mlspark.reports import profile_page
-from mlspark.reports.profile_page import Version, visible
+from mlspark.reports.histogram import histogram
+from mlspark.reports.profile_page import Version
+from mlspark.reports.wording import percent, quantity, visible
 
 from ..features.test_profile import made
 
@@ -25,7 +28,7 @@ class Parsed(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.pieces: list[str] = []
         self.feed(page)
         self.close()
         assert self.open == []
@@ -42,7 +45,16 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def words(self) -> str:
+        """The text of the page, a blank between any two elements and words."""
+        return " ".join(" ".join(self.pieces).split())
 
     def values(self, attribute: str, tag: str = "") -> list[str]:
         found = (attrs.get(attribute) for name, attrs in self.tags if tag in ("", name))
@@ -60,7 +72,7 @@ OLD = made(
         "gone": ("string", ["x"] * 100),
         "was": ("string", ["x"] * 100),
     },
-    positive=25,
+    events=25,
 )
 NEW = made(
     {
@@ -73,9 +85,9 @@ NEW = made(
         "came": ("string", [None] * 100),
         "was": ("int", [1] * 100),
     },
-    positive=50,
+    events=50,
 )
-NEW["splits"] = {"train": {"rows": 90, "positive": 45}, "<b>": {"rows": 10, "positive": 5}}
+NEW["splits"] = {"train": {"rows": 90, "events": 45}, "<b>": {"rows": 10, "events": 5}}
 
 
 def compared(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -102,6 +114,28 @@ def test_page_is_whole_and_needs_nothing_else(page: str) -> None:
     assert page.count("<title>") >= 1
 
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@pytest.mark.parametrize("page", [alone(OLD), compared(OLD, NEW)])
+def test_page_forbids_its_browser_scripts_and_requests_before_anything_else(page: str) -> None:
+    parsed = Parsed(page)
+    [policy] = [place for place, (_, attrs) in enumerate(parsed.tags) if "http-equiv" in attrs]
+    assert parsed.tags[policy] == ("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY})
+    assert {tag for tag, _ in parsed.tags[:policy]} == {"html", "head", "meta"}
+
+
+def test_every_page_is_built_on_the_base_page() -> None:
+    folder = Path(profile_page.__file__).with_name("templates")
+    pages = [
+        file for file in folder.glob("*.html.jinja") if "macros" not in file.name and file.name != "base.html.jinja"
+    ]
+    assert pages
+    for file in (folder / "base.html.jinja", *folder.glob("*.jinja")):
+        assert "autoescape" not in file.read_text()
+    assert all(file.read_text().startswith('{% extends "base.html.jinja" %}\n') for file in pages)
+
+
 @pytest.mark.parametrize("page", [alone(OLD), compared(OLD, NEW)])
 def test_plots_say_in_words_what_they_show(page: str) -> None:
     plots = [attrs for tag, attrs in Parsed(page).tags if tag == "svg" and attrs.get("class") == "plot"]
@@ -112,7 +146,7 @@ def test_plots_say_in_words_what_they_show(page: str) -> None:
 def test_values_of_the_data_are_text() -> None:
     page = compared(OLD, NEW)
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in page
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in page
     assert "\u202e" not in page
     shown = Parsed(page).text
     assert r"\u202eturned" in shown
@@ -146,21 +180,61 @@ def test_drift_is_listed_gravest_first() -> None:
         assert part in parsed.text
 
 
+def of_task(record: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+    """The record of another task than a binary one: no events anywhere."""
+    columns = {name: dict(column) for name, column in record["columns"].items()}
+    for column in columns.values():
+        column.pop("nulls_events", None)
+        if "values" in column:
+            column["values"] = [[value, rows, None] for value, rows, _ in column["values"]]
+    return {key: value for key, value in record.items() if key != "events"} | {"target": target, "columns": columns}
+
+
+FLOWERS = made({"width": ("double", [0.5, 1.5, 2.5, 3.5]), "kind": ("string", ["iris", "rose", "rose", None])})
+FLOWERS["splits"] = {"train": {"rows": 3}, "test": {"rows": 1}}
+MULTICLASS = {"column": "kind", "kind": "multiclass"}
+REGRESSION = {"column": "width", "kind": "regression", "event": None}
+
+
+def test_several_classes_are_shown_by_their_rows_and_without_a_label_rate() -> None:
+    classes = {"rose": 2, "<iris>": 1, "lily": 0}
+    record = of_task(FLOWERS, {**MULTICLASS, "classes": classes})
+    for page in (alone(record), compared(record, record)):
+        words = Parsed(page).words
+        assert "Target (kind) multiclass, 3 classes" in words
+        assert "Classes of kind Categories of kind value rows" in words
+        assert "rose 50.0 %" in words
+        assert "<iris> 25.0 %" in words
+        assert "lily 0 %" in words
+        assert "Split train: rows 3" in words
+        assert "label rate" not in words.lower()
+    assert "Target (kind) multiclass, 2 classes" in Parsed(alone(of_task(FLOWERS, MULTICLASS))).words
+
+
+def test_a_number_to_predict_is_shown_by_its_mean_and_median() -> None:
+    record = of_task(FLOWERS, REGRESSION)
+    for page in (alone(record), compared(record, record)):
+        words = Parsed(page).words
+        assert "Target (width) regression, mean 2, median 2" in words
+        assert "label rate" not in words.lower()
+    assert "binary, 0.00 %" in Parsed(compared(made({"width": ("double", [1.0])}), record)).text
+
+
 def test_bars_hold_all_values_but_the_tails_that_are_noted() -> None:
     columns = [OLD["columns"]["wage"], OLD["columns"]["age"], OLD["columns"]["seen"]]
     for column in columns:
-        histogram = profile_page._histogram([column])
-        assert len(histogram.bars) in range(10, 31)
-        tails = [float(share) / 100 for share in re.findall(r": ([0-9.]+) %", histogram.note)]
-        assert sum(bar.shares[0] for bar in histogram.bars) + sum(tails) == pytest.approx(1, abs=0.001)
+        drawn = histogram([column])
+        assert len(drawn.bars) in range(10, 31)
+        tails = [float(share) / 100 for share in re.findall(r": ([0-9.]+) %", drawn.note)]
+        assert sum(bar.shares[0] for bar in drawn.bars) + sum(tails) == pytest.approx(1, abs=0.001)
         assert all(share <= 0.0102 for share in tails)
     few = made({"x": ("double", [0.5, 0.5, 7.25, 100.0])})["columns"]["x"]
-    histogram = profile_page._histogram([few])
-    assert [(bar.label, bar.shares) for bar in histogram.bars] == [
+    drawn = histogram([few])
+    assert [(bar.label, bar.shares) for bar in drawn.bars] == [
         ("0.5000", (0.5,)), ("7.250", (0.25,)), ("100", (0.25,))
     ]  # fmt: skip
     whole = made({"x": ("int", [1, 1, 3, 1])})["columns"]["x"]
-    assert [bar.shares for bar in profile_page._histogram([whole]).bars] == [(0.75,), (0,), (0.25,)]
+    assert [bar.shares for bar in histogram([whole]).bars] == [(0.75,), (0,), (0.25,)]
 
 
 @pytest.mark.parametrize(
@@ -178,12 +252,12 @@ def test_bars_hold_all_values_but_the_tails_that_are_noted() -> None:
     ],
 )
 def test_quantities_are_written_for_people(type_: str, value: float, expected: str) -> None:
-    assert profile_page.quantity({"type": type_}, value) == expected
+    assert quantity({"type": type_}, value) == expected
 
 
 def test_shares_of_nought_and_one_are_exact() -> None:
     shares = (0, 1, 0.5, 0.0001, 0.99999)
-    assert [profile_page._percent(share) for share in shares] == ["0 %", "100 %", "50.0 %", "0.01 %", "100.0 %"]
+    assert [percent(share) for share in shares] == ["0 %", "100 %", "50.0 %", "0.01 %", "100.0 %"]
 
 
 def test_what_cannot_be_seen_is_shown_as_its_code() -> None:
