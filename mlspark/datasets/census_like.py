@@ -4,12 +4,12 @@
 them) and the same traps: comma and blank between fields, no header, `|1x3 Cross validator` as first line and a full
 stop after each label of adult.test, `?` for a missing value, a few exact duplicates, an empty last line.
 
-Every number is drawn from tables in this file, shaped after the published shares; no row describes a person. Columns
-depend on each other (marital status on age, occupation on education and sex, ...). The label follows from a logistic
+Every number is drawn from the tables of census_shares.py, shaped after the published shares; no row describes a person.
+Columns depend on each other (marital status on age, occupation on education and sex, ...). The label follows from a logistic
 score with a hump over age, an effect of education that is larger for the married, and spikes of capital gain, so that
 a linear model does well, a better one does better, and none is perfect: the best possible ROC AUC is near 0.92.
 
-Some rows are broken on purpose, in the ways of `BAD_KINDS`. The same arguments give the same bytes.
+Some rows are broken on purpose, in the ways of `BAD_KINDS`. The same arguments yield the same bytes.
 """
 
 import os
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlspark.datasets import census_shares as census
 from mlspark.errors import ConfigError
 
 Ints = npt.NDArray[np.int64]
@@ -31,165 +32,6 @@ BLOCK_ROWS = 250_000
 """Rows made at a time: bounds memory, and is part of what a seed means."""
 DUPLICATE_SHARE = 0.0007
 MISSING_COUNTRY_SHARE = 0.018
-
-# Per-mille weights unless said otherwise; each table is scaled to sum 1.
-AGE = ([0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1], [17, 19, 22, 28, 37, 48, 58, 63, 74, 91])
-WEIGHT = ([0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], [12285, 39460, 117827, 178356, 237051, 379682, 510072, 1484706])
-HOURS_NOT_40 = ([0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1], [1, 12, 20, 30, 45, 50, 60, 65, 84, 100])
-SEX = {"Female": 331, "Male": 669}
-WORKCLASS = {
-    "Private": 697,
-    "Self-emp-not-inc": 78,
-    "Local-gov": 64,
-    "State-gov": 40,
-    "Self-emp-inc": 34,
-    "Federal-gov": 30,
-    "Without-pay": 1,
-    "Never-worked": 1,
-    "?": 56,
-}
-EDUCATION = {  # in the order of education-num, 1 to 16
-    "Preschool": 2,
-    "1st-4th": 5,
-    "5th-6th": 10,
-    "7th-8th": 20,
-    "9th": 16,
-    "10th": 29,
-    "11th": 36,
-    "12th": 13,
-    "HS-grad": 322,
-    "Some-college": 224,
-    "Assoc-voc": 42,
-    "Assoc-acdm": 33,
-    "Bachelors": 165,
-    "Masters": 53,
-    "Prof-school": 18,
-    "Doctorate": 13,
-}
-MARITAL_BY_AGE = {  # ages below 25, 35, 55, and above
-    "Married-civ-spouse": (110, 450, 590, 640),
-    "Never-married": (846, 385, 140, 55),
-    "Divorced": (16, 104, 200, 145),
-    "Separated": (13, 35, 40, 22),
-    "Widowed": (1, 3, 20, 130),
-    "Married-spouse-absent": (11, 15, 12, 12),
-    "Married-AF-spouse": (1, 1, 1, 1),
-}
-RELATIONSHIP_BY_MARITAL = {  # in the order of MARITAL_BY_AGE; Husband and Wife are told apart by sex
-    "Husband": (985, 0, 0, 0, 0, 0, 900),
-    "Wife": (0,) * 7,
-    "Not-in-family": (2, 440, 540, 410, 550, 505, 0),
-    "Own-child": (5, 430, 75, 95, 15, 105, 50),
-    "Unmarried": (0, 82, 360, 440, 386, 311, 0),
-    "Other-relative": (8, 48, 25, 55, 49, 79, 50),
-}
-OCCUPATION_BY_EDUCATION = {  # up to 12th, some college, associate degrees, bachelor and above
-    "Adm-clerical": (41, 149, 147, 73),
-    "Armed-Forces": (1, 1, 1, 1),
-    "Craft-repair": (161, 157, 150, 32),
-    "Exec-managerial": (25, 95, 120, 245),
-    "Farming-fishing": (61, 32, 27, 11),
-    "Handlers-cleaners": (91, 49, 21, 7),
-    "Machine-op-inspct": (116, 75, 39, 10),
-    "Other-service": (196, 116, 79, 25),
-    "Priv-house-serv": (16, 4, 2, 1),
-    "Prof-specialty": (13, 37, 126, 386),
-    "Protective-serv": (8, 23, 33, 14),
-    "Sales": (83, 117, 102, 120),
-    "Tech-support": (5, 24, 81, 34),
-    "Transport-moving": (81, 62, 27, 9),
-    "?": (0, 0, 0, 0),
-}
-OCCUPATION_FEMALE_FACTOR = {  # how much more likely among women, in per cent
-    "Adm-clerical": 300,
-    "Craft-repair": 15,
-    "Handlers-cleaners": 35,
-    "Other-service": 220,
-    "Priv-house-serv": 900,
-    "Protective-serv": 35,
-    "Transport-moving": 15,
-    "Farming-fishing": 20,
-}
-RACE = {"White": 854, "Black": 96, "Asian-Pac-Islander": 32, "Amer-Indian-Eskimo": 10, "Other": 8}
-COUNTRY = {
-    "United-States": 9126,
-    "Mexico": 201,
-    "Philippines": 62,
-    "Germany": 43,
-    "Canada": 38,
-    "Puerto-Rico": 36,
-    "El-Salvador": 34,
-    "India": 32,
-    "Cuba": 30,
-    "England": 29,
-    "Jamaica": 25,
-    "South": 25,
-    "China": 23,
-    "Italy": 22,
-    "Dominican-Republic": 21,
-    "Vietnam": 21,
-    "Guatemala": 20,
-    "Japan": 19,
-    "Poland": 18,
-    "Columbia": 18,
-    "Taiwan": 16,
-    "Haiti": 14,
-    "Iran": 13,
-    "Portugal": 11,
-    "Nicaragua": 10,
-    "Peru": 10,
-    "France": 9,
-    "Greece": 9,
-    "Ecuador": 9,
-    "Ireland": 7,
-    "Hong": 6,
-    "Trinadad&Tobago": 6,
-    "Cambodia": 6,
-    "Thailand": 6,
-    "Laos": 6,
-    "Yugoslavia": 5,
-    "Outlying-US(Guam-USVI-etc)": 4,
-    "Honduras": 4,
-    "Hungary": 4,
-    "Scotland": 4,
-    "Holand-Netherlands": 1,
-}
-CAPITAL_GAIN = {
-    0: 9167,
-    15024: 150,
-    7688: 120,
-    7298: 105,
-    99999: 65,
-    3103: 42,
-    5178: 42,
-    4386: 60,
-    5013: 60,
-    8614: 24,
-    3325: 45,
-    2174: 42,
-    594: 40,
-    2829: 38,
-}
-CAPITAL_LOSS = {0: 9533, 1902: 120, 1977: 95, 1887: 85, 1485: 40, 1602: 40, 1669: 45, 1740: 42}
-LABEL = ("<=50K", ">50K")
-
-# What the label depends on: added to the log odds.
-BIAS = -1.95
-SLOPE = 1.2
-MARRIED = 2.0
-OCCUPATION_SCORE = {
-    "Exec-managerial": 0.8,
-    "Prof-specialty": 0.5,
-    "Tech-support": 0.5,
-    "Protective-serv": 0.5,
-    "Sales": 0.25,
-    "Farming-fishing": -1.0,
-    "Handlers-cleaners": -0.8,
-    "Other-service": -0.9,
-    "Machine-op-inspct": -0.4,
-    "Priv-house-serv": -1.5,
-}
-WORKCLASS_SCORE = {"Federal-gov": 0.4, "Self-emp-inc": 0.3, "Self-emp-not-inc": -0.4, "?": -0.5, "Without-pay": -3.0}
 
 Fields = list[str]
 
@@ -204,7 +46,7 @@ def _replaced(index: int, *values: str) -> Callable[[Fields, int], Fields]:
 BAD_KINDS: Mapping[str, Callable[[Fields, int], Fields]] = {
     "text in a number column": _replaced(0, "forty", "n/a", "3O"),
     "fraction in a whole-number column": _replaced(12, "38.5", "1e1000"),
-    "negative age": _replaced(0, "-1", "-38"),
+    "age below 0": _replaced(0, "-1", "-38"),
     "number out of range": _replaced(0, "999", "99999999999999999999"),
     "unknown label": _replaced(14, "50K", "maybe", "<=50k"),
     "missing label": _replaced(14, "?", ""),
@@ -238,12 +80,12 @@ def write(
         bad_rows: broken rows over both files, in proportion, as many of one kind as of the next.
 
     Raises:
-        ConfigError: more broken rows than rows, or a negative number.
+        ConfigError: more broken rows than rows, or a number below 0.
     """
     if min(num_train, num_test, bad_rows, seed) < 0 or bad_rows > num_train + num_test:
         raise ConfigError(
             f"num_train={num_train}, num_test={num_test}, bad_rows={bad_rows}, seed={seed}: "
-            f"expected no negative number and no more bad rows than rows"
+            f"expected no number below 0 and no more bad rows than rows"
         )
     bad_train = round(bad_rows * num_train / max(num_train + num_test, 1))
     adult = folder / "adult"
@@ -271,7 +113,7 @@ def _write_file(path: Path, first_line: str, num_rows: int, num_bad: int, seed: 
 def _lines(rng: np.random.Generator, size: int, stop: str) -> pa.StringArray:
     """Return `size` good rows as text, each with its line end."""
     columns = _columns(rng, size)
-    labels = pa.array([f"{label}{stop}\n" for label in LABEL])
+    labels = pa.array([f"{label}{stop}\n" for label in census.LABEL])
     texts = [
         *(
             column if isinstance(column, pa.Array) else pc.cast(pa.array(column), pa.string())
@@ -303,56 +145,57 @@ def _text(lines: pa.StringArray, start: int, stop: int) -> bytes:
 
 def _columns(rng: np.random.Generator, size: int) -> list[pa.Array | Ints]:
     """Return the columns of `size` rows in file order; the label last, as 0 or 1."""
-    age = _from_quantiles(rng, AGE, size)
-    sex = _draw(rng, SEX, size)
+    age = _from_quantiles(rng, census.AGE, size)
+    sex = _draw(rng, census.SEX, size)
     is_female = sex == 0
-    education = _draw(rng, EDUCATION, size)
+    education = _draw(rng, census.EDUCATION, size)
     education = np.where((age < 22) & (education > 9), 9, education)  # no degrees yet
-    marital = _draw(rng, MARITAL_BY_AGE, size, np.digitize(age, [25, 35, 55]))
-    relationship = _draw(rng, RELATIONSHIP_BY_MARITAL, size, marital)
+    marital = _draw(rng, census.MARITAL_BY_AGE, size, np.digitize(age, [25, 35, 55]))
+    relationship = _draw(rng, census.RELATIONSHIP_BY_MARITAL, size, marital)
     relationship = np.where((relationship == 0) & is_female, 1, relationship)
     occupation = _draw(
         rng, _occupations_by_education_and_sex(), size, np.digitize(education, [8, 10, 12]) + 4 * is_female
     )
-    workclass = _draw(rng, WORKCLASS, size)
-    occupation = np.where(_is(workclass, WORKCLASS, "?", "Never-worked"), len(OCCUPATION_BY_EDUCATION) - 1, occupation)
-    hours = np.where(rng.random(size) < 0.467, 40, _from_quantiles(rng, HOURS_NOT_40, size))
-    gain = np.array(list(CAPITAL_GAIN))[_draw(rng, CAPITAL_GAIN, size)]
-    loss = np.where(gain > 0, 0, np.array(list(CAPITAL_LOSS))[_draw(rng, CAPITAL_LOSS, size)])
+    workclass = _draw(rng, census.WORKCLASS, size)
+    occupation = np.where(
+        _is(workclass, census.WORKCLASS, "?", "Never-worked"), len(census.OCCUPATION_BY_EDUCATION) - 1, occupation
+    )
+    hours = np.where(rng.random(size) < 0.467, 40, _from_quantiles(rng, census.HOURS_NOT_40, size))
+    gain = np.array(list(census.CAPITAL_GAIN))[_draw(rng, census.CAPITAL_GAIN, size)]
+    loss = np.where(gain > 0, 0, np.array(list(census.CAPITAL_LOSS))[_draw(rng, census.CAPITAL_LOSS, size)])
 
-    is_married = _is(marital, MARITAL_BY_AGE, "Married-civ-spouse", "Married-AF-spouse")
-    years = education + 1.0
+    is_married = _is(marital, census.MARITAL_BY_AGE, "Married-civ-spouse", "Married-AF-spouse")
     score = (
-        BIAS
-        + MARRIED * is_married
-        + (0.22 + 0.12 * is_married) * (years - 10)
+        census.BIAS
+        + census.MARRIED * is_married
+        + (0.22 + 0.12 * is_married) * (education - 9.0)  # from ten years on
         - ((age - 50) / 20.0) ** 2
         + 0.035 * np.clip(hours - 40, -25, 20)
-        + _scores(OCCUPATION_SCORE, OCCUPATION_BY_EDUCATION)[occupation]
-        + _scores(WORKCLASS_SCORE, WORKCLASS)[workclass]
+        + _scores(census.OCCUPATION_SCORE, census.OCCUPATION_BY_EDUCATION)[occupation]
+        + _scores(census.WORKCLASS_SCORE, census.WORKCLASS)[workclass]
         + np.where(gain >= 5100, 5.0, np.where(gain > 0, -1.0, 0.0))
         + np.where(loss > 1850, 2.0, 0.0)
         - 0.3 * is_female
     )
-    label = (rng.random(size) < 1.0 / (1.0 + np.exp(-SLOPE * score))).astype(np.int64)
+    label = (rng.random(size) < 1.0 / (1.0 + np.exp(-census.SLOPE * score))).astype(np.int64)
 
-    country = _draw(rng, COUNTRY, size)
-    country = np.where(rng.random(size) < MISSING_COUNTRY_SHARE, len(COUNTRY), country)
+    country = _draw(rng, census.COUNTRY, size)
+    country = np.where(rng.random(size) < MISSING_COUNTRY_SHARE, len(census.COUNTRY), country)
     rows: list[pa.Array | Ints] = [
         age,
-        _words(workclass, WORKCLASS),
-        _from_quantiles(rng, WEIGHT, size),
-        _words(education, EDUCATION),
+        _words(workclass, census.WORKCLASS),
+        _from_quantiles(rng, census.WEIGHT, size),
+        _words(education, census.EDUCATION),
         education + 1,
-        _words(marital, MARITAL_BY_AGE),
-        _words(occupation, OCCUPATION_BY_EDUCATION),
-        _words(relationship, RELATIONSHIP_BY_MARITAL),
-        _words(_draw(rng, RACE, size), RACE),
-        _words(sex, SEX),
+        _words(marital, census.MARITAL_BY_AGE),
+        _words(occupation, census.OCCUPATION_BY_EDUCATION),
+        _words(relationship, census.RELATIONSHIP_BY_MARITAL),
+        _words(_draw(rng, census.RACE, size), census.RACE),
+        _words(sex, census.SEX),
         gain,
         loss,
         hours,
-        _words(country, [*COUNTRY, "?"]),
+        _words(country, [*census.COUNTRY, "?"]),
         label,
     ]
     # Some rows repeat an earlier one of the block.
@@ -388,10 +231,10 @@ def _from_quantiles(rng: np.random.Generator, table: tuple[Sequence[float], Sequ
 
 
 def _occupations_by_education_and_sex() -> dict[str, tuple[float, ...]]:
-    """Return OCCUPATION_BY_EDUCATION with four more groups: women."""
+    """Return census.OCCUPATION_BY_EDUCATION with four more groups: women."""
     return {
-        name: (*shares, *(share * OCCUPATION_FEMALE_FACTOR.get(name, 100) / 100 for share in shares))
-        for name, shares in OCCUPATION_BY_EDUCATION.items()
+        name: (*shares, *(share * census.OCCUPATION_FEMALE_FACTOR.get(name, 100) / 100 for share in shares))
+        for name, shares in census.OCCUPATION_BY_EDUCATION.items()
     }
 
 

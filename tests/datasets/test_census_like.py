@@ -1,5 +1,6 @@
 """The made-up census files: format and traps of the real ones, a signal to learn, broken rows by kind."""
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -9,8 +10,9 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from mlspark.datasets import adult, census_like
+from mlspark.datasets import census_like
 from mlspark.datasets.census_like import BAD_KINDS
+from mlspark.datasets.known import DATA_SETS
 from mlspark.errors import ConfigError
 
 # What adult.names allows in each column: a whole number, or one of these.
@@ -134,7 +136,7 @@ def test_label_can_be_learnt_but_not_perfectly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"num_train": -1}, {"bad_rows": 20_000}, {"seed": -1}])
 def test_impossible_wishes_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=r"expected no negative number and no more bad rows than rows"):
+    with pytest.raises(ConfigError, match=r"expected no number below 0 and no more bad rows than rows"):
         census_like.write(tmp_path, **wrong)
 
 
@@ -142,5 +144,6 @@ def test_published_checksums_fit_the_real_files() -> None:
     folder = Path(os.environ.get("MLSPARK_DATA", "data")) / "adult"
     if not (folder / "adult.names").exists():
         pytest.skip(f"no real census files in {folder}; mlspark fetch adult gets them")
-    for file in adult.FILES:
-        assert ((folder / file.name).stat().st_size, adult._sha256(folder / file.name)) == (file.num_bytes, file.sha256)
+    for file in DATA_SETS["adult"].files:
+        content = (folder / file.name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.num_bytes, file.sha256)
