@@ -16,13 +16,13 @@ from optuna.distributions import (
 )
 from pydantic import Field, ValidationError, model_validator
 
-from mlspark import config
-from mlspark.config import Settings
 from mlspark.errors import ConfigError
-from mlspark.feature_settings import Section
+from mlspark.section import Section
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
 
 SECTIONS = ("model", "training", "streaming")
-"""Those that training reads; of others prepare would have to run again for each trial."""
+"""Sections that can be searched: training reads them; for others prepare would have to run again for each trial."""
 _MAX_PROBES = 100
 
 
@@ -32,9 +32,9 @@ class Range(Section):
     low: int | float
     high: int | float
     log: bool = False
-    """Draw the logarithm evenly: for what spans orders of magnitude."""
+    """Whether the logarithm is drawn evenly, for values that span orders of magnitude."""
     step: Annotated[int | float, Field(gt=0)] | None = None
-    """Only low, low + step, low + 2 step, ..."""
+    """Distance between the values that are drawn: low, low + step, low + 2 step, ...; unset: any value."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Range":
@@ -93,9 +93,9 @@ class Search:
     """The settings that are searched."""
 
     file: str
-    """Where it was read, for messages."""
+    """File that the search was read from, for messages."""
     space: Mapping[str, Range | Choices]
-    """By section.key."""
+    """section.key -> values to draw from."""
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {key: entry.distribution() for key, entry in self.space.items()}
@@ -126,13 +126,13 @@ def load(file: str, settings: Settings) -> Search:
     Raises:
         ConfigError: one line naming every wrong key with its remedy.
     """
-    content = {str(key): value for key, value in config.read(file, option="--search").items()}
+    content = {str(key): value for key, value in loading.read(file, option="--search").items()}
     problems, space = [], {}
-    for key, given in content.items():
+    for key, entry in content.items():
         try:
-            space[key] = _entry(file, key, given)
+            space[key] = _entry(file, key, entry)
             for value in space[key].probes():
-                config.override(settings, {key: value}, source=file)
+                loading.override(settings, {key: value}, source=file)
         except ConfigError as error:
             problems.append(str(error))
     if not content:
@@ -142,7 +142,7 @@ def load(file: str, settings: Settings) -> Search:
     return Search(file, space)
 
 
-def _entry(file: str, key: str, given: Any) -> Range | Choices:
+def _entry(file: str, key: str, entry: Any) -> Range | Choices:
     section, dot, _ = key.partition(".")
     if section in Settings.model_fields:
         if section not in SECTIONS:
@@ -152,12 +152,12 @@ def _entry(file: str, key: str, given: Any) -> Range | Choices:
             )
         if not dot:
             raise ConfigError(f"{file}: {key}: name one key with a dot, like {section}.{_first(section)}")
-    if not isinstance(given, dict):
-        raise ConfigError(f"{file}: {key}: expected low and high, or choices, got {given!r}")
-    kind = Choices if "choices" in given else Range
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{file}: {key}: expected low and high, or choices, got {entry!r}")
+    kind = Choices if "choices" in entry else Range
     try:
         # Through JSON, as config does: a YAML list is taken for a tuple.
-        return kind.model_validate_json(json.dumps(given))
+        return kind.model_validate_json(json.dumps(entry))
     except ValidationError as error:
         explained = dict.fromkeys(_explain(problem, kind) for problem in error.errors())
         raise ConfigError("; ".join(f"{file}: {key}{problem}" for problem in explained)) from None

@@ -20,15 +20,14 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mlspark import config, storage
-from mlspark.config import Settings
+from mlspark import storage
 from mlspark.errors import ConfigError
+from mlspark.section import flat
+from mlspark.settings.pipeline import Settings
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks.metrics import title
 from mlspark.tuning.search import SECTIONS, Search
 
-Metric = Literal["log_loss", "roc_auc", "accuracy"]
-
-_TITLES = {"log_loss": "log loss", "roc_auc": "ROC AUC", "accuracy": "accuracy"}
 _STATES: dict[TrialState, Literal["complete", "pruned", "failed"]] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -41,24 +40,23 @@ class TuneOptions:
     """How to search."""
 
     study: str
-    """Name; the same name goes on with the study."""
+    """Name of the study; the same name goes on with it."""
     trials: int
-    """Ended trials to have in the study, those of earlier calls included."""
+    """Number of ended trials to have in the study, those of earlier calls included."""
     parallel: int = 1
-    """Trials at a time."""
-    metric: Metric = "log_loss"
-    """Of the validation rows."""
+    """Number of trials at a time."""
+    metric: str
+    """Name of the task's metric of the validation rows that trials are compared by."""
+    is_minimized: bool
+    """Whether a lower value of it is better."""
     seed: int = 0
     storage_url: str = ""
     """Database of studies as SQLAlchemy names it; empty: a journal below storage.root."""
 
     @property
-    def is_minimized(self) -> bool:
-        return self.metric == "log_loss"
-
-    @property
     def title(self) -> str:
-        return f"validation {_TITLES[self.metric]}"
+        """What people call the metric."""
+        return f"validation {title(self.metric)}"
 
 
 @dataclass(frozen=True)
@@ -66,23 +64,23 @@ class Tried:
     """A trial that has ended."""
 
     number: int
-    """From 1. A trial that was interrupted and run again keeps its number."""
+    """Number of the trial, from 1. One that was interrupted and run again keeps its number."""
     state: Literal["complete", "pruned", "failed"]
     objective: float | None
     """Validation metric of the best checkpoint; of a pruned trial, that of its last epoch."""
     values: Mapping[str, Any]
     """section.key -> value."""
     run_id: str
-    """In MLflow."""
+    """Id of the trial's run in MLflow."""
 
 
 def ranking(tried: tuple[Tried, ...], is_minimized: bool) -> list[Tried]:
     """Return the complete trials, the best first, of equal ones the earlier."""
     sign = 1 if is_minimized else -1
     complete = [
-        (sign * each.objective, each) for each in tried if each.state == "complete" and each.objective is not None
+        (sign * trial.objective, trial) for trial in tried if trial.state == "complete" and trial.objective is not None
     ]
-    return [each for _, each in sorted(complete, key=lambda pair: (pair[0], pair[1].number))]
+    return [trial for _, trial in sorted(complete, key=lambda pair: (pair[0], pair[1].number))]
 
 
 def folder(settings: Settings) -> str:
@@ -92,7 +90,7 @@ def folder(settings: Settings) -> str:
 
 @contextmanager
 def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStorage]:
-    """Give the place of the study, a journal locked against other processes."""
+    """Yield the place of the study, a journal locked against other processes."""
     if options.storage_url:
         try:
             database = RDBStorage(options.storage_url)
@@ -120,7 +118,7 @@ def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStora
 def identity(settings: Settings, search: Search, options: TuneOptions, snapshot: Snapshot) -> dict[str, Any]:
     """Return all that decides what trials come out, as section.key -> JSON value."""
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
-    kept = {key: value for key, value in config.flat(sections) if key not in search.space}
+    kept = {key: value for key, value in flat(sections) if key not in search.space}
     return {
         "metric": options.metric,
         "seed": options.seed,
@@ -161,8 +159,8 @@ def open_study(store: BaseStorage, options: TuneOptions, identity: Mapping[str, 
 
 def latest(study: optuna.Study) -> dict[int, FrozenTrial]:
     """Return the newest attempt at each trial, by the trial's number from 0. An attempt without one drew nothing yet."""
-    found = study.get_trials(deepcopy=False)
-    return {trial.user_attrs["draw"]: trial for trial in found if "draw" in trial.user_attrs}
+    attempts = study.get_trials(deepcopy=False)
+    return {trial.user_attrs["draw"]: trial for trial in attempts if "draw" in trial.user_attrs}
 
 
 def has_ended(trial: FrozenTrial) -> bool:
@@ -175,7 +173,7 @@ def requeue_interrupted(study: optuna.Study) -> list[str]:
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in interrupted:
         study.tell(trial.number, state=TrialState.FAIL)
-    # All that lack a new attempt, not only those just told: the driver may end between the two as well.
+    # All that lack a new attempt, not only those just reported: the driver may end between the two as well.
     for draw, trial in latest(study).items():
         if trial.state == TrialState.FAIL and not has_ended(trial):
             study.enqueue_trial(trial.params, user_attrs={"draw": draw})

@@ -13,14 +13,19 @@ import yaml
 from optuna.trial import Trial, TrialState
 from pyspark.sql import SparkSession
 
-from mlspark import config, storage, tracking
-from mlspark.config import Settings
+from mlspark import storage
 from mlspark.errors import ConfigError, TrainingFailed
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors
 from mlspark.reports import tuning_plot
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import launcher, preflight
-from mlspark.training.launcher import TrainingOutcome
+from mlspark.tasks.task import Task
+from mlspark.tracking import runs
+from mlspark.training import learner, preflight, progress_display
+from mlspark.training.events import EpochEnded
+from mlspark.training.events import Event as TrainingEvent
+from mlspark.training.learned_model import LearnedModel
 from mlspark.training.spec import TrainingSpec
 from mlspark.tuning import study as studies
 from mlspark.tuning.search import Search
@@ -37,7 +42,7 @@ class Tuned:
     """A study with the trials that were asked for."""
 
     tried: tuple[Tried, ...]
-    """By number."""
+    """Ended trials by number."""
     ranked: tuple[Tried, ...]
     """The complete ones, the best first; not empty."""
     run_id: str
@@ -58,7 +63,14 @@ def overlay(tried: Tried) -> str:
 
 
 def tune(
-    spark: SparkSession, settings: Settings, search: Search, options: TuneOptions, *, layout: Layout, snapshot: Snapshot
+    spark: SparkSession,
+    settings: Settings,
+    search: Search,
+    options: TuneOptions,
+    *,
+    tensors: Tensors,
+    task: Task,
+    snapshot: Snapshot,
 ) -> Tuned:
     """Train until the study has `options.trials` ended trials, and return them. Test rows have no say.
 
@@ -70,7 +82,8 @@ def tune(
         settings: what is not searched; of a valid pipeline.
         search: what is.
         options: how.
-        layout: of the snapshot's rows.
+        tensors: what the snapshot's rows are to a model.
+        task: what is predicted, resolved.
         snapshot: all splits of the table to train on.
 
     Raises:
@@ -86,18 +99,18 @@ def tune(
     _check_slots(spark, settings, search, options)
     with studies.open_storage(settings, options) as store:
         study = studies.open_study(store, options, studies.identity(settings, search, options, snapshot))
-        client = tracking.connect(settings)
-        run = tracking.reopen_run(client, study.user_attrs["run_id"]) if "run_id" in study.user_attrs else None
+        client = runs.connect(settings.tracking, settings.root)
+        run = runs.reopen_run(client, study.user_attrs["run_id"]) if "run_id" in study.user_attrs else None
         if run is None:
             tags = {"mlspark.table": snapshot.table, "mlspark.table_version": str(snapshot.version)}
-            run = tracking.open_run(client, settings, f"tune {options.study}", tags=tags)
+            run = runs.open_run(client, settings.tracking, f"tune {options.study}", tags=tags)
             run.log_params({"metric": options.metric, "seed": options.seed, "search": search.to_json()})
             study.set_user_attr("run_id", run.run_id)
         try:
             for run_id in studies.requeue_interrupted(study):
-                if interrupted := tracking.reopen_run(client, run_id):
+                if interrupted := runs.reopen_run(client, run_id):
                     interrupted.end("KILLED")
-            _Trials(spark, settings, search, options, layout, snapshot, study, run).run_all()
+            _Trials(spark, settings, search, options, tensors, task, snapshot, study, run).run_all()
             tuned = _conclude(settings, search, options, study, run)
         except BaseException as error:
             run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -112,10 +125,10 @@ def _check_slots(spark: SparkSession, settings: Settings, search: Search, option
     slots = preflight.free_slots(spark, wanted=wanted, seconds=settings.training.recovery.slots_seconds)
     if slots < wanted:
         is_local = preflight.is_local(spark)
-        more = f"start Spark with --master local[{wanted}]" if is_local else "add executors or executor cores"
+        remedy = f"start Spark with --master local[{wanted}]" if is_local else "add executors or executor cores"
         raise ConfigError(
             f"--parallel {options.parallel} x training.num_processes={num_processes} needs as many free Spark task slots, "
-            f"but {spark.sparkContext.master} has {slots}; lower one of them or {more}"
+            f"but {spark.sparkContext.master} has {slots}; lower one of them or {remedy}"
         )
 
 
@@ -134,15 +147,24 @@ class _Running:
     number: int
     trial: Trial
     values: Mapping[str, Any]
-    run: tracking.Run
+    run: runs.Run
     started: float
     epochs: int = 0
     planned_epochs: int = 0
+    rounds: int = 0
+    """Boosting rounds of trees."""
     objective: float | None = None
+
+    @property
+    def length(self) -> str:
+        """How long it trained, for people; empty if nothing is known."""
+        if self.epochs:
+            return f"{self.epochs} of {self.planned_epochs} epochs"
+        return f"{self.rounds} rounds" if self.rounds else ""
 
 
 class _Trials:
-    """Keeps as many trials running as may, until there are as many as shall be."""
+    """Keeps `parallel` trials running until the study has as many ended ones as asked for."""
 
     def __init__(
         self,
@@ -150,13 +172,14 @@ class _Trials:
         settings: Settings,
         search: Search,
         options: TuneOptions,
-        layout: Layout,
+        tensors: Tensors,
+        task: Task,
         snapshot: Snapshot,
         study: optuna.Study,
-        run: tracking.Run,
+        run: runs.Run,
     ) -> None:
         self.spark, self.settings, self.search, self.options = spark, settings, search, options
-        self.layout, self.snapshot, self.study, self.run = layout, snapshot, study, run
+        self.tensors, self.task, self.snapshot, self.study, self.run = tensors, task, snapshot, study, run
         self.is_stopped = Event()
         self.num_ended = sum(map(studies.has_ended, studies.latest(study).values()))
         self.num_ended_here = self.num_failed_here = 0
@@ -165,16 +188,16 @@ class _Trials:
         if self.num_ended:
             logger.info("study %s: has %d ended trials already", self.options.study, self.num_ended)
         with ThreadPoolExecutor(self.options.parallel, thread_name_prefix="trial") as pool:
-            running: dict[Future[TrainingOutcome], _Running] = {}
+            running: dict[Future[LearnedModel], _Running] = {}
             try:
                 while True:
                     while len(running) < min(self.options.parallel, self.options.trials - self.num_ended):
-                        each = self._start()
-                        running[pool.submit(self._train, each)] = each
+                        attempt = self._start()
+                        running[pool.submit(self._train, attempt)] = attempt
                     if not running:
                         return
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        self._tell(running[future], future)
+                        self._record_end(running[future], future)
                         del running[future]
             except BaseException:
                 self.is_stopped.set()
@@ -182,99 +205,113 @@ class _Trials:
                     self.spark.sparkContext.cancelAllJobs()
                     if not wait(running, timeout=1.0).not_done:
                         break
-                for each in running.values():
-                    each.run.end("KILLED")
+                for attempt in running.values():
+                    attempt.run.end("KILLED")
                 raise
 
     def _start(self) -> _Running:
         draw, trial = studies.ask(self.study, self.search, self.options.seed)
         values = self.search.values(trial.params)
         name = f"trial {draw + 1}"
-        run = tracking.open_run(
-            self.run.client, self.settings, name, tags={"mlspark.study": self.options.study}, parent=self.run
+        run = runs.open_run(
+            self.run.client, self.settings.tracking, name, tags={"mlspark.study": self.options.study}, parent=self.run
         )
         trial.set_user_attr("run_id", run.run_id)
         run.log_params(values)
         return _Running(draw + 1, trial, values, run, time.monotonic())
 
-    def _train(self, each: _Running) -> TrainingOutcome:
+    def _train(self, attempt: _Running) -> LearnedModel:
         """Train one trial. Runs in a thread of the pool."""
         try:
-            settings = config.override(self.settings, each.values, source=self.search.file)
-        except ConfigError as error:  # each value may be had alone, but not these together
+            settings = loading.override(self.settings, attempt.values, source=self.search.file)
+        except ConfigError as error:  # each value is allowed alone, but not these together
             raise TrainingFailed(str(error)) from error
         spec = TrainingSpec(
-            run_uri=storage.join(settings.root, "runs", each.run.run_id),
-            layout=self.layout,
+            run_uri=storage.join(settings.root, "runs", attempt.run.run_id),
+            tensors=self.tensors,
+            task=self.task,
             model=settings.model,
             training=settings.training,
             streaming=settings.streaming,
         )
         self.snapshot.save(spec.snapshot_uri)
-        each.planned_epochs = spec.training.epochs
 
-        def follow(event: dict[str, Any]) -> None:
+        def follow(event: TrainingEvent) -> None:
             if self.is_stopped.is_set():
                 raise _Stopped
-            if event["event"] == "epoch":  # an evaluation is of test rows, which are not to choose by
-                self._note_epoch(each, event)
+            if isinstance(event, EpochEnded):  # an evaluation is of test rows, which are not to choose by
+                self._note_epoch(attempt, event)
 
-        return launcher.launch(self.spark, spec, follow)
+        return learner.learn(self.spark, spec, follow)
 
-    def _note_epoch(self, each: _Running, event: Mapping[str, Any]) -> None:
-        epoch, objective = event["epoch"], event[f"validation_{self.options.metric}"]
-        if epoch <= each.epochs:  # again, after a restart
+    def _note_epoch(self, attempt: _Running, event: EpochEnded) -> None:
+        epoch, objective = event.epoch, event.validation[self.options.metric]
+        if epoch <= attempt.epochs:  # again, after a restart
             return
-        if objective is None:
-            raise ConfigError("roc_auc is not defined, as all validation rows are of one class; use --metric log_loss")
-        figures = {key: value for key, value in event.items() if isinstance(value, float)}
-        each.run.log_metrics(figures, step=epoch)
-        each.epochs, each.objective = epoch, objective
-        each.trial.report(objective, step=epoch - 1)  # the pruner's warm-up counts from 0
-        if epoch < each.planned_epochs and each.trial.should_prune():
+        attempt.objective = self._checked(objective)
+        attempt.run.log_metrics(progress_display.numbers(event), step=epoch)
+        attempt.epochs, attempt.planned_epochs = epoch, event.epochs
+        attempt.trial.report(attempt.objective, step=epoch - 1)  # the pruner's warm-up counts from 0
+        if epoch < event.epochs and attempt.trial.should_prune():
             raise _Pruned
 
-    def _tell(self, each: _Running, future: Future[TrainingOutcome]) -> None:
+    def _checked(self, objective: float | None) -> float:
+        """Return the value of the metric. Raises ConfigError where the validation rows give none."""
+        if objective is None:
+            raise ConfigError(
+                f"--metric {self.options.metric}: cannot be computed for the validation rows of {self.snapshot.table}, as "
+                f"where all of them have one class or one value; choose another, like {self.task.default_metric}"
+            )
+        return objective
+
+    def _record_end(self, attempt: _Running, future: Future[LearnedModel]) -> None:
         """Record how a trial ended. Raises what is no fault of the trial."""
         error, message = future.exception(), ""
         if error is None:
-            each.objective = getattr(future.result().metrics["validation"], self.options.metric)
-            self.study.tell(each.trial, each.objective)
-            each.run.end("FINISHED")
+            learned = future.result()
+            attempt.objective = self._checked(learned.metrics["validation"][self.options.metric])
+            attempt.rounds = learned.report.get("rounds", 0)
+            if not attempt.epochs:
+                metrics = learned.metrics["validation"].values
+                attempt.run.log_metrics(
+                    {f"validation_{name}": value for name, (value, _) in metrics.items() if value is not None},
+                    step=attempt.rounds,
+                )
+            self.study.tell(attempt.trial, attempt.objective)
+            attempt.run.end("FINISHED")
         elif isinstance(error, _Pruned):
-            self.study.tell(each.trial, state=TrialState.PRUNED)
-            each.run.end("KILLED")
+            self.study.tell(attempt.trial, state=TrialState.PRUNED)
+            attempt.run.end("KILLED")
         elif isinstance(error, TrainingFailed):
             message = str(error)
-            each.trial.set_user_attr("message", message)
-            self.study.tell(each.trial, state=TrialState.FAIL)
-            each.run.set_tag("mlspark.message", message)
-            each.run.end("FAILED")
+            attempt.trial.set_user_attr("message", message)
+            self.study.tell(attempt.trial, state=TrialState.FAIL)
+            attempt.run.set_tag("mlspark.message", message)
+            attempt.run.end("FAILED")
         else:
             raise error
         self.num_ended += 1
         self.num_ended_here += 1
         self.num_failed_here += bool(message)
-        self._log_end(each, "failed" if message else "" if error is None else "pruned")
+        self._log_end(attempt, "failed" if message else "" if error is None else "pruned")
         if message:
-            logger.warning("trial %d: %s", each.number, message)
+            logger.warning("trial %d: %s", attempt.number, message)
         if self.num_failed_here == self.num_ended_here == _HOPELESS:
             raise TrainingFailed(f"the first {_HOPELESS} trials all failed, the last of them: {message}")
 
-    def _log_end(self, each: _Running, end: str) -> None:
+    def _log_end(self, attempt: _Running, end: str) -> None:
         best = next(iter(ranking(studies.tried(self.study, self.search), self.options.is_minimized)), None)
         if best is not None and best.objective is not None:
             self.run.log_metrics({f"best_{self.options.metric}": best.objective}, step=self.num_ended)
-        told = "" if each.objective is None else f"{self.options.title} {each.objective:.4f}"
-        if told and best is not None:
-            told += f" (best {best.objective:.4f}, trial {best.number})"
-        epochs = f"{each.epochs} of {each.planned_epochs} epochs"
-        facts = [told, epochs, end, f"{time.monotonic() - each.started:.0f} s"]
+        result_text = "" if attempt.objective is None else f"{self.options.title} {attempt.objective:.4f}"
+        if result_text and best is not None:
+            result_text += f" (best {best.objective:.4f}, trial {best.number})"
+        facts = [result_text, attempt.length, end, f"{time.monotonic() - attempt.started:.0f} s"]
         names = self.search.names()
         logger.info(
             "trial %d/%d: %s; %s",
-            each.number, self.options.trials, ", ".join(filter(None, facts)),
-            ", ".join(f"{names[key]}={shown(value)}" for key, value in each.values.items()),
+            attempt.number, self.options.trials, ", ".join(filter(None, facts)),
+            ", ".join(f"{names[key]}={shown(value)}" for key, value in attempt.values.items()),
         )  # fmt: skip
 
 
@@ -283,9 +320,7 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _conclude(
-    settings: Settings, search: Search, options: TuneOptions, study: optuna.Study, run: tracking.Run
-) -> Tuned:
+def _conclude(settings: Settings, search: Search, options: TuneOptions, study: optuna.Study, run: runs.Run) -> Tuned:
     """Return the ended trials, drawn and kept with the run."""
     tried = studies.tried(study, search)
     ranked = ranking(tried, options.is_minimized)
@@ -297,7 +332,7 @@ def _conclude(
     picture = tuning_plot.draw(
         f"study {options.study}",
         options.title,
-        [tuning_plot.Point(each.number, each.state, each.objective, each.values) for each in tried],
+        [tuning_plot.Point(trial.number, trial.state, trial.objective, trial.values) for trial in tried],
         names,
         is_minimized=options.is_minimized,
         logarithmic=search.logarithmic(),

@@ -1,5 +1,6 @@
 """Searches on the small feature table of the training tests."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark.config import Settings
+from mlspark.settings.pipeline import Settings
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training.metrics import BinaryMetrics
+from mlspark.tasks.metrics import Metrics
+from mlspark.tasks.task import Task
+from mlspark.training.events import Event
 from mlspark.training.spec import TrainingSpec
 from mlspark.tuning import search as searches
 from mlspark.tuning import trials
@@ -19,7 +22,7 @@ from mlspark.tuning.study import TuneOptions
 from mlspark.tuning.trials import Tuned
 
 from ..conftest import census_settings
-from ..training.conftest import LAYOUT, fit_here, write_snapshot
+from ..training.conftest import TARGET_DTYPES, TASK, TENSORS, fit_here, write_snapshot
 
 RATE = "training.optimizer.learning_rate"
 SPACE = """\
@@ -29,10 +32,11 @@ model.hidden: {choices: [[8], [16, 8]]}
 """
 
 
-def train_here(spark: SparkSession, spec: TrainingSpec, on_event: Callable[[dict[str, Any]], None]) -> Any:
-    """`launcher.launch` without its processes: real training, as the only rank, in this process."""
-    result = fit_here(spec, on_event=lambda event: on_event(dict(event)))
-    return SimpleNamespace(metrics={name: BinaryMetrics.from_json(value) for name, value in result.metrics.items()})
+def train_here(spark: SparkSession, spec: TrainingSpec, on_event: Callable[[Event], None]) -> Any:
+    """`learner.learn` without its processes: real training, as the only rank, in this process."""
+    result = fit_here(spec, on_event=on_event)
+    metrics = {name: Metrics.from_json(value) for name, value in result.metrics.items()}
+    return SimpleNamespace(metrics=metrics, report={})
 
 
 def tuning_settings(home: Path, *overrides: str) -> Settings:
@@ -48,13 +52,30 @@ def search_of(folder: Path, settings: Settings, text: str = SPACE) -> Search:
     return searches.load(str(file), settings)
 
 
+def options_of(num_trials: int, *, task: Task = TASK, **options: Any) -> TuneOptions:
+    metric = options.pop("metric", task.default_metric)
+    is_minimized = task.lower_is_better(metric)
+    return TuneOptions(
+        **({"study": "small", "trials": num_trials, "metric": metric, "is_minimized": is_minimized} | options)
+    )
+
+
 def tune_here(
-    spark: SparkSession, snapshot: Snapshot, home: Path, num_trials: int, *, space: str = SPACE, **options: Any
+    spark: SparkSession,
+    snapshot: Snapshot,
+    home: Path,
+    num_trials: int,
+    *,
+    space: str = SPACE,
+    settings: Settings | None = None,
+    task: Task = TASK,
+    **options: Any,
 ) -> Tuned:
-    settings = tuning_settings(home)
+    settings = settings or tuning_settings(home)
     search = search_of(home, settings, space)
-    asked = TuneOptions(**({"study": "small", "trials": num_trials} | options))
-    return trials.tune(spark, settings, search, asked, layout=LAYOUT, snapshot=snapshot)
+    asked = options_of(num_trials, task=task, **options)
+    tensors = dataclasses.replace(TENSORS, target_dtype=TARGET_DTYPES[task.kind])
+    return trials.tune(spark, settings, search, asked, tensors=tensors, task=task, snapshot=snapshot)
 
 
 @pytest.fixture(scope="session")
@@ -64,4 +85,4 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials.launcher, "launch", train_here)
+    monkeypatch.setattr(trials.learner, "learn", train_here)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlspark.config import Settings
 from mlspark.errors import ConfigError
+from mlspark.settings.pipeline import Settings
 from mlspark.tuning import search as searches
 
 from ..conftest import ROOT, census_settings
