@@ -1,0 +1,67 @@
+"""What is wrong with settings, said with file, key and remedy. Runs anywhere."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlspark.settings.pipeline import Settings
+
+
+def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> str:
+    """Return "file: section.key: what is wrong" for one pydantic error."""
+    tagged = tuple(str(part) for part in problem["loc"])
+    location = _without_tags(tagged)
+    source = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), None)
+    prefix = f"{source or ', '.join(files)}: " + (".".join(location) + ": " if location else "")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(tagged[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{prefix}unknown key, {hint}"
+    if problem["type"] == "missing":
+        return f"{prefix}missing"
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"{prefix}kind: must be one of {', '.join(map(repr, _kinds(tagged)))}"
+    if problem["type"] == "value_error":
+        return f"{prefix}{problem['ctx']['error']}"
+    return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _without_tags(path: Sequence[str]) -> tuple[str, ...]:
+    """Return a path as the file has it: the tag of a union stands in pydantic's path, but not in the file."""
+    return tuple(part for part, node in zip(path, _nodes(path), strict=False) if "discriminator" not in node)
+
+
+def _kinds(union: Sequence[str]) -> list[str]:
+    """Return the tags of the union at the end of `union`, in its order."""
+    node = _nodes(union)[-1]
+    tag_of = {place: tag for tag, place in node["discriminator"]["mapping"].items()}
+    return [tag_of[choice["$ref"]] for choice in node["oneOf"]]
+
+
+def _known_keys(section: Sequence[str]) -> list[str]:
+    """Return the keys of the settings class at the end of `section`."""
+    return list(_nodes(section)[-1].get("properties", {}))
+
+
+def _nodes(path: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the schemas on the way along `path` from the top, both ends included: one more than its parts."""
+    schema = Settings.model_json_schema()
+    nodes = [schema]
+    for part in path:
+        node = nodes[-1]
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        else:
+            node = node.get("items", {}) if part.isdigit() else node.get("properties", {}).get(part, {})
+        nodes.append(_resolve(node, schema))
+    return nodes
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+        if "discriminator" in choice:
+            return dict(choice)
+        if "$ref" in choice:
+            return dict(schema["$defs"].get(choice["$ref"].rsplit("/", 1)[-1], {}))
+    return node

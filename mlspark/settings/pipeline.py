@@ -1,0 +1,96 @@
+"""All settings of one pipeline, from raw rows to scores; each section's class stands beside what it sets. Driver."""
+
+import json
+from typing import Annotated
+
+import yaml
+from pydantic import Field, model_validator
+
+from mlspark import storage
+from mlspark.features.settings import FeaturesSettings
+from mlspark.features.shift import ShiftSettings
+from mlspark.features.split import SplitSettings
+from mlspark.intake.joins import JoinSettings
+from mlspark.models import ModelSettings
+from mlspark.models.tabular import TabularSettings
+from mlspark.registry.settings import RegistrySettings
+from mlspark.scoring.settings import ScoringSettings
+from mlspark.section import Section
+from mlspark.sources.catalog import SourcesSettings
+from mlspark.sources.settings import SourceSettings
+from mlspark.storage import StorageSettings
+from mlspark.streaming.settings import StreamingSettings
+from mlspark.tasks.kinds import TaskSettings
+from mlspark.tracking.settings import TrackingSettings
+from mlspark.training.settings import TrainingSettings
+
+_OWN_SOURCES = ("learn", "validation", "test", "score")
+
+
+class Settings(Section):
+    """One pipeline, from raw rows to scores."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Name of the pipeline, and of its tables, MLflow experiment and registered model."""
+    contract: str
+    """Contract file of the raw rows (schemas/*.json), relative to the working directory."""
+    storage: StorageSettings = StorageSettings()
+    sources: SourcesSettings
+    joins: tuple[JoinSettings, ...] = ()
+    task: TaskSettings
+    split: SplitSettings = SplitSettings()
+    features: FeaturesSettings
+    shift: ShiftSettings = ShiftSettings()
+    streaming: StreamingSettings = StreamingSettings()
+    model: ModelSettings = TabularSettings()
+    training: TrainingSettings = TrainingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    scoring: ScoringSettings = ScoringSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> "Settings":
+        if self.model.learner == "network":
+            self._check_ranks()
+        self.task.metric(self.training.best, setting="training.best")
+        self.model.check(self.task)
+        names = [join.name for join in self.joins]
+        wrong = sorted({name for name in names if names.count(name) > 1 or name in _OWN_SOURCES})
+        if wrong:
+            raise ValueError(f"joins: {', '.join(wrong)}: each name once, and none of {', '.join(_OWN_SOURCES)}")
+        return self
+
+    def _check_ranks(self) -> None:
+        """Check that batches and streams can be shared out among the ranks."""
+        training = self.training
+        parts = training.num_processes * training.accumulation_steps
+        if training.global_batch_size % parts:
+            times = f" x accumulation_steps={training.accumulation_steps}" if training.accumulation_steps > 1 else ""
+            raise ValueError(
+                f"training.global_batch_size={training.global_batch_size} is no multiple of "
+                f"training.num_processes={training.num_processes}{times}; change one of them"
+            )
+        if self.streaming.streams % training.num_processes:
+            raise ValueError(
+                f"training.num_processes={training.num_processes} does not divide "
+                f"streaming.streams={self.streaming.streams}; change one of them"
+            )
+
+    @property
+    def root(self) -> str:
+        """Absolute `storage.root`."""
+        return storage.absolute(self.storage.root)
+
+    @property
+    def all_sources(self) -> dict[str, SourceSettings]:
+        """Whatever the pipeline reads, by name: rows, joined sources, rows to score."""
+        scored = {} if self.scoring.source is None else {"score": self.scoring.source}
+        return self.sources.rows | {join.name: join.source for join in self.joins} | scored
+
+    def table(self, kind: str) -> str:
+        """Return the URI of this pipeline's table `kind` (features, quarantine, scores, ...)."""
+        return storage.join(self.root, "tables", f"{self.name}_{kind}")
+
+    def to_yaml(self) -> str:
+        """Return the resolved settings as a file that loads as the same settings."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
