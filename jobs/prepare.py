@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mlspark import command
-from mlspark.preparation.prepare import prepare
+from mlspark.commands import job, options
+from mlspark.stages.prepare import prepare
 
 
 class Mode(StrEnum):
@@ -16,16 +16,16 @@ class Mode(StrEnum):
 
 
 def main(
-    config: command.Config,
-    set_: command.Overrides = None,
-    report: command.Report = None,
+    config: options.Config,
+    set_: options.Overrides = None,
+    report: options.Report = None,
     mode: Annotated[
         Mode, typer.Option(help="All rows and a new encoder, or only new files with the old one.")
     ] = Mode.REBUILD,
 ) -> None:
     """Build the feature table from raw rows; bad rows go to the quarantine table with their reasons."""
-    command.run("prepare", partial(prepare, mode=mode.value), config, set_, report)
+    job.run("prepare", partial(prepare, mode=mode.value), config, set_, report)
 
 
 if __name__ == "__main__":
-    command.start(main)
+    job.start(main)

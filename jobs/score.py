@@ -1,13 +1,13 @@
 """Raw rows + model version -> scores: SPARK_CONF_DIR=conf spark-submit jobs/score.py --config conf/census.yaml"""
 
-from mlspark import command
-from mlspark.scoring.batch import score
+from mlspark.commands import job, options
+from mlspark.stages.score import score
 
 
-def main(config: command.Config, set_: command.Overrides = None, report: command.Report = None) -> None:
+def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Score raw rows with a registered model version; bad rows go to the quarantine of scores with their reasons."""
-    command.run("score", score, config, set_, report)
+    job.run("score", score, config, set_, report)
 
 
 if __name__ == "__main__":
-    command.start(main)
+    job.start(main)

@@ -1,13 +1,13 @@
 """Feature table -> registered model version: SPARK_CONF_DIR=conf spark-submit jobs/train.py --config conf/census.yaml"""
 
-from mlspark import command
-from mlspark.train import train
+from mlspark.commands import job, options
+from mlspark.stages.train import train
 
 
-def main(config: command.Config, set_: command.Overrides = None, report: command.Report = None) -> None:
+def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Train on the newest feature table with distributed ranks, evaluate on the test rows and register a model version."""
-    command.run("train", train, config, set_, report)
+    job.run("train", train, config, set_, report)
 
 
 if __name__ == "__main__":
-    command.start(main)
+    job.start(main)

@@ -1,0 +1,170 @@
+"""The prepare stage: raw rows become one version of the feature table, every row accounted for. Driver."""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from mlspark import storage, tables
+from mlspark.contracts import contract as contracts
+from mlspark.features import shift as shifts
+from mlspark.features import split
+from mlspark.features.encoder import Encoder
+from mlspark.features.fit import fit
+from mlspark.features.labels import label_columns, refuse_rows_without_label, resolve
+from mlspark.features.placing import placed
+from mlspark.features.profile import profile
+from mlspark.intake import joins as joining
+from mlspark.intake.rows import take_in
+from mlspark.settings.pipeline import Settings
+from mlspark.sources.source import refuse_changed
+from mlspark.stages import append as appending
+from mlspark.stages.preparation import Preparation, find_sources, plan
+from mlspark.tables import Commit
+from mlspark.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -> dict[str, Any]:
+    """Write the feature table and the quarantine of the configured sources, and return the report.
+
+    The commit of the feature table is what makes a preparation count: bad rows, encoder and settings are written before
+    it under its id, and no reader asks for an id that no commit names. A run that is killed leaves nothing that counts, and
+    the next one ends as if it had not been.
+
+    Args:
+        spark: the session of the job.
+        settings: the pipeline.
+        mode: "rebuild" reads all rows and fits the encoder on them, and does nothing when the newest version already
+            holds just that. "append" reads only files or partitions that no version in force has taken, and encodes
+            them with the encoder in force.
+
+    Raises:
+        SourceError: a source is absent, empty, unreadable, or changed while it was read.
+        ContractError: the data as a whole does not meet the contract.
+        FeatureError: the task or the features do not fit the contract or the rows.
+        ConfigError: append to a table of other settings, or to none.
+        ConcurrentWrite: another run with other rows was first.
+        In all these cases nothing was written that counts.
+    """
+    started, run = time.monotonic(), uuid.uuid4().hex
+    work = plan(spark, settings, mode=mode)
+    if work.is_done:
+        assert work.base is not None
+        logger.info("%s: already done, version %d of %s", settings.name, work.base.version, work.table)
+        return _report(work.table, work.base, already_done=True, seconds=time.monotonic() - started)
+    commit = _write(spark, settings, work, mode=mode, run=run)
+    seconds, is_mine = time.monotonic() - started, commit.metadata["run"] == run
+    outcome = "wrote" if is_mine else "another run was first with the same rows as"
+    logger.info("features: %s version %d of %s in %.1f s", outcome, commit.version, work.table, seconds)
+    return _report(work.table, commit, already_done=not is_mine, seconds=seconds)
+
+
+def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: str, run: str) -> Commit:
+    """Read the rows, fit the encoder where it is not in force, write what travels with the rows, then the rows."""
+    contract, in_force, table = work.contract, work.in_force, work.table
+
+    def extended(rows: DataFrame) -> DataFrame:
+        rows = split.place(rows, settings.split, contract, weight=settings.task.weight)
+        if in_force is None or not contract.unique_key:
+            return rows
+        return appending.without_known_keys(spark, rows, contract, in_force)
+
+    event = settings.task.event_sql(contract.column(settings.task.target).type) if settings.task.is_resolved else None
+    counted = {} if event is None else {"label_events": F.expr(event)}
+    with ExitStack() as stack:
+        taken = stack.enter_context(take_in(spark, work.sources, contract, extended=extended, good_rows_with=counted))
+        joined, good = stack.enter_context(joining.read(spark, work.joins)), taken.good
+        if work.joins:
+            good = joining.attach(good, joined.good, work.joins).persist(StorageLevel.MEMORY_AND_DISK)
+            stack.callback(good.unpersist)
+        encoder, task, shift = _encoder(good, settings, work)
+        profiled = profile(good, contract, task)
+        metadata = {
+            **work.metadata(settings, mode=mode),
+            "run": run,
+            "encoder": encoder.fingerprint,
+            **taken.account.totals,
+            "reasons": taken.account.reasons,
+            "shift": shift,
+            "splits": profiled["splits"],
+            "sources": {
+                name: {**source.identity, "schema_differences": taken.differences[name], **taken.account.sources[name]}
+                for name, source in work.sources.items()
+            },
+            "joins": joined.to_json(work.joins),
+        }
+        _write_sidecars(settings, work, encoder, task, profiled)
+        num_bad = taken.account.totals["rows_quarantined"] + joined.num_bad
+        tables.write_quarantine(joined.with_bad(taken.bad), settings.table("quarantine"), work.commit_id, num_bad)
+        now = find_sources(spark, settings) | joining.sources(spark, settings.joins, root=settings.sources.root)
+        for name, source in work.read.items():
+            refuse_changed(source, now[name])
+        rows = placed(
+            good,
+            encoder,
+            label_columns(task, contract),
+            num_rows=taken.account.totals["rows_good"],
+            folds=settings.split.folds,
+            was_fitted=in_force is None,
+        )
+        return tables.write_next(
+            rows,
+            table,
+            after=work.base,
+            metadata=metadata,
+            mode="append" if in_force else "overwrite",
+            partition_by=["split"],
+        )
+
+
+def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[Encoder, Task, Mapping[str, Any]]:
+    """Return encoder and task, fitted on the training rows or those in force, and how far new rows are from the latter."""
+    if work.in_force is not None:
+        encoder, task = work.in_force.encoder, work.in_force.task
+        refuse_rows_without_label(good, task, work.contract)
+        return encoder, task, shifts.shift(good, encoder, settings.shift)
+    train = good.where(F.col("split") == split.TRAIN)
+    task = resolve(train, settings.task, work.contract.column(settings.task.target))
+    refuse_rows_without_label(good, task, work.contract)
+    encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash="_group")
+    logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
+    return encoder, task, {}
+
+
+def _write_sidecars(
+    settings: Settings, work: Preparation, encoder: Encoder, task: Task, profiled: Mapping[str, Any]
+) -> None:
+    """Write what travels with the rows of a commit; it counts from when the commit stands."""
+    parts = {name: {part.name: part.state for part in source.parts} for name, source in work.sources.items()}
+    contract = contracts.to_json(work.contract)
+    for name, value in (
+        ("parts", parts),
+        ("encoder", encoder.to_json()),
+        ("contract", contract),
+        ("profile", profiled),
+    ):
+        storage.write_json(tables.sidecar(work.table, work.commit_id, f"{name}.json"), value)
+    storage.write_bytes(tables.sidecar(work.table, work.commit_id, "task.json"), task.to_json().encode())
+    storage.write_bytes(tables.sidecar(work.table, work.commit_id, "config.yaml"), settings.to_yaml().encode())
+
+
+def _report(table: str, commit: Commit, *, already_done: bool, seconds: float) -> dict[str, Any]:
+    metadata = commit.metadata
+    counts = ("rows_read", "rows_good", "rows_quarantined", "reasons", "sources", "joins", "splits", "shift")
+    return {
+        **{key: metadata[key] for key in counts},
+        "mode": metadata["mode"],
+        "table": table,
+        "version": commit.version,
+        "encoder_fingerprint": metadata["encoder"],
+        "already_done": already_done,
+        "seconds": round(seconds, 3),
+    }

@@ -1,0 +1,52 @@
+"""A training's events on their way to people, schedulers and MLflow. Driver."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlspark import storage
+from mlspark.tracking.runs import Run
+from mlspark.tracking.settings import TrackingSettings
+from mlspark.training import progress_display
+from mlspark.training.events import EpochEnded, Evaluated, Event, OnEvent, Progressed, RunEnded
+from mlspark.training.progress_display import EventFile, TensorBoard
+from mlspark.training.spec import TrainingSpec
+
+
+@contextmanager
+def following(settings: TrackingSettings, spec: TrainingSpec, run: Run) -> Iterator[OnEvent]:
+    """Yield what shows and logs the events of a run, which come in another thread than this one.
+
+    Args:
+        settings: where the log of events and TensorBoard's files are.
+        spec: the run.
+        run: in MLflow; gets the figures.
+    """
+    file = settings.events
+    if not file and storage.is_local(spec.run_uri):
+        file = storage.local_path(storage.join(spec.run_uri, "events.jsonl"))
+    board = TensorBoard(settings.tensorboard, run.run_id)
+    log = EventFile(file)
+
+    def follow(event: Event) -> None:
+        log.write(event)
+        board.write(event)
+        progress_display.show(event)
+        figures = progress_display.numbers(event)
+        match event:
+            case EpochEnded():
+                run.log_metrics(figures, step=event.epoch)
+            case Progressed():
+                run.log_metrics({f"step_{name}": value for name, value in figures.items()}, step=event.step)
+            case Evaluated():
+                run.log_metrics({f"{event.split}_{name}": value for name, value in figures.items()}, step=event.step)
+
+    try:
+        yield follow
+    except BaseException as error:
+        log.write(RunEnded(is_finished=False, message=str(error)))
+        raise
+    else:
+        log.write(RunEnded(is_finished=True))
+    finally:
+        log.close()
+        board.close()
