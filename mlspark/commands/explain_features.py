@@ -5,20 +5,41 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from mlspark import config
-from mlspark.config import CsvSettings, Settings
-from mlspark.contracts import arrow as conforming
-from mlspark.contracts.arrow import arrow_type
+from mlspark.commands import options
+from mlspark.contracts import check_arrow
+from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError, ContractError
+from mlspark.features import prepared
 from mlspark.features.explain import Explained, explain
-from mlspark.preparation import prepared
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.sources.csv import CsvSettings
+
+app = options.app()
+
+
+@app.command()
+def explain_features(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="Settings, like conf/census.yaml.")],
+    row: Annotated[
+        str,
+        typer.Argument(metavar="ROW", help="JSON object, @FILE with one, or a line as in the pipeline's CSV source."),
+    ],
+    set_: options.Overrides = None,
+    version: options.Version = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Show how one raw row becomes its numbers: each output, its place in a batch, and what it means."""
+
+    run(pipeline, row, overrides=set_ or [], version=version, json_file=json_file)
 
 
 def run(file: str, row: str, *, overrides: list[str], version: int | None, json_file: str | None) -> None:
@@ -38,14 +59,17 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
     """
     if json_file and not Path(json_file).resolve().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder does not exist")
-    settings = config.load([file], overrides)
-    found = prepared.at(settings, version)
-    contract = found.contract.without_label().with_columns(found.encoder.inputs)
-    conformed = conforming.conform(_as_table(_values(row, settings, found.contract), contract), contract)
-    explained = explain(found.encoder, conformed)
-    _show(explained, f"{found.table}, version {found.version}, encoder {found.encoder.fingerprint[:12]}")
+    settings = loading.load([file], overrides)
+    feature_table = prepared.at(settings.table("features"), version)
+    contract = feature_table.contract.scoring_view().with_columns(feature_table.encoder.inputs)
+    conformed = check_arrow.check(_as_table(_values(row, settings, feature_table.contract), contract), contract)
+    explained = explain(feature_table.encoder, conformed)
+    _show(
+        explained,
+        f"{feature_table.table}, version {feature_table.version}, encoder {feature_table.encoder.fingerprint[:12]}",
+    )
     if json_file:
-        rows = [asdict(each) for each in explained]
+        rows = [asdict(entry) for entry in explained]
         Path(json_file).write_text(json.dumps(rows, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -93,21 +117,21 @@ def _as_table(values: Mapping[str, Any], contract: Contract) -> pa.Table:
 
 def _show(explained: list[Explained], caption: str) -> None:
     table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
-    for name, options in {
+    for name, style in {
         "feature": {"style": "bold"},
         "raw": {},
         "position": {"style": "dim"},
         "number": {"justify": "right"},
         "meaning": {},
     }.items():
-        table.add_column(name, **options)  # type: ignore[arg-type]
+        table.add_column(name, **style)  # type: ignore[arg-type]
     before = None
-    for each in explained:
-        raw = ", ".join(f"{name}={'missing' if value is None else value}" for name, value in each.inputs.items())
-        is_new = each.feature != before
-        number = str(each.number) if isinstance(each.number, int) else f"{each.number:.6g}"
-        cells = (each.feature if is_new else "", raw if is_new else "", each.position, number, each.meaning)
+    for entry in explained:
+        raw = ", ".join(f"{name}={'missing' if value is None else value}" for name, value in entry.inputs.items())
+        is_new = entry.feature != before
+        number = str(entry.number) if isinstance(entry.number, int) else f"{entry.number:.6g}"
+        cells = (entry.feature if is_new else "", raw if is_new else "", entry.position, number, entry.meaning)
         # Values of the data: not to be taken for markup.
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
-        before = each.feature
+        before = entry.feature
     Console().print(table)

@@ -7,18 +7,19 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, write_deltalake
 
-from mlspark import profile_command, storage, tables
-from mlspark.config import Settings
+from mlspark import storage, tables
+from mlspark.commands import profile as profile_command
 from mlspark.errors import ConfigError, MlsparkError, TableError
 from mlspark.features import drift
+from mlspark.settings.pipeline import Settings
 
-from .conftest import ROOT, census_settings
-from .features.test_profile import made
+from ..conftest import ROOT, census_settings
+from ..features.test_profile import made
 
 CONFIG = str(ROOT / "conf" / "census.yaml")
-OLD = made({"age": ("int", [1, 2, 3, 4]), "job": ("string", ["a", "a", "b", None])}, positive=1)
-NEW = made({"age": ("int", [3, 4, 5, 6]), "job": ("string", ["a", "a", "[c]", None])}, positive=2)
-NEW["splits"] = {"train": {"rows": 3, "positive": 2}, "test": {"rows": 1, "positive": 0}}
+OLD = made({"age": ("int", [1, 2, 3, 4]), "job": ("string", ["a", "a", "b", None])}, events=1)
+NEW = made({"age": ("int", [3, 4, 5, 6]), "job": ("string", ["a", "a", "[c]", None])}, events=2)
+NEW["splits"] = {"train": {"rows": 3, "events": 2}, "test": {"rows": 1, "events": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def test_newest_version_is_told_and_written(
     run(prepared, html_file=str(page), json_file=str(file))
     told = capsys.readouterr().out
     words = " ".join(told.split())
-    assert "version 2: 4 rows, 50.0 % positive" in words
-    assert "train: 3 rows, 66.7 % positive" in words
+    assert "version 2: 4 rows, 50.0 % rich = yes" in words
+    assert "train: 3 rows, 66.7 % rich = yes" in words
     assert f"wrote {page}" in told
     assert f"wrote {file}" in told
     for part in ("age", "3 .. 4.500 .. 6", "25.0 %", "2, a 50.0 %"):

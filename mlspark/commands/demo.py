@@ -11,10 +11,15 @@ from typing import Any
 
 import typer
 
-from mlspark import config, storage, tracking
-from mlspark.config import Settings
+from mlspark import storage
+from mlspark.commands import options
 from mlspark.datasets import census_like
 from mlspark.errors import ConfigError
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.tracking import runs
+
+app = options.app()
 
 CONFIG = "conf/census.yaml"
 TAIL_LINES = 15
@@ -30,6 +35,12 @@ class JobFailed(Exception):
         self.status = status
 
 
+@app.command()
+def demo() -> None:
+    """Run prepare, train and score on census rows and sum up what came of it; from the repository's folder."""
+    raise typer.Exit(run())
+
+
 def run() -> int:
     """Return the exit status: 0, or that of the job that failed.
 
@@ -40,7 +51,7 @@ def run() -> int:
         if not Path(file).exists():
             raise ConfigError(f"{file} not found in {Path.cwd()}; run the demo in the repository's folder")
     started = time.monotonic()
-    settings = config.load([CONFIG])
+    settings = loading.load([CONFIG])
     folder = Path(storage.local_path(settings.root) if storage.is_local(settings.root) else ".mlspark").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     data = _raw_data(settings.sources.root, folder / "demo-data")
@@ -60,7 +71,7 @@ def run() -> int:
 
 
 def _raw_data(root: str, made_up: Path) -> str:
-    """Return the folder whose adult/ holds the raw files, and say which it is; made-up ones when there are none."""
+    """Return the folder whose adult/ holds the raw files, and print which it is; without fetched files, make some up."""
     adult = storage.join(storage.absolute(root), "adult")
     if storage.exists(adult):
         typer.echo(f"data: the census files in {_shown(adult)}")
@@ -75,7 +86,7 @@ def _raw_data(root: str, made_up: Path) -> str:
 
 
 def _unlabelled(test: str, folder: Path) -> Path:
-    """Return a copy of the raw test file without its last field, the label: what there is to score in real life."""
+    """Return a copy of the raw test file without its last field, the label, as rows to be scored are in real life."""
     lines = storage.read_bytes(test).decode().splitlines()
     content = "".join(line.rpartition(",")[0] + "\n" if "," in line else line + "\n" for line in lines)
     copy = folder / "adult.test"
@@ -103,7 +114,9 @@ def _job(name: str, data: str, root: str, log: Path, *arguments: str) -> Report:
         "MLSPARK_HOME": root,
     }
     typer.secho(f"\n{name}", bold=True)
-    # Spark, Ivy and Java talk on standard error; what the job says, spark-submit puts on standard output.
+    # What the job says, spark-submit puts on standard output. Its own standard error has what nothing can switch off:
+    # spark-submit prints Ivy's report on spark.jars.packages (it is quiet in Spark's own tests only), and Java warns of
+    # the incubator module that Spark asks for.
     said_nothing = True
     with (
         open(log, "a", encoding="utf-8") as out,
@@ -148,7 +161,7 @@ def _summary(
     rule = "-" * 78
     mlflow = _shown(Path(sys.executable).with_name("mlflow"))
     server = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    opening = server or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {tracking.embedded_uri(settings)}"
+    opening = server or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {runs.embedded_uri(settings.root)}"
     return [
         "",
         typer.style("From raw rows to scores", bold=True),

@@ -8,25 +8,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mlspark import storage
-from mlspark.config import SourceSettings
 from mlspark.errors import ConfigError
+from mlspark.sources.catalog import READERS, AnySource
+from mlspark.sources.settings import SourceSettings
 
-KINDS = ("csv", "json", "parquet", "orc", "delta", "hive", "jdbc")
-
-_PLACE = {"hive": "table", "jdbc": "url"}
 _COMPRESSED = re.compile(r"\.(gz|bz2|zst|zstd|lz4|snappy|deflate)$")
-_EXTENSIONS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".data": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".orc": "orc",
-}
-_SETTINGS: TypeAdapter[SourceSettings] = TypeAdapter(SourceSettings)
+_EXTENSIONS = {extension: kind for kind, reader in READERS.items() for extension in reader.EXTENSIONS}
+_SETTINGS: TypeAdapter[SourceSettings] = TypeAdapter(AnySource)
 
 
 def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
@@ -34,26 +22,26 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
 
     Args:
         source: path or URI of files or a Delta table, database.table of a metastore, or jdbc: URL.
-        kind: one of KINDS.
+        kind: one of READERS.
         options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab.
 
     Raises:
         ConfigError: one line that names every wrong option.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"--kind {kind}: must be one of {', '.join(KINDS)}")
-    place = _PLACE.get(kind, "path")
-    given: dict[str, str] = {"kind": kind, place: source}
+    if kind not in READERS:
+        raise ConfigError(f"--kind {kind}: must be one of {', '.join(READERS)}")
+    place = READERS[kind].PLACE
+    values: dict[str, str] = {"kind": kind, place: source}
     if source.lower().endswith(".tsv") and kind == "csv":
-        given["separator"] = "\t"
+        values["separator"] = "\t"
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or key in ("kind", place):
             raise ConfigError(f"--option {option}: expected KEY=VALUE, and KEY other than kind and {place}")
-        given[key] = value.replace("\\t", "\t")
+        values[key] = value.replace("\\t", "\t")
     try:
         # Not strict: on a command line everything is text.
-        return _SETTINGS.validate_python(given, strict=False)
+        return _SETTINGS.validate_python(values, strict=False)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(problem, kind) for problem in error.errors())) from None
 
@@ -62,7 +50,7 @@ def guess_kind(source: str) -> tuple[str, str]:
     """Return (kind, why) of a source by its name, or by the files in the folder.
 
     Raises:
-        ConfigError: it cannot be told.
+        ConfigError: the kind cannot be inferred from the name.
     """
     if source.startswith("jdbc:"):
         return "jdbc", "it is a jdbc: URL"
@@ -81,7 +69,7 @@ def guess_kind(source: str) -> tuple[str, str]:
     if len(set(kinds.values())) == 1:
         first = min(kinds)
         return kinds[first], f"it holds {first}"
-    raise ConfigError(f"{source}: what it is cannot be told from its name; give --kind, one of {', '.join(KINDS)}")
+    raise ConfigError(f"{source}: its kind cannot be inferred from its name; give --kind, one of {', '.join(READERS)}")
 
 
 def default_name(source: str) -> str:

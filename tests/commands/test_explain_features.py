@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark import explain_command
+from mlspark.commands import explain_features as explain_command
 from mlspark.errors import ConfigError, ContractError, MlsparkError
-from mlspark.preparation.prepare import prepare
+from mlspark.stages.prepare import prepare
 
-from .conftest import ROOT, census_settings
+from ..conftest import ROOT, census_settings
 
 ROW = "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, United-States"
 

@@ -3,22 +3,41 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlspark import config, storage, tables
+from mlspark import storage, tables
+from mlspark.commands import options
 from mlspark.errors import ConfigError, TableError
 from mlspark.features import drift
+from mlspark.features import prepared as preparations
 from mlspark.features.distribution import kind
-from mlspark.preparation import prepared as preparations
-from mlspark.reports import profile_page
+from mlspark.reports import profile_page, wording
 from mlspark.reports.profile_page import Version
+from mlspark.settings import loading
 from mlspark.tables import Commit
 
-_LEAST_TOLD = 0.0005  # change of a share that does not round to 0.0 %
+_LEAST_SHOWN = 0.0005  # change of a share that does not round to 0.0 %
+
+app = options.app()
+
+
+@app.command()
+def profile(
+    config: options.Config,
+    set_: options.Overrides = None,
+    version: options.Version = None,
+    against: Annotated[int | None, typer.Option(help="An older version to compare with.")] = None,
+    html_file: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the page.")] = None,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Show what a version's rows hold, or how they drifted from another version's."""
+
+    run(config, overrides=set_ or (), version=version, against=against, html_file=html_file, json_file=json_file)
 
 
 def run(
@@ -48,7 +67,7 @@ def run(
     for option, file in (("--html", html_file), ("--json", json_file)):
         if file and not Path(file).resolve().parent.is_dir():
             raise ConfigError(f"{option} {file}: the folder does not exist")
-    settings = config.load(list(files), list(overrides))
+    settings = loading.load(list(files), list(overrides))
     table = settings.table("features")
     shown = _read(table, preparations.commit_at(table, version))
     result = {"table": table, "version": shown.version, "profile": shown.record}
@@ -78,13 +97,18 @@ def show(
 ) -> None:
     """Print the profile of a version, or its drift from `against`, for a person."""
     for version in filter(None, (shown, against)):
-        rows, positive = version.record["rows"], version.record["positive"]
-        console.print(Text(f"{table} version {version.version}: {rows:,} rows, {_rate(positive, rows)} positive"))
-        for split, found in version.record["splits"].items():
-            console.print(
-                Text(f"  {split}: {found['rows']:,} rows, {_rate(found['positive'], found['rows'])} positive")
-            )
+        target = version.record["target"]
+        console.print(Text(f"{table} version {version.version}: {_counted(version.record, target)}"))
+        for split, split_record in version.record["splits"].items():
+            console.print(Text(f"  {split}: {_counted(split_record, target)}"))
     console.print(_drifts(comparison) if comparison else _columns(shown.record))
+
+
+def _counted(counts: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    """Return rows, and the share of the event class where the task has one."""
+    if "events" not in counts:
+        return f"{counts['rows']:,} rows"
+    return f"{counts['rows']:,} rows, {_rate(counts['events'], counts['rows'])} {target['column']} = {target['event']}"
 
 
 def _columns(record: Mapping[str, Any]) -> Table:
@@ -93,8 +117,8 @@ def _columns(record: Mapping[str, Any]) -> Table:
     listed.columns[2].justify = "right"
     for name, column in record["columns"].items():
         missing = _rate(column["nulls"], record["rows"]) if column["nulls"] else ""
-        told = Text(_values(column, record["rows"]), overflow="fold")
-        listed.add_row(Text(name, overflow="fold"), Text(column["type"]), missing, told)
+        values_text = Text(_values(column, record["rows"]), overflow="fold")
+        listed.add_row(Text(name, overflow="fold"), Text(column["type"]), missing, values_text)
     return listed
 
 
@@ -105,8 +129,8 @@ def _values(column: Mapping[str, Any], num_rows: int) -> str:
         return ""
     if kind(column["type"]) == "text":
         value, rows, _ = column["values"][0]
-        return f"{column['distinct']:,}, {profile_page.visible(value)} {_rate(rows, num_rows)}"
-    quantiles = (profile_page.quantity(column, column["quantiles"][percent]) for percent in ("0", "50", "100"))
+        return f"{column['distinct']:,}, {wording.visible(value)} {_rate(rows, num_rows)}"
+    quantiles = (wording.quantity(column, column["quantiles"][percent]) for percent in ("0", "50", "100"))
     return " .. ".join(quantiles)
 
 
@@ -123,15 +147,15 @@ def _drifts(comparison: Mapping[str, Any]) -> Table:
     for what in ("added", "removed"):
         for name in comparison[what]:
             listed.add_row(Text(name, overflow="fold"), what)
-    for name, found in drift.gravest_first(comparison):
-        shift, unseen = found.get("mean_shift"), found.get("unseen", {"values": []})
+    for name, column_drift in drift.gravest_first(comparison):
+        shift, unseen = column_drift.get("mean_shift"), column_drift.get("unseen", {"values": []})
         listed.add_row(
             Text(name, overflow="fold"),
-            found["verdict"],
-            "" if found["psi"] is None else f"{found['psi']:.3f}",
-            "" if found["js_distance"] is None else f"{found['js_distance']:.3f}",
-            f"{found['missing_share_change'] * 100:+.1f} %"
-            if abs(found["missing_share_change"]) >= _LEAST_TOLD
+            column_drift["verdict"],
+            "" if column_drift["psi"] is None else f"{column_drift['psi']:.3f}",
+            "" if column_drift["js_distance"] is None else f"{column_drift['js_distance']:.3f}",
+            f"{column_drift['missing_share_change'] * 100:+.1f} %"
+            if abs(column_drift["missing_share_change"]) >= _LEAST_SHOWN
             else "",
             "" if shift is None else f"{shift:+.2f}",
             f"{unseen['share'] * 100:.1f} %" if unseen["values"] else "",

@@ -1,0 +1,207 @@
+"""`mlspark contract infer` and `check`: a contract drafted from data, and data held against a contract. Driver."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlspark import session, storage
+from mlspark.commands import options, source_arguments
+from mlspark.contracts import contract as contracts
+from mlspark.contracts import infer as drafting
+from mlspark.errors import ConfigError, ContractError
+from mlspark.intake import check as checking
+from mlspark.intake import draft as drafts
+from mlspark.settings import loading
+from mlspark.sources import catalog
+from mlspark.sources.catalog import READERS
+from mlspark.sources.settings import SourceSettings
+
+app = options.app()
+Kind = Annotated[
+    str | None,
+    typer.Option(help=f"How the data is stored; one of {', '.join(READERS)}; its name tells, if you do not."),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="As in the sources of a configuration; may be repeated. csv: header=true, separator=';', missing='?', ...",
+    ),
+]
+
+
+@app.command()
+def infer(
+    source: Annotated[str, typer.Argument(help="Path or URI, database.table, or jdbc: URL.")],
+    kind: Kind = None,
+    option: Option = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Names for CSV without a header; else c1, c2, ...")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The contract's; else from the source.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to be predicted.")] = None,
+    into: Annotated[str | None, typer.Option(metavar="FILE", help="A new file; else it is printed.")] = None,
+) -> None:
+    """Draft a contract from data: types, ranges, category lists and a key, as seen; widen it before use."""
+
+    run_infer(source, kind=kind, options=option or (), columns=columns, name=name, label=label, into=into)
+
+
+@app.command()
+def check(
+    source: Annotated[
+        str | None, typer.Argument(help="With --contract: path or URI, database.table, jdbc: URL.")
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="FILE", help="Settings: checks sources.learn, .validation and .test."),
+    ] = None,
+    set_: options.Overrides = None,
+    contract_file: Annotated[
+        str | None, typer.Option("--contract", metavar="FILE", help="The source's contract.")
+    ] = None,
+    kind: Kind = None,
+    option: Option = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
+) -> None:
+    """Tell which rows and rules fail, without writing; status 2 when prepare would refuse the data as a whole."""
+
+    run_check(
+        source,
+        kind=kind,
+        options=option or (),
+        contract_file=contract_file,
+        files=config or (),
+        overrides=set_ or (),
+        json_file=json_file,
+    )
+
+
+def run_infer(
+    place: str,
+    *,
+    kind: str | None,
+    options: Sequence[str],
+    columns: str | None,
+    name: str | None,
+    label: str | None,
+    into: str | None,
+) -> None:
+    """Draft a contract and print it, or write it to the file `into`; notes go to standard error.
+
+    Raises:
+        ConfigError: an option is wrong, or `into` exists.
+        SourceError: the source is absent, empty or unreadable.
+        ContractError: no contract can be drafted from it.
+    """
+    if into and storage.exists(into):
+        raise ConfigError(f"--into {into}: exists already; remove it, or give another file")
+    settings = _settings(place, kind, options)
+    with _session("contract infer", catalog.spark_settings([settings])) as spark:
+        draft = drafts.draft_from(
+            spark, settings, name=name or source_arguments.default_name(place), label=label, columns=columns
+        )
+    for note in draft.notes:
+        typer.echo(note, err=True)
+    if into:
+        storage.write_bytes(into, drafting.to_text(draft.contract).encode())
+        typer.echo(f"wrote {into}: {len(draft.contract.columns)} columns", err=True)
+    else:
+        typer.echo(drafting.to_text(draft.contract), nl=False)
+
+
+def run_check(
+    place: str | None,
+    *,
+    kind: str | None,
+    options: Sequence[str],
+    contract_file: str | None,
+    files: Sequence[str],
+    overrides: Sequence[str],
+    json_file: str | None,
+) -> None:
+    """Print what is wrong with the data of a configuration, or of one source.
+
+    Raises:
+        ContractError: the data does not meet the contract; says all reasons in one line, after the report.
+        ConfigError: settings are wrong.
+        SourceError: a source is absent, empty or unreadable.
+    """
+    if bool(files) == bool(place) or bool(place) != bool(contract_file):
+        raise ConfigError("contract check: give either --config FILE, or SOURCE and --contract FILE")
+    if place and overrides:
+        raise ConfigError("--set: changes settings of --config; give --option KEY=VALUE for SOURCE")
+    if files and (kind or options):
+        raise ConfigError("--kind, --option: belong to SOURCE; give --set sources.learn.KEY=VALUE with --config")
+    if json_file and not Path(json_file).resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: the folder does not exist")
+    if place and contract_file:
+        contract, root = contracts.load(contract_file), "."
+        sources = {"source": _settings(place, kind, options)}
+        spark_settings = catalog.spark_settings(sources.values())
+        if not sources["source"].has_label:
+            contract = contract.scoring_view()
+    else:
+        pipeline = loading.load(files, overrides)
+        contract, root = contracts.load(pipeline.contract), pipeline.sources.root
+        spark_settings = catalog.spark_settings(pipeline.all_sources.values())
+        sources = pipeline.sources.rows
+    with _session("contract check", spark_settings) as spark:
+        report = checking.check(spark, contract, sources, root=root)
+    show(report, Console())
+    if json_file:
+        Path(json_file).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if report["problems"]:
+        raise ContractError(f"contract {contract.name}: not met: {'; '.join(report['problems'])}")
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """Print a report of `check` for a person."""
+    sources = Table("source", "", "read", "good", "bad", title=f"contract {report['contract']}", title_justify="left")
+    for name, source in report["sources"].items():
+        counts = (f"{source[key]:,}" for key in ("rows_read", "rows_good", "rows_bad"))
+        sources.add_row(name, Text(source["uri"], overflow="fold"), *counts)
+    for column in sources.columns[2:]:
+        column.justify = "right"
+    console.print(sources)
+    for name, source in report["sources"].items():
+        for what, columns in source["schema_differences"].items():
+            listed = ", ".join(columns) if isinstance(columns, list) else "yes"
+            console.print(Text(f"{name}: {what} columns: {listed}"))
+    if report["rules"]:
+        rules = Table("rule", "rows", "for example", "row")
+        rules.columns[1].justify = "right"
+        for reason, rule in report["rules"].items():
+            for number, example in enumerate(rule["examples"]):
+                first = (reason, f"{rule['rows']:,}") if number == 0 else ("", "")
+                value = "missing" if example["value"] is None else example["value"]
+                rules.add_row(*first, Text(value, overflow="fold"), Text(example["row"] or "", overflow="fold"))
+        console.print(rules)
+    for problem in report["problems"]:
+        console.print(Text(f"refused: {problem}"))
+    if not report["problems"]:
+        console.print("The data meets the contract" + ("; bad rows would be quarantined" if report["rules"] else ""))
+
+
+def _settings(place: str, kind: str | None, options: Sequence[str]) -> SourceSettings:
+    if kind is None:
+        kind, why = source_arguments.guess_kind(place)
+        typer.echo(f"{place}: taken for {kind}, because {why}", err=True)
+    return source_arguments.settings(place, kind, options)
+
+
+@contextmanager
+def _session(name: str, spark_settings: Mapping[str, str]) -> Iterator[SparkSession]:
+    spark = session.start(f"mlspark {name}", spark_settings)
+    try:
+        yield spark
+    finally:
+        spark.stop()

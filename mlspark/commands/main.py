@@ -1,0 +1,59 @@
+"""The `mlspark` command; the jobs have command lines of their own in jobs/.
+
+One file for each command, imported when it is used: some import Spark, torch or MLflow, which takes seconds.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from mlspark.commands import options
+from mlspark.errors import MlsparkError
+
+COMMANDS = {
+    "contract": "Draft a contract from data; hold data against a contract.",
+    "demo": "Run prepare, train and score on census rows and sum up what came of it.",
+    "explain-features": "Show how one raw row becomes its numbers.",
+    "fetch": "Download a public data set.",
+    "profile": "Show what a version's rows hold, or how they drifted from another version's.",
+    "stream-bench": "Stream a table as training would; print rows/s, waiting, memory.",
+    "tune": "Search settings of the training by the validation rows.",
+    "version": "Print the version.",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands by name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlspark.commands.{cmd_name.replace('-', '_')}")
+        return typer.main.get_command(module.app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = options.app()
+
+
+@app.callback(cls=_Commands)
+def _mlspark() -> None:
+    """From tables in a data lake to trained, versioned PyTorch models and scored rows."""
+
+
+def main() -> None:
+    """Run the command line; exit with 2 and one message, without a traceback, for what the user can correct."""
+    try:
+        app()
+    except MlsparkError as error:
+        typer.echo(f"mlspark: {error}", err=True)
+        sys.exit(options.USER_ERROR)

@@ -1,0 +1,50 @@
+"""`mlspark demo` as a user sees it: the jobs' own lines and the summary, no word of the libraries beneath."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..conftest import ROOT
+
+EPOCH = r"epoch \d+/\d+(, step \d+ of \d+)?: .*"
+LINES = (
+    r"",
+    r"data: the census files in .*",
+    r"prepare|train|score",
+    r"  (learn|test|score): read [\d,]+ rows, kept [\d,]+, rejected .*",
+    r"  encoder: fitted on [\d,]+ training rows, [0-9a-f]{12}",
+    r"  features: wrote version \d+ of .* in [\d.]+ s",
+    r"  training: run [0-9a-f]{32}, 2 ranks, version \d+ of .*",
+    rf"  {EPOCH}",
+    r"  registered: version \d+ of model census in [\d.]+ s",
+    r"  scores: wrote version \d+ of .* in [\d.]+ s.*",
+)
+SUMMARY = ("raw rows", "features", "training", "test", "model", "scores", "log", "took")
+
+
+@pytest.mark.slow
+def test_demo_prints_its_own_lines_only(small_census: Path, tmp_path: Path) -> None:
+    names = ("SPARK_HOME", "SPARK_CONF_DIR", "MLFLOW_TRACKING_URI")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlspark.commands.main import main; main()", "demo"],
+        cwd=ROOT,
+        env=environment | {"MLSPARK_DATA": str(small_census), "MLSPARK_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    jobs, _, summary = done.stdout.partition("\nFrom raw rows to scores\n")
+    unknown = [line for line in jobs.splitlines() if not any(re.fullmatch(known, line) for known in LINES)]
+    assert unknown == []
+    facts = [line[:10].strip() for line in summary.splitlines()[1:] if line[:10].strip()]
+    assert [fact for fact in facts if fact in SUMMARY] == list(SUMMARY)
+    # Everything that the jobs said, those lines included: the libraries that cannot be silenced speak there.
+    assert "registered: version 1 of model census" in (tmp_path / "demo.log").read_text()
