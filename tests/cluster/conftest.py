@@ -11,18 +11,18 @@ from contextlib import ExitStack
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark.cluster import hdfs as hdfs_server
-from mlspark.cluster import metastore as metastore_server
-from mlspark.cluster import postgres as postgres_server
-from mlspark.cluster import s3 as s3_server
-from mlspark.cluster import settings
-from mlspark.cluster import standalone as standalone_server
-from mlspark.cluster.hdfs import Hdfs
-from mlspark.cluster.metastore import Metastore
-from mlspark.cluster.postgres import Postgres
-from mlspark.cluster.process import SHORT_LIVED_JAVA, NotInstalledError
-from mlspark.cluster.s3 import S3
-from mlspark.cluster.standalone import Standalone
+from tools.cluster import hdfs as hdfs_server
+from tools.cluster import metastore as metastore_server
+from tools.cluster import postgres as postgres_server
+from tools.cluster import s3 as s3_server
+from tools.cluster import settings
+from tools.cluster import standalone as standalone_server
+from tools.cluster.hdfs import Hdfs
+from tools.cluster.metastore import Metastore
+from tools.cluster.postgres import Postgres
+from tools.cluster.process import SHORT_LIVED_JAVA, NotInstalledError
+from tools.cluster.s3 import S3
+from tools.cluster.standalone import Standalone
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,14 +14,14 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.testing import assertDataFrameEqual
 
-from mlspark.cluster import loading, process, settings
-from mlspark.cluster import postgres as postgres_server
-from mlspark.cluster.hdfs import Hdfs
-from mlspark.cluster.metastore import Metastore
-from mlspark.cluster.postgres import Postgres
-from mlspark.cluster.process import ClusterError, NotInstalledError, folder_for, started
-from mlspark.cluster.s3 import S3
-from mlspark.cluster.standalone import Standalone
+from tools.cluster import loading, process, settings
+from tools.cluster import postgres as postgres_server
+from tools.cluster.hdfs import Hdfs
+from tools.cluster.metastore import Metastore
+from tools.cluster.postgres import Postgres
+from tools.cluster.process import ClusterError, NotInstalledError, folder_for, started
+from tools.cluster.s3 import S3
+from tools.cluster.standalone import Standalone
 
 ROOT = Path(__file__).parents[2]
 ROWS = [(1, "Zürich", 0.5, "a"), (2, None, None, "b"), (3, "x, 'y' | \"z\"\n", -1e300, "b/c:d")]
@@ -141,7 +141,7 @@ SERVER = (
 )
 PARENT = """
 import sys, time
-from mlspark.cluster.process import folder_for, started
+from tools.cluster.process import folder_for, started
 with folder_for("test") as folder, started("server", [sys.executable, "-c", sys.argv[1]], folder) as server:
     child = server.wait(lambda: server.log_text().strip() or None)
     print(server.pid, child, folder, flush=True)
@@ -155,11 +155,11 @@ def test_nothing_is_left_when_the_parent_is_killed(how: signal.Signals) -> None:
         [sys.executable, "-c", PARENT, SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert parent.stdout
-    keeper, child, folder = parent.stdout.readline().split()
+    supervisor, child, folder = parent.stdout.readline().split()
     parent.send_signal(how)
     parent.wait(30)
     parent.stdout.close()
-    wait_until(lambda: is_gone(int(keeper)) and is_gone(int(child)) and not Path(folder).exists())
+    wait_until(lambda: is_gone(int(supervisor)) and is_gone(int(child)) and not Path(folder).exists())
 
 
 def test_server_that_does_not_start_shows_its_log() -> None:

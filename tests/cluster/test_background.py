@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def cluster(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return subprocess.run(
-        [sys.executable, "-m", "mlspark.cluster", *arguments],
+        [sys.executable, "-m", "tools.cluster", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
@@ -74,10 +74,10 @@ def test_secrets_are_for_the_owner_only(folder: Path) -> None:
 
 def test_one_that_was_killed_does_not_stand_in_the_way(folder: Path) -> None:
     cluster("start", "s3", folder=folder)
-    keeper = int(state(folder)["s3"]["pid"])
+    supervisor = int(state(folder)["s3"]["pid"])
     os.kill(int((folder / ".mlspark/cluster/lock").read_text()), signal.SIGKILL)
     end = time.monotonic() + 20
-    while psutil.pid_exists(keeper) and psutil.Process(keeper).status() != psutil.STATUS_ZOMBIE:
+    while psutil.pid_exists(supervisor) and psutil.Process(supervisor).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.1)
     assert cluster("stop", folder=folder).stdout == "cluster: not running\n"

@@ -8,18 +8,19 @@ import pytest
 import yaml
 from pyspark.sql import DataFrame, SparkSession
 
-from mlspark import config, tables
-from mlspark.cluster import loading
-from mlspark.cluster.hdfs import Hdfs
-from mlspark.cluster.metastore import Metastore
-from mlspark.cluster.postgres import Postgres
-from mlspark.cluster.s3 import S3
-from mlspark.config import Settings
+from mlspark import tables
+from mlspark.contracts import check_spark
 from mlspark.contracts import contract as contracts
-from mlspark.contracts import spark as conforming
 from mlspark.datasets import census_like
-from mlspark.preparation.prepare import prepare
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
+from mlspark.stages.prepare import prepare
+from tools.cluster import loading as bulk_loading
+from tools.cluster.hdfs import Hdfs
+from tools.cluster.metastore import Metastore
+from tools.cluster.postgres import Postgres
+from tools.cluster.s3 import S3
 
 ROOT = Path(__file__).parents[2]
 CENSUS = str(ROOT / "conf" / "census.yaml")
@@ -32,7 +33,7 @@ def settings(folder: Path, root: str, overlay: Overlay | None = None) -> Setting
     file = folder / "overlay.yaml"
     given = {"sources": dict(overlay or {}), "storage": {"root": root}, "contract": str(ROOT / "schemas/census.json")}
     file.write_text(yaml.safe_dump(given))
-    return config.load([CENSUS, str(file)])
+    return loading.load([CENSUS, str(file)])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def typed(cluster_spark: SparkSession, data: Path, tmp_path_factory: pytest.Temp
     for part, source in (("learn", csv.sources.learn), ("test", csv.sources.test)):
         assert source is not None
         rows = catalog.read(cluster_spark, catalog.find(cluster_spark, source, root=str(data)), contract)
-        frames.append(conforming.conform(rows, contract).selectExpr(*names, f"'{part}' as part"))
+        frames.append(check_spark.conform(rows, contract).selectExpr(*names, f"'{part}' as part"))
     return frames[0].unionByName(frames[1]).cache()
 
 
@@ -80,14 +81,14 @@ def both(source: Callable[[str], Mapping[str, Any]]) -> Overlay:
 
 
 def test_csv_on_hdfs(cluster_spark: SparkSession, hdfs: Hdfs, data: Path, expected: Any, tmp_path: Path) -> None:
-    loading.upload(data / "adult", f"{hdfs.url}/census/raw/adult")
+    bulk_loading.upload(data / "adult", f"{hdfs.url}/census/raw/adult")
     pipeline = settings(tmp_path, f"{hdfs.url}/census/home", {"root": f"{hdfs.url}/census/raw"})
     assert prepared(cluster_spark, pipeline) == expected
     assert prepare(cluster_spark, pipeline)["already_done"]
 
 
 def test_csv_on_s3(cluster_spark: SparkSession, s3: S3, data: Path, expected: Any, tmp_path: Path) -> None:
-    loading.upload(data / "adult", f"{s3.url}/census/raw/adult")
+    bulk_loading.upload(data / "adult", f"{s3.url}/census/raw/adult")
     pipeline = settings(tmp_path, f"{s3.url}/census/home", {"root": f"{s3.url}/census/raw"})
     assert prepared(cluster_spark, pipeline) == expected
     assert prepare(cluster_spark, pipeline)["already_done"]
@@ -102,7 +103,7 @@ def test_parquet(cluster_spark: SparkSession, typed: DataFrame, expected: Any, t
 def test_partitioned_hive_table(
     cluster_spark: SparkSession, metastore: Metastore, typed: DataFrame, expected: Any, tmp_path: Path
 ) -> None:
-    loading.to_hive(typed, "lake.census", partition_by=["part"])
+    bulk_loading.to_hive(typed, "lake.census", partition_by=["part"])
     overlay = both(lambda part: {"kind": "hive", "table": "lake.census", "filter": f"part = '{part}'"})
     assert prepared(cluster_spark, settings(tmp_path, str(tmp_path / "home"), overlay)) == expected
 
@@ -120,7 +121,7 @@ def test_delta_at_an_older_version(
 def test_postgres(
     cluster_spark: SparkSession, postgres: Postgres, typed: DataFrame, expected: Any, tmp_path: Path
 ) -> None:
-    loading.to_postgres(typed, postgres, "census")
+    bulk_loading.to_postgres(typed, postgres, "census")
     overlay = both(
         lambda part: {
             "kind": "jdbc",

@@ -11,11 +11,12 @@ from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
-from mlspark.cluster import loading
-from mlspark.cluster.hdfs import Hdfs
-from mlspark.cluster.s3 import S3
-from mlspark.streaming import dataset, snapshot
-from mlspark.streaming.petastorm_engine import PlannedReader, Workers
+from mlspark.streaming import snapshot
+from mlspark.streaming.reader import PlannedReader, Workers
+from mlspark.streaming.stream import Stream
+from tools.cluster import loading
+from tools.cluster.hdfs import Hdfs
+from tools.cluster.s3 import S3
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,7 +151,7 @@ def test_stream_gives_every_row_once_and_again_from_the_cache(root: str, tmp_pat
     table = snapshot.Snapshot(root, 0, schema, tuple(files))
     cache = str(tmp_path / "cache")
     for is_first in (True, False):
-        with dataset.open_table(
+        with Stream(
             table, batch_size=10, pool=pool, cache_folder=cache, vocabularies={"part": ["a b", "50%#?", "ü"]}
         ) as rows:
             ids = [

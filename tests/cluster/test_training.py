@@ -6,21 +6,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from mlspark.cluster import settings as cluster_settings
-from mlspark.cluster.hdfs import Hdfs
-from mlspark.cluster.s3 import S3
-from mlspark.cluster.standalone import Standalone
-from mlspark.config import RecoverySettings
 from mlspark.datasets import census_like
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint
+from mlspark.training.events import AttemptFailed, EpochEnded, Event, Restarting
 from mlspark.training.launcher import launch
+from mlspark.training.settings import RecoverySettings
+from tools.cluster import settings as cluster_settings
+from tools.cluster.hdfs import Hdfs
+from tools.cluster.s3 import S3
+from tools.cluster.standalone import Standalone
 
 from ..training.conftest import new_run, ranks_of, write_snapshot
 
@@ -64,14 +64,14 @@ def test_run_on_a_store_survives_a_killed_rank(
     url = {"hdfs": hdfs.url, "s3": s3.url}[store]
     undisturbed = launch(cluster_spark, new_run(tmp_path, rows, dropout=0.2), lambda event: None)
     spec = new_run(f"{url}/training/run", rows, dropout=0.2, recovery=RecoverySettings(backoff_seconds=0.1))
-    told: list[str] = []
+    seen: list[Event] = []
 
-    def kill_one(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and "failed" not in told:
+    def kill_one(event: Event) -> None:
+        if isinstance(event, EpochEnded) and not any(isinstance(earlier, AttemptFailed) for earlier in seen):
             os.kill(ranks_of(spec)[-1], signal.SIGKILL)
-        told.append(event["event"])
+        seen.append(event)
 
     outcome = launch(cluster_spark, spec, kill_one)
-    assert outcome.restarts == told.count("restarting") == 1
+    assert outcome.restarts == sum(isinstance(event, Restarting) for event in seen) == 1
     weights, expected = (checkpoint.load(each.checkpoint_uri).weights for each in (outcome, undisturbed))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
