@@ -29,8 +29,9 @@ setup: $(ready)  ## Make the environment (.venv, Java, Delta jars); the other ta
 demo: $(ready)  ## Raw census rows to features, a trained model, a registered version and scores
 	@$(bin)/mlspark demo $(ARGS)
 
+# Two processes, one of them with the JVM: see tests/conftest.py.
 test: $(ready)  ## Run the tests; ARGS="-k name" chooses some
-	@$(bin)/python -m pytest -m "not slow" $(ARGS)
+	@$(bin)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
 
 test-slow: $(ready)  ## Run those that take longer: the README's commands, the whole real data, the benchmarks on little data
 	@$(bin)/python -m pytest -m slow $(ARGS)
@@ -41,6 +42,7 @@ test-cluster: $(ready)  ## Run the tests on HDFS, S3, Hive, PostgreSQL and a Spa
 
 lint: $(ready)  ## Check style, types and the direction of imports
 	$(bin)/ruff check
+	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
@@ -48,10 +50,10 @@ bench: $(ready)  ## Run every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "$$file"; $(bin)/python "$$file" $(ARGS); done
 
 cluster: $(ready)  ## Start HDFS, S3, Hive metastore, PostgreSQL and Spark on loopback; ARGS="hdfs s3" chooses some
-	@$(bin)/python -m mlspark.cluster start $(ARGS)
+	@$(bin)/python -m tools.cluster start $(ARGS)
 
 cluster-stop: $(ready)  ## Stop them; what they hold is gone
-	@$(bin)/python -m mlspark.cluster stop
+	@$(bin)/python -m tools.cluster stop
 
 clean:  ## Remove caches and build products; tables, models, data and .venv stay
 	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache spark-warehouse metastore_db derby.log

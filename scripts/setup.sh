@@ -42,19 +42,28 @@ check_java() {
     "openjdk-17-jre-headless; macOS: brew install openjdk@17) or point JAVA_HOME at it"
 }
 
+with_pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$@"; }
+
 make_environment() {
+  local uv=uv
   # One that was made in another place, or whose interpreter is gone, is made anew.
   if [ -e "$venv/.ready" ] && [ "$(cat "$venv/.ready")" != "$venv" ]; then rm -rf "$venv"; fi
   "$venv/bin/python" -c '' 2>/dev/null || rm -rf "$venv"
-  if command -v uv >/dev/null; then
-    say "installing the packages into $venv with uv"
+  if uv --version >/dev/null 2>&1; then
     [ -x "$venv/bin/python" ] || uv venv --quiet --python "$("$python" -c 'import sys; print(sys.executable)')" "$venv"
-    uv pip install --quiet --python "$venv/bin/python" --constraint constraints.txt --editable '.[dev]'
   else
-    say "installing the packages into $venv with pip (a few minutes; uv is faster)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
       fail "$python cannot make a virtual environment; install its venv module (Debian: apt-get install python3-venv)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+    # The environment gets a uv of its own: pip takes several times as long for the same packages.
+    uv=$venv/bin/uv
+    "$uv" --version >/dev/null 2>&1 || with_pip uv || say "uv cannot be installed here"
+  fi
+  if "$uv" --version >/dev/null 2>&1; then
+    say "installing the packages into $venv with $uv"
+    "$uv" pip install --quiet --python "$venv/bin/python" --constraint constraints.txt --editable '.[dev]'
+  else
+    say "installing the packages into $venv with pip (several minutes)"
+    with_pip --editable '.[dev]'
   fi
 }
 

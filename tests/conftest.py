@@ -1,4 +1,4 @@
-"""What all tests share: one Spark session, a small census."""
+"""What all tests share: one Spark session, a sample of the census, a made-up one, and who runs beside whom."""
 
 import os
 import sys
@@ -16,11 +16,39 @@ for name in ("MLSPARK_HOME", "MLFLOW_TRACKING_URI", "SPARK_CONF_DIR"):
 import pytest  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
-from mlspark import config, session  # noqa: E402
-from mlspark.config import Settings  # noqa: E402
+from mlspark import session  # noqa: E402
 from mlspark.datasets import census_like  # noqa: E402
+from mlspark.settings import loading  # noqa: E402
+from mlspark.settings.pipeline import Settings  # noqa: E402
 
+# 2,000 rows of the Adult files, as they stand there; see NOTICE beside them.
+SAMPLE = ROOT / "tests" / "data"
 REAL_DATA = Path(os.environ.get("MLSPARK_DATA", ROOT / "data")).resolve()
+
+
+OF_STAGES = {"jobs", "stages", "scoring", "registry", "training", "tuning", "intake"}
+"""Folders of the tests that run whole stages, or ranks under Spark: about as long as all others with a JVM together."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what `make test` may run at the same time: two groups of tests with a JVM each, and the other files by file.
+
+    The groups with the most tests start first, so each of two processes begins with a JVM and goes on with files. What the
+    tests of a file share is made once.
+    """
+    for item in items:
+        file = item.path.relative_to(ROOT)
+        group = file.as_posix()
+        if not {"spark", "cluster_spark"}.isdisjoint(getattr(item, "fixturenames", ())):
+            group = "jvm of stages" if OF_STAGES.intersection(file.parts) else "jvm of rooms"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes the store that a test was in last into the environment, where it would be the next one's default."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +64,17 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def adult() -> Path:
-    """The folder that holds the real Adult files."""
+def whole_adult() -> Path:
+    """The folder that holds the real Adult files, for tests that need all of their rows."""
     if not (REAL_DATA / "adult" / "adult.data").is_file():
         pytest.skip(f"no adult/adult.data in {REAL_DATA}: set MLSPARK_DATA, or run mlspark fetch adult")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def adult() -> Path:
+    """The folder that holds Adult files: the real ones where they are at hand, else the sample of 2,000 real rows."""
+    return REAL_DATA if (REAL_DATA / "adult" / "adult.data").is_file() else SAMPLE
 
 
 @pytest.fixture(scope="session")
@@ -54,4 +88,4 @@ def small_census(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def census_settings(data: Path, home: Path, *overrides: str) -> Settings:
     """The census pipeline on `data`, its tables below `home`."""
     always = [f"storage.root={home}", f"sources.root={data}", f"contract={ROOT / 'schemas' / 'census.json'}"]
-    return config.load([str(ROOT / "conf" / "census.yaml")], [*always, *overrides])
+    return loading.load([str(ROOT / "conf" / "census.yaml")], [*always, *overrides])

@@ -23,6 +23,7 @@ KEYS = {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
         "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
     },
+    "tasks.py": {"wine"},
     "training.py": {"step_ratio", "launch_seconds", "data_wait", "rows_per_second"},
     "training_faults.py": {"faults", "noticed_max_s", "equal_parameters", "rows_exact", "left_processes"},
 }  # fmt: skip
@@ -98,3 +99,10 @@ def test_network_comes_near_boosted_trees(tmp_path: Path) -> None:
     [found] = figures("census_models.py", tmp_path / "models.json")["mlspark network"]
     assert found["accuracy"] >= 0.866
     assert found["roc_auc"] >= 0.920
+
+
+@pytest.mark.slow
+def test_models_of_several_tasks_are_compared(tmp_path: Path) -> None:
+    measured = figures("tasks.py", tmp_path / "tasks.json")
+    assert measured["wine"].keys() == {"network", "trees", "HistGradientBoosting"}
+    assert all(each["value"] > 0.8 for each in measured["wine"].values())

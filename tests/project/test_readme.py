@@ -38,3 +38,9 @@ def test_commands_of_the_readme_work(tmp_path: Path) -> None:
     assert prepared["already_done"]
     assert trained["model_version"] == scored["model_version"] == 2
     assert trained["metrics"]["test"]["roc_auc"] > 0.85
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_links_between_pages_lead_somewhere(file: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
+        assert (file.parent / target).exists(), f"{file.name}: {target}"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,49 @@ def test_old_java_is_refused_on_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     told = r"setup: Spark needs Java 17 or 21, found 11; install one .* or point JAVA_HOME at it\n"
     assert re.fullmatch(told, done.stderr)
+
+
+def machine(tmp_path: Path, *, has_uv: bool, pip_has_uv: bool) -> dict[str, str]:
+    """Return PATH of a machine whose python, uv and pip note in `calls` what they are asked for, and install nothing."""
+    tools, calls = tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    for name in ("bash", "cat", "chmod", "cp", "dirname", "grep", "head", "id", "mkdir", "rm", "sed", "tail"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    script(tools / "java", """echo 'openjdk version "17.0.2"' >&2""")
+    uv = script(tmp_path / "uv", f"""[ "$1" = --version ] || echo "uv $*" >> {calls}
+if [ "$1" = venv ]; then mkdir -p "$5/bin"; cp {tools}/python "$5/bin/python"; fi""")  # fmt: skip
+    fetched = f"cp {uv} {tmp_path}/venv/bin/uv" if pip_has_uv else "exit 1"
+    script(tools / "python", f"""case "$*" in
+      -c*) echo 3.12 ;;
+      "-m venv "*) mkdir -p "$3/bin"; cp {tools}/python "$3/bin/python" ;;
+      *" uv") echo pip uv >> {calls}; {fetched} ;;
+      "-m pip "*) echo "pip $*" >> {calls} ;;
+    esac""")  # fmt: skip
+    if has_uv:
+        (tools / "uv").symlink_to(uv)
+    return {"PATH": str(tools)}
+
+
+@pytest.mark.parametrize(
+    ("has_uv", "pip_has_uv", "calls", "message"),
+    [
+        (True, False, ["uv venv", "uv pip"], "with uv"),
+        (False, True, ["pip uv", "uv pip"], "with {venv}/bin/uv"),
+        (False, False, ["pip uv", "pip -m"], "with pip (several minutes)"),
+    ],
+)
+def test_packages_come_by_the_machines_uv_else_by_a_fetched_one_else_by_pip(
+    tmp_path: Path, has_uv: bool, pip_has_uv: bool, calls: list[str], message: str
+) -> None:
+    environment = machine(tmp_path, has_uv=has_uv, pip_has_uv=pip_has_uv)
+    done = setup(tmp_path, "python", **environment)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "calls").read_text().splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines] == calls
+    assert lines[-1].endswith("--constraint constraints.txt --editable .[dev]")
+    venv = tmp_path / "venv"
+    assert f"setup: installing the packages into {venv} {message.format(venv=venv)}\n" in done.stdout
+    assert (venv / ".ready").read_text() == f"{venv}\n"
 
 
 def test_make_alone_lists_the_targets() -> None:
