@@ -19,13 +19,24 @@ from pyspark.sql import SparkSession
 from torch.nn import functional
 
 from mlspark import session
-from mlspark.config import ModelSettings, OptimizerSettings, RecoverySettings, StreamingSettings, TrainingSettings
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models.tabular import TabularSettings
+from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import DataFile, Snapshot
-from mlspark.training.launcher import TrainingOutcome, launch
-from mlspark.training.spec import TrainingSpec
+from mlspark.tasks.kinds import from_settings
+from mlspark.training.events import Event, OnEvent
+from mlspark.training.launcher import launch
+from mlspark.training.outcome import TrainingOutcome
+from mlspark.training.settings import OptimizerSettings, RecoverySettings, TrainingSettings
+from mlspark.training.spec import Functions, TrainingSpec
 
-LAYOUT = Layout(dense=("age", "hours"), categorical=("job",), cardinalities=(7,))
+TENSORS = Tensors((TensorSpec("dense", ("age", "hours"), "float32"), TensorSpec("ids", ("job",), "int64", (7,))))
+TASK = from_settings(
+    {
+        "kind": "binary", "target": "label", "classes": [0, 1],
+        "loss": {"kind": "custom", "function": "benchmarks:watched_loss"},
+    }
+)  # fmt: skip
 ROWS = {"train": 10_007, "validation": 1_009, "test": 1_013}  # prime: no batch size divides them
 BATCH, EPOCHS, RANKS = 256, 4, 2
 STEPS = EPOCHS * -(-ROWS["train"] // BATCH)
@@ -59,8 +70,9 @@ def new_spec(run: Path, table: Path, *, processes: int = RANKS, **recovery: Any)
     settings = {"checkpoint_steps": 10, "backoff_seconds": 0.2, **recovery}
     spec = TrainingSpec(
         run_uri=str(run),
-        layout=LAYOUT,
-        model=ModelSettings(hidden=(16,), dropout=0.2),
+        tensors=TENSORS,
+        task=TASK,
+        model=TabularSettings(hidden=(16,), dropout=0.2),
         training=TrainingSettings(
             num_processes=processes,
             epochs=EPOCHS,
@@ -102,11 +114,11 @@ def calls(run: Path, rank: int) -> int:
 def train(
     spark: SparkSession,
     spec: TrainingSpec,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: OnEvent,
     raises_at: tuple[int, int] | None = None,
 ) -> TrainingOutcome:
     loss = watched_loss(Path(spec.run_uri), raises_at)
-    return launch(spark, spec, on_event, functions=(None, loss))
+    return launch(spark, spec, on_event, functions=Functions(loss=loss))
 
 
 def main(run: Path, table: Path) -> None:
@@ -114,11 +126,11 @@ def main(run: Path, table: Path) -> None:
     spark = session.start("training-faults", {"spark.master": f"local[{RANKS}]"})
     with open(run / "events", "a", encoding="utf-8", buffering=1) as log:
 
-        def write(event: dict[str, Any]) -> None:
-            log.write(json.dumps({"at": time.time(), **event}) + "\n")
+        def write(event: Event) -> None:
+            log.write(json.dumps({"at": time.time(), **event.to_json()}) + "\n")
 
         outcome = train(spark, new_spec(run, table), write)
-    (run / "outcome").write_text(json.dumps([epoch["row_id_sum"] for epoch in outcome.epochs]), encoding="utf-8")
+    (run / "outcome").write_text(json.dumps([epoch.row_id_sum for epoch in outcome.epochs]), encoding="utf-8")
     spark.stop()
 
 

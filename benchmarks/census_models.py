@@ -3,10 +3,10 @@
     MLSPARK_DATA=... python benchmarks/census_models.py [--quick] [--json FILE] [--config FILE ...] [--seeds N]
 
 All models learn from the rows with split=train of one feature table, stop by its validation rows, and are tried on the
-official test file. Trees get the numbers and the categories' ids as categories, and their libraries' defaults but for early
-stopping (patience 20) and a learning rate of 0.05 (XGBoost: depth 6, at most 2,000 rounds; HistGradientBoosting: at most
-1,000). Mean and standard deviation over seeds, which decide the network's weights and order, and the trees' sampling of
-rows (80 %) and columns (50 %), where there is any. Prints the table of the README.
+official test file. mlspark's trees have the defaults of `model: {kind: trees}`, HistGradientBoosting those of scikit-learn
+but for early stopping (patience 20), at most 1,000 rounds, half of the columns for each split, and a learning rate of 0.05.
+Mean and standard deviation over seeds, which decide the network's weights and order, and the trees' sampling of rows and
+columns. Prints the table of the README.
 """
 
 import json
@@ -24,12 +24,15 @@ from deltalake import DeltaTable
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from mlspark import config, session, storage
-from mlspark.features.layout import Layout
-from mlspark.preparation import prepared as preparations
-from mlspark.preparation.prepare import prepare
+from mlspark import session, storage
+from mlspark.features import prepared as preparations
+from mlspark.features.tensors import Tensors
+from mlspark.models.model import Model
+from mlspark.models.trees import TreesSettings
+from mlspark.settings import loading
+from mlspark.stages.prepare import prepare
 from mlspark.streaming import snapshot as snapshots
-from mlspark.training.launcher import launch
+from mlspark.training import learner
 from mlspark.training.spec import TrainingSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,16 +40,16 @@ ROOT = Path(__file__).resolve().parents[1]
 Rows = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
-def splits(uri: str, version: int, layout: Layout) -> dict[str, Rows]:
+def splits(uri: str, version: int, tensors: Tensors) -> dict[str, Rows]:
     """Return split -> (numbers and ids as float32 (n, F + K), labels (n,))."""
     frame = DeltaTable(uri, version=version).to_pandas().sort_values("row_id")
-    names = [*layout.dense, *layout.categorical]
+    names = [name for spec in tensors.specs for name in spec.columns]
     found = dict(iter(frame.groupby("split")))
     return {split: (rows[names].to_numpy("f4"), rows["label"].to_numpy()) for split, rows in found.items()}
 
 
-def boosted(rows: dict[str, Rows], layout: Layout, seed: int) -> tuple[float, float]:
-    first = len(layout.dense)
+def boosted(rows: dict[str, Rows], tensors: Tensors, seed: int) -> tuple[float, float]:
+    first = tensors.num_dense
     (x, y), (x_validation, y_validation), (x_test, y_test) = rows["train"], rows["validation"], rows["test"]
     model = HistGradientBoostingClassifier(
         learning_rate=0.05,
@@ -61,30 +64,6 @@ def boosted(rows: dict[str, Rows], layout: Layout, seed: int) -> tuple[float, fl
     return float(accuracy_score(y_test, chances >= 0.5)), float(roc_auc_score(y_test, chances))
 
 
-def xgboosted(rows: dict[str, Rows], layout: Layout, seed: int) -> tuple[float, float]:
-    import xgboost
-
-    kinds = ["q"] * len(layout.dense) + ["c"] * len(layout.categorical)
-    data = {
-        split: xgboost.DMatrix(x, y, feature_types=kinds, enable_categorical=True) for split, (x, y) in rows.items()
-    }
-    settings = {
-        "objective": "binary:logistic", "eval_metric": "logloss", "learning_rate": 0.05, "max_depth": 6,
-        "subsample": 0.8, "colsample_bytree": 0.5, "seed": seed, "nthread": 2,
-    }  # fmt: skip
-    model = xgboost.train(
-        settings,
-        data["train"],
-        num_boost_round=2000,
-        evals=[(data["validation"], "validation")],
-        early_stopping_rounds=20,
-        verbose_eval=False,
-    )
-    chances = model.predict(data["test"], iteration_range=(0, model.best_iteration + 1))
-    labels = rows["test"][1]
-    return float(accuracy_score(labels, chances >= 0.5)), float(roc_auc_score(labels, chances))
-
-
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="One seed.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
@@ -97,40 +76,37 @@ def main(
     runs: dict[str, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="mlspark-census-") as name:
         files = configs or [str(ROOT / "conf" / "census.yaml"), str(ROOT / "conf" / "census.tuned.yaml")]
-        settings = config.load(files, [f"storage.root={name}", f"contract={ROOT / 'schemas' / 'census.json'}"])
+        settings = loading.load(files, [f"storage.root={name}", f"contract={ROOT / 'schemas' / 'census.json'}"])
         spark = session.start("census-models")
         spark.sparkContext.setLogLevel("ERROR")
         try:
             prepare(spark, settings)
-            prepared = preparations.latest(settings)
-            layout = prepared.encoder.layout
-            rows = splits(prepared.table, prepared.version, layout)
+            prepared = preparations.latest(settings.table("features"))
+            tensors = prepared.encoder.tensors(prepared.task)
+            rows = splits(prepared.table, prepared.version, tensors)
             print({split: len(labels) for split, (_, labels) in rows.items()}, flush=True)
             snapshot = snapshots.take(prepared.table, version=prepared.version)
 
-            def network(seed: int) -> tuple[float, float]:
+            def ours(model: Model, seed: int) -> tuple[float, float]:
                 training = settings.training.model_copy(update={"seed": seed})
-                spec = TrainingSpec(
-                    storage.join(settings.root, f"run{seed}"), layout, settings.model, training, settings.streaming
-                )
+                run_uri = storage.join(settings.root, f"run-{model.kind}-{seed}")
+                spec = TrainingSpec(run_uri, tensors, prepared.task, model, training, settings.streaming)
                 snapshot.save(spec.snapshot_uri)
-                test = launch(spark, spec, lambda event: None).metrics["test"]
-                assert test.roc_auc is not None
-                return test.accuracy, test.roc_auc
+                test = learner.learn(spark, spec, lambda event: None).metrics["test"]
+                accuracy, auc = test["accuracy"], test["roc_auc"]
+                assert accuracy is not None
+                assert auc is not None
+                return accuracy, auc
 
             models: dict[str, Callable[[int], tuple[float, float]]] = {
-                "mlspark network": network,
-                "HistGradientBoosting": lambda seed: boosted(rows, layout, seed),
-                "XGBoost": lambda seed: xgboosted(rows, layout, seed),
+                "mlspark network": lambda seed: ours(settings.model, seed),
+                "mlspark trees": lambda seed: ours(TreesSettings(), seed),
+                "HistGradientBoosting": lambda seed: boosted(rows, tensors, seed),
             }
             for seed in range(seeds or (1 if quick else 5)):
                 for model, train in models.items():
                     started = time.monotonic()
-                    try:
-                        accuracy, auc = train(seed)
-                    except ImportError as error:
-                        print(f"{model}: left out: {error}", flush=True)
-                        continue
+                    accuracy, auc = train(seed)
                     seconds = time.monotonic() - started
                     runs.setdefault(model, []).append((accuracy, auc, seconds))
                     print(f"seed {seed}: {model:<22}{accuracy:.4f} {auc:.4f}  {seconds:.1f} s", flush=True)

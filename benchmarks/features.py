@@ -56,7 +56,7 @@ from pyarrow import parquet
 from pyspark.ml import Pipeline
 from pyspark.ml.feature import Imputer, SQLTransformer, StandardScaler, StringIndexer, VectorAssembler
 from pyspark.ml.functions import vector_to_array
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
@@ -66,12 +66,14 @@ from sklearn.preprocessing import StandardScaler as Standardize
 from mlspark import session
 from mlspark.contracts import contract as contracts
 from mlspark.datasets import census_like
-from mlspark.feature_settings import FeaturesSettings
-from mlspark.features import spark as features
 from mlspark.features import split
-from mlspark.features.arrow import ArrowEncoder
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.features.encode_spark import encoded
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
+from mlspark.features.settings import FeaturesSettings
+from mlspark.tasks.kinds import from_settings
+from mlspark.tasks.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("age", "education_num", "hours_per_week")
@@ -83,9 +85,16 @@ _WIDE_ROWS = 20_000
 _BATCH_ROWS = 10_000
 
 
-def declared(*inputs: dict[str, Any], label: str = "income", positive: str = ">50K") -> FeaturesSettings:
-    of_label = {"column": label, "positive": [positive], "negative": ["<=50K", "no"]}
-    return FeaturesSettings.model_validate_json(json.dumps({"label": of_label, "inputs": inputs}))
+INCOME = from_settings({"kind": "binary", "target": "income", "classes": ["<=50K", ">50K"]})
+RICH = from_settings({"kind": "binary", "target": "rich", "classes": ["no", "yes"]})
+
+
+def label(task: Task) -> Column:
+    return F.expr(task.label_sql("string")).cast("float").alias("label")
+
+
+def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
+    return FeaturesSettings.model_validate_json(json.dumps({"inputs": inputs}))
 
 
 CENSUS = declared(
@@ -184,24 +193,26 @@ def write_census(spark: SparkSession, folder: Path, num_rows: int) -> tuple[str,
     return paths[0], paths[1]
 
 
-def transformed(rows: DataFrame, encoder: Encoder) -> DataFrame:
-    prepared, columns = features.encoded(rows, encoder)
-    return prepared.select(*columns, features.label(encoder), "row_id")
+def transformed(rows: DataFrame, encoder: Encoder, task: Task) -> DataFrame:
+    prepared, columns = encoded(rows, encoder)
+    return prepared.select(*columns, label(task), "row_id")
 
 
 def transformed_by_arrow(rows: DataFrame, encoder: Encoder) -> DataFrame:
     """Return what `transformed` does, made by Python workers."""
-    layout, form, kept = encoder.layout, encoder.to_json(), ("label", "row_id")
-    types = [*(f"{name} float" for name in layout.dense), *(f"{name} int" for name in layout.categorical)]
+    dense, ids = encoder.specs
+    form, kept = encoder.to_json(), ("label", "row_id")
+    types = [*(f"{name} float" for name in dense.columns), *(f"{name} int" for name in ids.columns)]
 
     def encode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         ready = ArrowEncoder(Encoder.from_json(form))
         for batch in batches:
-            dense, ids = ready.transform(pa.Table.from_batches([batch]))
-            arrays = [*map(pa.array, dense.T), *map(pa.array, ids.astype(np.int32).T), *map(batch.column, kept)]
-            yield pa.RecordBatch.from_arrays(arrays, [*layout.dense, *layout.categorical, *kept])
+            tensors = ready.transform(pa.Table.from_batches([batch]))
+            columns = [*tensors["dense"].T, *tensors["ids"].astype(np.int32).T]
+            arrays = [*map(pa.array, columns), *map(batch.column, kept)]
+            yield pa.RecordBatch.from_arrays(arrays, [*dense.columns, *ids.columns, *kept])
 
-    labelled = rows.select(*encoder.inputs, features.label(encoder), "row_id")
+    labelled = rows.select(*encoder.inputs, label(INCOME), "row_id")
     return labelled.mapInArrow(encode, ", ".join([*types, "label float", "row_id bigint"]))
 
 
@@ -216,29 +227,29 @@ def ml_pipeline() -> Pipeline:
     return Pipeline(stages=[casts, Imputer(inputCols=numbers, outputCols=numbers), vector, scaler, indexer])
 
 
-def ml_outputs(rows: DataFrame, encoder: Encoder) -> DataFrame:
+def ml_outputs(rows: DataFrame) -> DataFrame:
     """Return a pipeline's outputs as the columns that `transformed` gives."""
     flat = rows.withColumn("floats", vector_to_array(F.col("scaled"), "float32"))
     floats = (F.col("floats")[place].alias(name) for place, name in enumerate([*NUMBERS, *AMOUNTS]))
     ids = (F.col(f"i_{name}").cast("int").alias(name) for name in TEXTS)
-    return flat.select(*floats, *ids, features.label(encoder), "row_id")
+    return flat.select(*floats, *ids, label(INCOME), "row_id")
 
 
 def run_rounds(bench: Bench, whole: str, tenth: str, rounds: int) -> tuple[Encoder, dict[str, list[Steps]]]:
     """Return the encoder of all rows, and the figures of each case, which take turns."""
     read = bench.spark.read.parquet
-    encoder = fit(read(whole), CENSUS, pipeline="census")
+    encoder = fit(read(whole), CENSUS, INCOME, pipeline="census")
     raw = (*NUMBERS, *AMOUNTS, *TEXTS, "income", "row_id")
 
     def ours(path: str) -> Steps:
         with bench.measuring() as fitting:
-            fitted = fit(read(path), CENSUS, pipeline="census")
-        return {"fit": fitting, "transform": bench.write(lambda: transformed(read(path), fitted))}
+            fitted = fit(read(path), CENSUS, INCOME, pipeline="census")
+        return {"fit": fitting, "transform": bench.write(lambda: transformed(read(path), fitted, INCOME))}
 
     def pyspark_ml() -> Steps:
         with bench.measuring() as fitting:
             model = ml_pipeline().fit(read(whole))
-        write = bench.write(lambda: ml_outputs(model.transform(read(whole)), encoder))
+        write = bench.write(lambda: ml_outputs(model.transform(read(whole))))
         return {"fit": fitting, "transform": write}
 
     cases: list[tuple[str, Callable[[], Steps]]] = [
@@ -277,16 +288,16 @@ def wide(bench: Bench) -> dict[str, Any]:
     inputs = [{**kind, "columns": list(numbers)[place::5]} for place, kind in enumerate(kinds)]
     categories = ("index", "one_hot", "target", "frequency")
     inputs += [{"columns": list(texts)[place::4], "kind": kind} for place, kind in enumerate(categories)]
-    settings, rows = declared(*inputs, label="rich", positive="yes"), bench.spark.read.parquet(path)
+    settings, rows = declared(*inputs), bench.spark.read.parquet(path)
     with bench.measuring() as fitting:
-        encoder = fit(rows, settings, pipeline="wide")
+        encoder = fit(rows, settings, RICH, pipeline="wide")
     seconds = []
     for _ in range(3):
         started = time.monotonic()
-        transformed(rows, encoder)._jdf.queryExecution().executedPlan()
+        transformed(rows, encoder, RICH)._jdf.queryExecution().executedPlan()
         seconds.append(time.monotonic() - started)
     with bench.measuring() as tiny:
-        fit(rows.limit(100), settings, pipeline="wide")
+        fit(rows.limit(100), settings, RICH, pipeline="wide")
     return {
         "wide_planning_s": round(statistics.median(seconds), 2),
         "wide_planning_first_s": round(seconds[0], 2),
@@ -294,7 +305,7 @@ def wide(bench: Bench) -> dict[str, Any]:
         "wide_outputs": len(encoder.outputs),
         "wide_fit_tiny_s": round(tiny.seconds, 2),
         "wide_fit_s": round(fitting.seconds, 2),
-        "wide_transform_s": round(bench.write(lambda: transformed(rows, encoder)).seconds, 2),
+        "wide_transform_s": round(bench.write(lambda: transformed(rows, encoder, RICH)).seconds, 2),
     }
 
 
@@ -312,7 +323,7 @@ def many_values(bench: Bench, num_rows: int) -> dict[str, Any]:
         return found
 
     with mock.patch.object(type(rows), "collect", counted), bench.measuring() as fitting:
-        fit(rows, declared(index, label="rich", positive="yes"), pipeline="many")
+        fit(rows, declared(index), RICH, pipeline="many")
     return {
         "many_values": num_values,
         "many_limit": num_values // 10,

@@ -39,13 +39,14 @@ from _killed_job import END, MOMENTS, ROOT, UP, Job, overrides, processes
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from mlspark import config, session, tables
-from mlspark.cluster import settings as cluster_settings
-from mlspark.cluster import standalone
-from mlspark.config import Settings
+from mlspark import session, tables
 from mlspark.datasets import census_like
-from mlspark.preparation import prepared
-from mlspark.preparation.prepare import prepare
+from mlspark.features import prepared
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.stages.prepare import prepare
+from tools.cluster import settings as cluster_settings
+from tools.cluster import standalone
 
 CLOCK = "any moment"
 _AIMS = (
@@ -93,7 +94,7 @@ class Start:
 
 
 def settings_for(home: Path, data: Path) -> Settings:
-    return config.load([str(ROOT / "conf" / "census.yaml")], overrides(home, data))
+    return loading.load([str(ROOT / "conf" / "census.yaml")], overrides(home, data))
 
 
 def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True) -> View:
@@ -112,7 +113,7 @@ def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True)
         is_whole = good == sum(metadata["rows_good"] for metadata in in_force)
         halves += not (is_whole and said == Counter(row["job_id"] for row in bad))
         prepared.of_commit(features, commit)  # raises when its encoder is not the one of the rows
-    bad = prepared.read_quarantine(spark, settings).collect()
+    bad = prepared.read_quarantine(spark, settings.table("features"), settings.table("quarantine")).collect()
     return View(_counted(tables.read(spark, features).collect()), _counted(bad), halves)
 
 

@@ -36,11 +36,12 @@ from typing import Annotated, Any
 import typer
 from pyspark.sql import SparkSession
 
-from mlspark import config, session
+from mlspark import session
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
 from mlspark.datasets import census_like
-from mlspark.preparation.prepare import prepare
+from mlspark.settings import loading
+from mlspark.stages.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 _NUM_RULES = 30
@@ -141,7 +142,7 @@ def run(case: Case, folder: Path) -> Run:
     os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf"))
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["SPARK_LOCAL_DIRS"] = str(folder)
-    settings = config.load(
+    settings = loading.load(
         [str(ROOT / "conf" / "census.yaml")],
         [f"storage.root={folder / 'home'}", f"sources.root={case.data}", f"contract={case.contract}"],
     )

@@ -46,10 +46,11 @@ import typer
 from pyarrow import parquet as pq
 
 from mlspark import storage
-from mlspark.cluster import hdfs, loading, s3
-from mlspark.streaming.dataset import open_table
-from mlspark.streaming.petastorm_engine import PlannedReader, ReadOptions, Workers
+from mlspark.streaming.read_ahead import ReadOptions
+from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.streaming.stream import Stream
+from tools.cluster import hdfs, loading, s3
 
 _BATCH, _WINDOW, _GROUP_ROWS, _FILE_ROWS = 1024, 400_000, 50_000, 500_000
 _FEATURES = [f"f{index}" for index in range(14)]
@@ -82,7 +83,7 @@ def read_all(snapshot: Snapshot) -> int:
 
 def stream(snapshot: Snapshot, **options: Any) -> int:
     """One epoch; returns the real rows seen."""
-    with open_table(snapshot, columns=_COLUMNS, batch_size=_BATCH, shuffle_window_rows=_WINDOW, **options) as batches:
+    with Stream(snapshot, columns=_COLUMNS, batch_size=_BATCH, shuffle_window_rows=_WINDOW, **options) as batches:
         seen = sum(len(batch["label"]) for batch in batches)
         assert seen >= snapshot.num_rows
     return snapshot.num_rows
@@ -141,10 +142,10 @@ def rates(cases: dict[str, Callable[[], int]], num_rounds: int) -> tuple[dict[st
 def first_batch(snapshot: Snapshot, share: float) -> float:
     """Return the seconds from opening at that share of an epoch to the first batch."""
     options: dict[str, Any] = {"columns": _COLUMNS, "batch_size": _BATCH, "shuffle_window_rows": _WINDOW}
-    with open_table(snapshot, **options) as batches:
+    with Stream(snapshot, **options) as batches:
         state = batches.state_dict() | {"step": int(share * batches.num_steps)}
     started = time.perf_counter()
-    with open_table(snapshot, **options) as batches:
+    with Stream(snapshot, **options) as batches:
         batches.load_state_dict(state)
         next(iter(batches))
         return time.perf_counter() - started
@@ -170,12 +171,12 @@ print(json.dumps([time.perf_counter() - started, peak() - before + sizes.nbytes 
 """
 _MEMORY = """
 import json, sys
-from mlspark.streaming.dataset import open_table
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 def resident(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) / 1024
 snapshot, columns, used = Snapshot.load(sys.argv[1]), json.loads(sys.argv[3]), []
-with open_table(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000) as batches:
+with Stream(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000) as batches:
     for _ in range(int(sys.argv[2])):
         for batch in batches: pass
         used.append(resident("VmRSS"))
@@ -183,11 +184,11 @@ print(json.dumps({"rss": used, "peak": resident("VmHWM")}))
 """
 _RANK = """
 import json, sys, time
-from mlspark.streaming.dataset import open_table
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 snapshot, rank, columns = Snapshot.load(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-batches = open_table(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000, rank=rank,
-                     world_size=int(sys.argv[4]), workers=1)
+batches = Stream(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000, rank=rank,
+                 world_size=int(sys.argv[4]), workers=1)
 next(iter(batches))
 print("ready", flush=True); sys.stdin.readline()
 started = time.perf_counter()
@@ -296,7 +297,7 @@ def main(
             codec: sum(file.size_bytes for file in table.files) / num_rows for codec, table in tables.items()
         }
         numpy = Numpy(num_rows)
-        resident = open_table(tables["zstd"], columns=_COLUMNS, batch_size=_BATCH, memory_bytes=2**34)
+        resident = Stream(tables["zstd"], columns=_COLUMNS, batch_size=_BATCH, memory_bytes=2**34)
 
         def from_memory() -> int:
             for _ in resident:
@@ -304,7 +305,7 @@ def main(
             return num_rows
 
         from_memory()  # reads the share
-        processes = open_table(
+        processes = Stream(
             tables["zstd"], columns=_COLUMNS, batch_size=_BATCH, shuffle_window_rows=_WINDOW, pool="process"
         )
 

@@ -34,35 +34,37 @@ import typer
 from pyarrow import parquet
 
 from mlspark import session
-from mlspark.config import ModelSettings, StreamingSettings, TrainingSettings
-from mlspark.features.layout import Layout
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models.tabular import TabularSettings
+from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.tasks.kinds import from_settings
+from mlspark.training.events import Begun, Event
 from mlspark.training.launcher import launch
+from mlspark.training.settings import TrainingSettings
 from mlspark.training.spec import TrainingSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 RANKS, BATCH, EPOCHS = 2, 4096, 4
 CARDINALITIES = (11, 18, 9, 17, 8, 7, 4, 44)
-LAYOUT = Layout(
-    dense=tuple(f"number{place}" for place in range(6)),
-    categorical=tuple(f"text{place}" for place in range(8)),
-    cardinalities=CARDINALITIES,
-)
+NUMBERS, TEXTS = tuple(f"number{place}" for place in range(6)), tuple(f"text{place}" for place in range(8))
+TENSORS = Tensors((TensorSpec("dense", NUMBERS, "float32"), TensorSpec("ids", TEXTS, "int64", CARDINALITIES)))
+TASK = from_settings({"kind": "binary", "target": "label", "classes": [0, 1]})
 _GROUP_ROWS = 50_000
 
 
 def write_table(folder: Path, num_rows: int) -> Snapshot:
     """Write rows like those of the census, encoded."""
     random = np.random.default_rng(0)
-    columns: dict[str, Any] = {name: random.normal(size=num_rows).astype("f4") for name in LAYOUT.dense}
-    for name, cardinality in zip(LAYOUT.categorical, CARDINALITIES, strict=True):
+    columns: dict[str, Any] = {name: random.normal(size=num_rows).astype("f4") for name in NUMBERS}
+    for name, cardinality in zip(TEXTS, CARDINALITIES, strict=True):
         columns[name] = random.integers(0, cardinality, num_rows).astype("i4")
     label = (columns["number0"] + columns["text0"] * 0.1 + random.normal(size=num_rows) > 1.0).astype("f4")
     table = pa.table({**columns, "label": label, "row_id": random.integers(-(2**62), 2**62, num_rows)})
     path = folder / "split=train" / "part-0.parquet"
     path.parent.mkdir(parents=True)
     parquet.write_table(table, path, row_group_size=_GROUP_ROWS, compression="lz4")
-    (folder / "layout.json").write_text(json.dumps(LAYOUT.to_json()), encoding="utf-8")
+    (folder / "tensors.json").write_text(json.dumps(TENSORS.to_json()), encoding="utf-8")
     groups = tuple(min(_GROUP_ROWS, num_rows - start) for start in range(0, num_rows, _GROUP_ROWS))
     file = DataFile("split=train/part-0.parquet", path.stat().st_size, {"split": "train"}, groups)
     return Snapshot(str(folder), 0, {}, (file,))
@@ -84,8 +86,9 @@ def ours(spark: Any, snapshot: Snapshot, run: Path, *, memory_bytes: int) -> dic
     """Return figures of a run by the launcher."""
     spec = TrainingSpec(
         run_uri=str(run),
-        layout=LAYOUT,
-        model=ModelSettings(dropout=0.1),
+        tensors=TENSORS,
+        task=TASK,
+        model=TabularSettings(dropout=0.1),
         training=TrainingSettings(
             num_processes=RANKS, epochs=EPOCHS, global_batch_size=BATCH, memory_bytes=memory_bytes
         ),
@@ -93,12 +96,17 @@ def ours(spark: Any, snapshot: Snapshot, run: Path, *, memory_bytes: int) -> dic
     )
     snapshot.save(spec.snapshot_uri)
     began: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Begun):
+            began.append(time.time())
+
     started = time.time()
-    outcome = launch(spark, spec, lambda event: began.append(time.time()) if event["event"] == "begun" else None)
+    outcome = launch(spark, spec, note)
     steps = outcome.steps / EPOCHS
     epochs = outcome.epochs[1:]
-    step = statistics.median(epoch["seconds"] for epoch in epochs) / steps
-    wait = sum(epoch["wait_seconds"] for epoch in epochs) / sum(epoch["seconds"] for epoch in epochs)
+    step = statistics.median(epoch.seconds for epoch in epochs) / steps
+    wait = sum(epoch.wait_seconds for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
     return {"launch": began[0] - started, "step": step, "wait": wait, "rows_per_second": BATCH / step}
 
 

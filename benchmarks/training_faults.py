@@ -45,9 +45,10 @@ from _training_run import RANKS, ROWS, STEPS, calls, new_spec, train, write_tabl
 from pyspark.sql import SparkSession
 
 from mlspark import session
-from mlspark.cluster import settings as cluster_settings
-from mlspark.cluster import standalone
 from mlspark.training import checkpoint
+from mlspark.training.events import AttemptFailed, Event
+from tools.cluster import settings as cluster_settings
+from tools.cluster import standalone
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = {
@@ -203,9 +204,9 @@ class Bench:
     def _killed_rank(self, course: Course, run: Path, spark: SparkSession, victim: int) -> list[int]:
         is_over = threading.Event()
 
-        def on_event(event: dict[str, Any]) -> None:
-            course.events.append((time.time(), dict(event)))
-            if course.kind == "truncated" and event["event"] == "failed":
+        def on_event(event: Event) -> None:
+            course.events.append((time.time(), event.to_json()))
+            if course.kind == "truncated" and isinstance(event, AttemptFailed):
                 cut_newest(run)
 
         def injure() -> None:
@@ -224,7 +225,7 @@ class Bench:
             is_over.set()
         if raises_at is not None:
             course.hurt_at = float((run / "raised").read_text())
-        return [epoch["row_id_sum"] for epoch in outcome.epochs]
+        return [epoch.row_id_sum for epoch in outcome.epochs]
 
     def _injuries(self, kind: str, run: Path, spark: SparkSession, victim: int) -> Callable[[], None]:
         def signal_rank(number: signal.Signals) -> None:
