@@ -49,7 +49,9 @@ def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
     try:
         table = DeltaTable(storage.rust_uri(uri))
     except TableNotFoundError:
-        raise SourceError(f"{uri}: no Delta table there; check sources.*.path and sources.root") from None
+        raise SourceError(
+            f"{uri}: no Delta table there; check sources.*.path (scoring.source.path) and sources.root"
+        ) from None
     except (DeltaError, OSError) as error:
         raise SourceError(f"{uri}: cannot be read: {' '.join(str(error).split())[:300]}") from error
     version = table.version() if settings.version is None else settings.version

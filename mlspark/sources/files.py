@@ -48,7 +48,7 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
             raise
         absent = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
         raise SourceError(
-            f"{absent}: no such file or folder; check sources.*.path, sources.root and MLSPARK_DATA, "
+            f"{absent}: no such file or folder; check sources.*.path (scoring.source.path), sources.root and MLSPARK_DATA, "
             f"or get the census files with: mlspark fetch adult"
         ) from None
     return tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))

@@ -49,7 +49,9 @@ def find(spark: SparkSession, settings: HiveSettings, *, root: str) -> Source:
         if error.getCondition() != "TABLE_OR_VIEW_NOT_FOUND":
             raise
         where = settings.metastore or "the metastore of Spark's settings"
-        raise SourceError(f"{settings.table}: no such table in {where}; check sources.*.table and metastore") from None
+        raise SourceError(
+            f"{settings.table}: no such table in {where}; check sources.*.table (scoring.source.table) and metastore"
+        ) from None
     catalog, ident = spark._jsparkSession.sessionState().catalog(), _identifier(spark, settings.table)
     metadata = catalog.getTableMetadata(ident)
     _refuse_unreadable(metadata, settings.table)

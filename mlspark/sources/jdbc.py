@@ -62,7 +62,7 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     """
     if re.search(r"//[^/?]*@|[?&;](user|password)=", settings.url, re.IGNORECASE):
         raise SourceError(
-            "sources.*.url: holds credentials; take them out, and set the environment variables "
+            "sources.*.url (scoring.source.url): holds credentials; take them out, and set the environment variables "
             f"{settings.user_variable} and {settings.password_variable}"
         )
     uri = f"{settings.url}#{' '.join(settings.query.split())}"

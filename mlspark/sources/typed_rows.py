@@ -53,7 +53,7 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
     if not wanted:
         raise SourceError(
             f"{source.uri}: has none of the columns of contract {contract.name}, but {', '.join(types)}; "
-            f"check sources.*.path and the contract"
+            f"check sources.*.path (scoring.source.path) and the contract"
         )
     values = {name: _value(name, types[name]) for name in wanted}
     for name, kind in wanted.items():
