@@ -393,7 +393,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
     ),
     "credentials in the URL": (
         write(), {"kind": "jdbc", "url": "jdbc:postgresql://ann:secret@db/x", "query": "t"}, {}, SourceError,
-        "^sources.*url: holds credentials; take them out",
+        r"^sources\.\*\.url \(scoring\.source\.url\): holds credentials; take them out",
     ),
     "no Hive table": (
         write(), {"kind": "hive", "table": "nowhere.visits"}, {}, SourceError, "nowhere.visits: no such table in the meta",
