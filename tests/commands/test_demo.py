@@ -18,7 +18,7 @@ LINES = (
     r"  (learn|test|score): read [\d,]+ rows, kept [\d,]+, rejected .*",
     r"  encoder: fitted on [\d,]+ training rows, [0-9a-f]{12}",
     r"  features: wrote version \d+ of .* in [\d.]+ s",
-    r"  training: run [0-9a-f]{32}, 2 ranks, version \d+ of .*",
+    r"  training: run [0-9a-f]{32}, tabular, version \d+ of .*",
     rf"  {EPOCH}",
     r"  registered: version \d+ of model census in [\d.]+ s",
     r"  scores: wrote version \d+ of .* in [\d.]+ s.*",
