@@ -105,19 +105,6 @@ def differences(
     )
 
 
-def check_schema(
-    schema: StructType, contract: Contract, *, has_types: bool = True, ignored: Sequence[str] = ()
-) -> SchemaDifferences:
-    """Return how the columns of a source differ from the contract's; for the arguments see `differences`.
-
-    Raises:
-        ContractError: a difference that the contract's schema policy refuses; names each.
-    """
-    mismatch = differences(schema, contract, has_types=has_types, ignored=ignored)
-    schema_differences.check(mismatch, contract)
-    return mismatch
-
-
 def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
     """Add the reasons of row rules; rows with other reasons keep those alone."""
     if not contract.rules:

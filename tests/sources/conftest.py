@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from mlspark.contracts import check_spark
+from mlspark.contracts import check_spark, schema_differences
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
 from mlspark.settings import loading
@@ -69,7 +69,9 @@ def conformed(spark: SparkSession, folder: Path, learn: dict[str, Any], contract
     source = catalog.find(spark, settings.sources.learn, root=settings.sources.root)
     columns = catalog.columns(spark, source)
     if columns is not None:
-        check_spark.check_schema(columns, contract, has_types=catalog.has_types(source))
+        schema_differences.check(
+            check_spark.differences(columns, contract, has_types=catalog.has_types(source)), contract
+        )
     rows = check_spark.conform(catalog.read(spark, source, contract), contract)
     with reading(source.uri):
         found = rows.select("_raw", "_reasons").collect()
