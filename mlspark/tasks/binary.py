@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from mlspark.errors import ConfigError
 from mlspark.tasks import losses
 from mlspark.tasks.class_metrics import event_ranking, prediction_metrics, resampled_metrics, single_names
 from mlspark.tasks.classes import ClassTask, is_among, listed
 from mlspark.tasks.losses import CustomLoss, LossFunction
-from mlspark.tasks.metrics import Metrics, mean, sorted_rows
+from mlspark.tasks.metrics import Metrics, mean
 from mlspark.tasks.task import ClassValue, outputs_of
 
 if TYPE_CHECKING:
@@ -96,10 +95,8 @@ class BinaryTask(ClassTask):
         self, outputs: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *, intervals: bool = True
     ) -> Metrics:
         """See `Task.metrics`."""
-        rows = sorted_rows(outputs_of(self, outputs), target, weight)
+        rows = self.weighing_rows(outputs_of(self, outputs), target, weight)
         logits, is_event = rows.outputs[:, 0], rows.target > 0.5
-        if not len(logits):
-            raise ConfigError(f"task.weight {self.weight}: all rows weigh 0; correct the column or choose another")
         probability = probabilities(logits)
         is_first = self.known_classes[0] == self.event_class
         ids = (is_event != is_first).astype(np.int64)
@@ -119,11 +116,6 @@ class BinaryTask(ClassTask):
     def metric_names(self) -> tuple[str, ...]:
         """See `Task.metric_names`."""
         return (*_NAMES, *(single_names(self.column_names) if self.classes else ()))
-
-    @property
-    def default_metric(self) -> str:
-        """See `Task.default_metric`."""
-        return "log_loss"
 
 
 _NAMES = (

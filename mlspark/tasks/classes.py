@@ -88,6 +88,11 @@ class ClassTask(Task):
             )
         return self.classes
 
+    @property
+    def default_metric(self) -> str:
+        """See `Task.default_metric`."""
+        return "log_loss"
+
     def has_metric(self, name: str) -> bool:
         """See `Task.has_metric`."""
         return super().has_metric(name) or (not self.classes and name.startswith(OF_CLASSES))

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
-from mlspark.errors import ConfigError
 from mlspark.tasks import losses
 from mlspark.tasks.class_metrics import (
     TOP_K,
@@ -18,7 +17,7 @@ from mlspark.tasks.class_metrics import (
 )
 from mlspark.tasks.classes import ClassTask, column_name, shared_names
 from mlspark.tasks.losses import CustomLoss, LossFunction
-from mlspark.tasks.metrics import Metrics, mean, sorted_rows
+from mlspark.tasks.metrics import Metrics, mean
 from mlspark.tasks.task import outputs_of
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ class MulticlassTask(ClassTask):
         self, outputs: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *, intervals: bool = True
     ) -> Metrics:
         """See `Task.metrics`."""
-        rows = sorted_rows(outputs_of(self, outputs), target, weight)
-        if not len(rows.target):
-            raise ConfigError(f"task.weight {self.weight}: all rows weigh 0; correct the column or choose another")
+        rows = self.weighing_rows(outputs_of(self, outputs), target, weight)
         ids, probability = rows.target.astype(np.int64), softmax(rows.outputs)
         predicted, is_class = probability.argmax(axis=1), np.arange(self.num_outputs) == ids[:, None]
         right = predicted == ids
@@ -130,11 +127,6 @@ class MulticlassTask(ClassTask):
             return names
         top = (f"top_{k}_accuracy" for k in TOP_K if k < len(self.classes))
         return (*names, *top, *single_names(self.column_names))
-
-    @property
-    def default_metric(self) -> str:
-        """See `Task.default_metric`."""
-        return "log_loss"
 
 
 _NAMES = (

@@ -11,7 +11,7 @@ from mlspark.errors import ConfigError
 from mlspark.tasks import losses
 from mlspark.tasks.intervals import Floats, Interval, median_interval, normal_interval, standard_error
 from mlspark.tasks.losses import AbsoluteLoss, CustomLoss, LossFunction, NumberLoss, Positive, QuantileLoss, SquaredLoss
-from mlspark.tasks.metrics import Metric, Metrics, mean, share, sorted_rows, weighted_median
+from mlspark.tasks.metrics import Metric, Metrics, mean, share, weighted_median
 from mlspark.tasks.task import INTEGERS, Column, Seen, Task, is_number, outputs_of, rounded
 
 if TYPE_CHECKING:
@@ -177,9 +177,7 @@ class RegressionTask(Task):
     ) -> Metrics:
         """See `Task.metrics`."""
         values = self._undone(outputs_of(self, outputs))
-        rows = sorted_rows(values, target, weight)
-        if not len(rows.target):
-            raise ConfigError(f"task.weight {self.weight}: all rows weigh 0; correct the column or choose another")
+        rows = self.weighing_rows(values, target, weight)
         places = self._places
         errors = rows.target - rows.outputs[:, places["prediction"]]
         squared = mean(errors**2, rows.weight)

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from mlspark.errors import ConfigError
 from mlspark.section import Section
 from mlspark.tasks.losses import LossFunction
-from mlspark.tasks.metrics import LOWER_IS_BETTER, Metrics
+from mlspark.tasks.metrics import LOWER_IS_BETTER, Metrics, Rows, sorted_rows
 
 if TYPE_CHECKING:
     import torch
@@ -205,6 +205,17 @@ class Task(Section, ABC):
             intervals: whether to compute the intervals that need resampling (about 0.3 s at 16,000 rows); those in
                 closed form are always there.
         """
+
+    def weighing_rows(self, outputs: NDArray[np.float64], target: ArrayLike, weight: ArrayLike | None) -> Rows:
+        """Return the rows that metrics are of, see `sorted_rows`; at least one.
+
+        Raises:
+            MlsparkError: a weight is below 0 or not finite, or all are 0.
+        """
+        rows = sorted_rows(outputs, target, weight)
+        if not len(rows.target):
+            raise ConfigError(f"task.weight {self.weight}: all rows weigh 0; correct the column or choose another")
+        return rows
 
     @property
     @abstractmethod
