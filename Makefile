@@ -29,9 +29,9 @@ setup: $(ready)  ## Make the environment (.venv, Java, Delta jars); the other ta
 demo: $(ready)  ## Raw census rows to features, a trained model, a registered version and scores
 	@$(bin)/mlspark demo $(ARGS)
 
-# Two processes, one of them with the JVM: see tests/conftest.py.
+# Three processes, each of which begins with a JVM: see tests/conftest.py.
 test: $(ready)  ## Run the tests; ARGS="-k name" chooses some
-	@$(bin)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	@$(bin)/python -m pytest -m "not slow" -n 3 --dist loadgroup $(ARGS)
 
 test-slow: $(ready)  ## Run those that take longer: the README's commands, the whole real data, the benchmarks on little data
 	@$(bin)/python -m pytest -m slow $(ARGS)

@@ -26,22 +26,24 @@ SAMPLE = ROOT / "tests" / "data"
 REAL_DATA = Path(os.environ.get("MLSPARK_DATA", ROOT / "data")).resolve()
 
 
-OF_STAGES = {"jobs", "stages", "scoring", "registry", "training", "tuning", "intake"}
-"""Folders of the tests that run whole stages, or ranks under Spark: about as long as all others with a JVM together."""
+OF_RANKS = {"training", "tuning", "commands"}
+OF_STAGES = {"jobs", "stages", "scoring", "registry", "intake"}
+"""Folders of the tests that run ranks under Spark, and whole stages: each about as long as all others with a JVM."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what `make test` may run at the same time: two groups of tests with a JVM each, and the other files by file.
+    """Say what `make test` may run at the same time: three groups of tests with a JVM each, and the other files by file.
 
-    The groups with the most tests start first, so each of two processes begins with a JVM and goes on with files. What the
+    The groups with the most tests start first, so each of three processes begins with a JVM and goes on with files. What the
     tests of a file share is made once.
     """
     for item in items:
         file = item.path.relative_to(ROOT)
         group = file.as_posix()
         if not {"spark", "cluster_spark"}.isdisjoint(getattr(item, "fixturenames", ())):
-            group = "jvm of stages" if OF_STAGES.intersection(file.parts) else "jvm of rooms"
+            folders = set(file.parts)
+            group = "jvm of ranks" if OF_RANKS & folders else "jvm of stages" if OF_STAGES & folders else "jvm of rooms"
         item.add_marker(pytest.mark.xdist_group(group))
 
 
