@@ -31,7 +31,7 @@ from mlspark.models.model import Model
 from mlspark.models.trees import TreesSettings
 from mlspark.settings import loading
 from mlspark.stages.prepare import prepare
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.training import learner
 from mlspark.training.spec import TrainingSpec
 
@@ -85,7 +85,7 @@ def main(
             tensors = prepared.encoder.tensors(prepared.task)
             rows = splits(prepared.table, prepared.version, tensors)
             print({split: len(labels) for split, (_, labels) in rows.items()}, flush=True)
-            snapshot = snapshots.take(prepared.table, version=prepared.version)
+            snapshot = delta_files.take(prepared.table, version=prepared.version)
 
             def ours(model: Model, seed: int) -> tuple[float, float]:
                 training = settings.training.model_copy(update={"seed": seed})

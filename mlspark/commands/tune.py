@@ -20,7 +20,7 @@ from mlspark.features.prepared import Prepared
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.tasks.task import Task
 from mlspark.tuning import search as searches
 from mlspark.tuning.search import Search
@@ -143,7 +143,7 @@ def _tuned(settings: Settings, search: Search, options: TuneOptions, prepared: P
     """Return the study, its trials trained on the prepared table."""
     spark = session.start(f"mlspark tune {settings.name}", catalog.spark_settings(settings.all_sources.values()))
     try:
-        snapshot = snapshots.take(prepared.table, version=prepared.version)
+        snapshot = delta_files.take(prepared.table, version=prepared.version)
         tensors = prepared.encoder.tensors(task)
         return tune(spark, settings, search, options, tensors=tensors, task=task, snapshot=snapshot)
     except KeyboardInterrupt:

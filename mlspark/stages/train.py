@@ -18,7 +18,7 @@ from mlspark.registry import provenance, versions
 from mlspark.registry.package import Package
 from mlspark.settings.pipeline import Settings
 from mlspark.stages.training_events import following
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.tasks.task import Task
 from mlspark.tracking import runs
 from mlspark.tracking.runs import Client, Run
@@ -42,7 +42,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     started = time.monotonic()
     prepared = preparations.latest(settings.table("features"))
     client = runs.connect(settings.tracking, settings.root)
-    snapshot = snapshots.take(prepared.table, version=prepared.version)
+    snapshot = delta_files.take(prepared.table, version=prepared.version)
     task = settings.task.on_table(prepared.task, prepared.table)
     spec = TrainingSpec(
         run_uri="",

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 
 from mlspark import storage
 from mlspark.errors import DatasetError
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.streaming.decoding import is_list, is_number
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
@@ -99,7 +99,7 @@ def measure(
     Raises:
         DatasetError: the table has no rows, or no column that can be streamed.
     """
-    snapshot = snapshots.take(table, version=version)
+    snapshot = delta_files.take(table, version=version)
     if not snapshot.num_rows:
         raise DatasetError(f"{table}: version {snapshot.version} has no rows")
     streamable = [name for name, column in snapshot.columns.items() if _can_be_streamed(column)]

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mlspark.errors import DatasetError
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
 from mlspark.streaming.filters import Condition
@@ -70,7 +70,7 @@ class Stream(IterableDataset[TensorDict]):
         streams: into which the rows are parted for the ranks; None: 8, or the world size where that does not divide 8.
             Part of the order: pass the same number for all world sizes that must see the same batches.
         remainder: what becomes of the last, short batch: filled with rows of zeros that "is_padding" marks, or left out.
-        where: conditions that leave out partitions and row groups: see `snapshot.take`.
+        where: conditions that leave out partitions and row groups: see `delta_files.take`.
         fill: column -> value that stands for null, and for all rows of files older than the column. Without one a null
             is an error.
         lengths: string, binary or list column -> its one length: (B, length) and no offsets.
@@ -283,10 +283,10 @@ class Stream(IterableDataset[TensorDict]):
 
 def _snapshot(table: str | Snapshot, version: int | None, where: Iterable[Condition]) -> Snapshot:
     if not isinstance(table, Snapshot):
-        return snapshots.take(table, version=version, where=where)
+        return delta_files.take(table, version=version, where=where)
     if version not in (None, table.version) or tuple(where):
         raise DatasetError(
-            f"{table.table}: a snapshot of version {table.version} was given; version and where belong to snapshot.take"
+            f"{table.table}: a snapshot of version {table.version} was given; version and where belong to delta_files.take"
         )
     return table
 

@@ -12,7 +12,7 @@ from mlspark.engines import source_code
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.custom import CustomSettings
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks import kinds as tasks
@@ -75,7 +75,7 @@ def launch(
     spark = spark or SparkSession.getActiveSession()
     if spark is None:
         raise ConfigError("no Spark session is active; make one with mlspark.session.start or SparkSession.builder")
-    snapshot = table if isinstance(table, Snapshot) else snapshots.take(storage.absolute(table), version=version)
+    snapshot = table if isinstance(table, Snapshot) else delta_files.take(storage.absolute(table), version=version)
     of_task = _task(task, label, weight, loss)
     spec = TrainingSpec(
         run_uri=_run_uri(folder),

@@ -11,8 +11,9 @@ from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
-from mlspark.streaming import snapshot
+from mlspark.streaming import delta_files
 from mlspark.streaming.reader import PlannedReader, Workers
+from mlspark.streaming.snapshot import DataFile, Snapshot
 from mlspark.streaming.stream import Stream
 from tools.cluster import loading
 from tools.cluster.hdfs import Hdfs
@@ -119,19 +120,19 @@ def test_snapshot_counts_the_rows_of_a_delta_version(cluster_spark: SparkSession
     tables.write(rows, root, metadata={"id": "first"}, mode="overwrite", partition_by=["part"])
     tables.write(rows, root, metadata={"id": "second"}, mode="append", partition_by=["part"])
     assert [commit.version for commit in tables.commits(root)] == [1, 0]
-    first, latest = snapshot.take(root, version=0), snapshot.take(root)
+    first, latest = delta_files.take(root, version=0), delta_files.take(root)
     assert (first.version, first.num_rows, latest.version, latest.num_rows) == (0, 5, 1, 10)
     assert sorted(str(file.partition["part"]) for file in first.files) == sorted(map(str, parts))
     assert all(storage.exists(first.uri(file)) for file in first.files)
     saved = storage.join(root, "_mlspark", "snapshot.json")
     first.save(saved)
-    assert snapshot.Snapshot.load(saved) == first
+    assert Snapshot.load(saved) == first
 
 
 def test_planned_reader_reads_row_groups(cluster_spark: SparkSession, root: str) -> None:
     rows = cluster_spark.range(1000).selectExpr("id", "id % 3 as part")
     tables.write(rows, root, metadata={"id": "rows"}, mode="overwrite", partition_by=["part"])
-    items = snapshot.take(root).row_group_items()
+    items = delta_files.take(root).row_group_items()
     with Workers(["id"], lambda group: group["id"].to_pylist()) as workers, PlannedReader(workers, items) as groups:
         read = list(groups)
     assert len(read) == len(items)
@@ -147,8 +148,8 @@ def test_stream_gives_every_row_once_and_again_from_the_cache(root: str, tmp_pat
         path = f"part={part}/{number}.parquet"
         storage.write_bytes(storage.join(root, path), (tmp_path / "file").read_bytes())
         size = (tmp_path / "file").stat().st_size
-        files.append(snapshot.DataFile(path, size, {"part": part}, (30, 30, 30, 10)))
-    table = snapshot.Snapshot(root, 0, schema, tuple(files))
+        files.append(DataFile(path, size, {"part": part}, (30, 30, 30, 10)))
+    table = Snapshot(root, 0, schema, tuple(files))
     cache = str(tmp_path / "cache")
     for is_first in (True, False):
         with Stream(

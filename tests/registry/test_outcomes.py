@@ -25,7 +25,7 @@ from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.custom import CustomSettings
 from mlspark.registry import outcomes
 from mlspark.scoring.predictor import Predictor
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks import kinds as tasks
 from mlspark.training import checkpoint, custom_model
@@ -86,7 +86,7 @@ def trained(folder: Path, net: Any) -> Any:
         training=TrainingSettings(),
         streaming=StreamingSettings(),
     )
-    custom_model._pin(spec, snapshots.take(str(folder / "table")))
+    custom_model._pin(spec, delta_files.take(str(folder / "table")))
     custom_model._keep_source(spec, net)
     spec.save()
     torch.manual_seed(1)

@@ -11,7 +11,7 @@ from mlspark import tables
 from mlspark.errors import ContractError, MlsparkError, SourceError
 from mlspark.features import prepared
 from mlspark.stages.prepare import prepare
-from mlspark.streaming import snapshot
+from mlspark.streaming import delta_files
 
 from ..conftest import census_settings
 
@@ -105,7 +105,7 @@ def test_two_homes_get_the_same_rows_in_the_same_order(spark: SparkSession, smal
         finally:
             spark.conf.set("spark.sql.shuffle.partitions", "2")
             spark.conf.unset("spark.sql.files.maxPartitionBytes")
-        pinned = snapshot.take(report["table"], version=report["version"])
+        pinned = delta_files.take(report["table"], version=report["version"])
         orders.append(
             [
                 spark.read.parquet(pinned.uri(file)).coalesce(1).collect()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from mlspark.errors import DatasetError, TableError
-from mlspark.streaming import snapshot
+from mlspark.streaming import delta_files
 from mlspark.streaming.snapshot import Snapshot, pack_rows, unpack_rows
 from mlspark.streaming.stream import Stream
 
@@ -63,20 +63,20 @@ def test_rows_older_than_a_column_take_its_fill_value(tmp_path):
 
 def test_versions_stay_what_they_were(tmp_path):
     table = write(tmp_path, {"id": [1, 2]})
-    first = snapshot.take(table)
+    first = delta_files.take(table)
     write(tmp_path, {"id": [3]}, mode="overwrite")
-    assert snapshot.take(table, version=0) == first
+    assert delta_files.take(table, version=0) == first
     assert sorted(stream(table, version=0)["id"]) == [1, 2]
     assert stream(table)["id"] == [3]
     with pytest.raises(TableError, match="version 7 cannot be read"):
-        snapshot.take(table, version=7)
+        delta_files.take(table, version=7)
     with pytest.raises(TableError, match="no Delta table here"):
-        snapshot.take(str(tmp_path / "none"))
+        delta_files.take(str(tmp_path / "none"))
 
 
 def test_snapshot_comes_back_from_its_file(tmp_path):
     table = write(tmp_path / "table", {"id": [1, 2], "p": ["x", None]}, partition_by=["p"])
-    taken = snapshot.take(table)
+    taken = delta_files.take(table)
     taken.save(str(tmp_path / "snapshot.json"))
     assert Snapshot.load(str(tmp_path / "snapshot.json")) == taken
     assert Snapshot.load(str(tmp_path / "snapshot.json")).fingerprint == taken.fingerprint
@@ -111,7 +111,7 @@ def test_conditions_leave_out_partitions_and_row_groups(tmp_path, where, ids):
     table = write(tmp_path, {"id": [1, 2, 3, 4, 7], "day": [first, first, second, second, None]}, partition_by=["day"])
     rows = {"id": [5, 6], "day": [second] * 2, "age": [9, 10]}
     write(tmp_path, rows, mode="append", schema_mode="merge")
-    taken = snapshot.take(table, where=where)
+    taken = delta_files.take(table, where=where)
     assert taken.num_rows == len(ids)
     if ids:
         assert sorted(stream(taken, columns=["id"])["id"]) == ids
@@ -128,7 +128,7 @@ def test_conditions_leave_out_partitions_and_row_groups(tmp_path, where, ids):
 def test_conditions_that_do_not_fit_are_named(tmp_path, condition, message):
     table = write(tmp_path, {"id": [1]})
     with pytest.raises(DatasetError, match=message):
-        snapshot.take(table, where=[condition])
+        delta_files.take(table, where=[condition])
 
 
 def test_damaged_footer_is_named(tmp_path):
@@ -136,7 +136,7 @@ def test_damaged_footer_is_named(tmp_path):
     (path,) = tmp_path.glob("*.parquet")
     os.truncate(path, path.stat().st_size - 3)
     with pytest.raises(DatasetError, match=rf"{path.name}: the footer of this live file cannot be read"):
-        snapshot.take(table)
+        delta_files.take(table)
 
 
 @settings(deadline=None)
@@ -180,7 +180,7 @@ def test_deletion_vectors_and_mapped_columns_are_read_as_spark_reads_them(spark:
     rows.write.format("delta").mode("append").option("parquet.block.size", 4096).save(deleted)
     for condition in ("id % 7 = 0", "id BETWEEN 1000 AND 1500", "id = 3999"):
         spark.sql(f"DELETE FROM delta.`{deleted}` WHERE {condition}")
-    taken = snapshot.take(deleted)
+    taken = delta_files.take(deleted)
     assert any(file.deleted for file in taken.files)
     expected = sorted(row.id for row in spark.read.format("delta").load(deleted).collect())
     assert taken.num_rows == len(expected)
@@ -205,4 +205,4 @@ def test_deletion_vectors_and_mapped_columns_are_read_as_spark_reads_them(spark:
             (2, 20, 0, -1.0),
             (3, 30, 19724, 0.5),
         ]
-        assert snapshot.take(table, where=[("age", ">", 25)]).num_rows == 1
+        assert delta_files.take(table, where=[("age", ">", 25)]).num_rows == 1

@@ -15,7 +15,7 @@ from mlspark.evaluation import predictions
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models import trees
 from mlspark.models.trees import TreesSettings
-from mlspark.streaming import snapshot as snapshots
+from mlspark.streaming import delta_files
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.kinds import from_settings
 from mlspark.training import learner
@@ -197,7 +197,7 @@ def write_table(spark: SparkSession, folder: Path, change: Any = None) -> Snapsh
         parts.append(pd.DataFrame({**table, "split": split}))
     rows = spark.createDataFrame(pd.concat(parts))
     rows.write.format("delta").partitionBy("split").save(str(folder))
-    return snapshots.take(str(folder))
+    return delta_files.take(str(folder))
 
 
 def test_spark_grows_trees_as_good(

@@ -347,7 +347,7 @@ def test_command_trains_two_trials_at_a_time_and_writes_the_best(
     encoder = SimpleNamespace(tensors=lambda task: TENSORS)
     prepared = SimpleNamespace(table=snapshot.table, version=0, encoder=encoder, task=settings.task)
     monkeypatch.setattr(tune_command.preparations, "latest", lambda _: prepared)
-    monkeypatch.setattr(tune_command.snapshots, "take", lambda table, *, version: snapshot)
+    monkeypatch.setattr(tune_command.delta_files, "take", lambda table, *, version: snapshot)
     monkeypatch.setattr(tune_command.session, "start", lambda *_: spark)
     monkeypatch.setattr(spark, "stop", lambda: None)
     tune_command.run(
