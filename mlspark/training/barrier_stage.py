@@ -1,17 +1,19 @@
 """All ranks of one start of a run as one Spark barrier stage, watched until each of them is gone. Driver and executors."""
 
+import codecs
 import logging
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
@@ -29,6 +31,10 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 5.0
 """Seconds that ranks which were asked to end may take until Spark ends them."""
+_OUTPUT_SECONDS = 5.0
+"""Seconds for which the output of a rank that has ended is waited for: something that it started may hold the pipe."""
+_OUTPUT_CHARACTERS = 20_000
+"""Characters of a rank's output that an error shows, the last ones."""
 
 
 class _Distributor(TorchDistributor):
@@ -80,10 +86,46 @@ def run_rank(
             file = Path(folder) / "functions"
             file.write_bytes(functions)
             os.environ[driver_link.FUNCTIONS] = str(file)
-        try:
-            TorchDistributor._execute_command(command, redirect_to_stdout=shows_output)
-        except RuntimeError as error:
-            raise RuntimeError(f"rank {os.environ['RANK']} on {socket.gethostname()}: {error}") from None
+        status, output = _output_of(command, shows_output=shows_output)
+    if status:
+        raise RuntimeError(
+            f"rank {os.environ['RANK']} on {socket.gethostname()}: Command {command} failed with return code {status}. The "
+            f"last lines of its output are included below: {output}"
+        )
+
+
+def _output_of(command: Sequence[str], *, shows_output: bool) -> tuple[int, str]:
+    """Return the exit status of `command` and the end of what it printed, whatever bytes those are.
+
+    TorchDistributor's own `_execute_command` fails on bytes that are no UTF-8, and waits for ever for the end of a pipe
+    that another process holds, too.
+    """
+    process = subprocess.Popen(  # noqa: S603 (the launcher's own)
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    output = [""]
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, output, shows_output), daemon=True)
+    reader.start()
+    try:
+        status = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+    reader.join(_OUTPUT_SECONDS)
+    return status, output[0]
+
+
+def _pass_on(pipe: IO[bytes], output: list[str], shows_output: bool) -> None:
+    """Read a pipe to its end, show what comes where that is wanted, and keep the end of it in output[0]."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    encoding = sys.stdout.encoding or "utf-8"
+    while chunk := os.read(pipe.fileno(), 65_536):
+        text = decoder.decode(chunk)
+        output[0] = (output[0] + text)[-_OUTPUT_CHARACTERS:]
+        if shows_output:
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+            sys.stdout.flush()
 
 
 def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event: OnEvent, functions: bytes) -> None:
@@ -96,11 +138,15 @@ def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event
     host = "127.0.0.1" if is_on_one_machine else str(spark.conf.get("spark.driver.bindAddress", None) or _driver(spark))
     shown = "" if is_on_one_machine else _driver(spark)
     with (
-        Listener(host, on_event, shown_host=shown) as listener,
-        _ended_when_silent(spark, spec, world_size, listener) as verdict,
+        Listener(host, world_size, on_event, shown_host=shown) as listener,
+        _watched(spark, spec, world_size, listener) as verdict,
     ):
         distributor = _Distributor(world_size, local_mode=False, use_gpu=spec.training.use_gpu)
-        environment = {driver_link.ADDRESS: listener.address, driver_link.TOKEN: listener.token}
+        environment = {
+            driver_link.ADDRESS: listener.address,
+            driver_link.TOKEN: listener.token,
+            driver_link.HEARTBEAT: str(spec.training.recovery.silent_seconds / 4),
+        }
         # On a local master an executor's standard output is the user's terminal.
         shows_output = not distributor.is_spark_local_master
         error: BaseException | None = None
@@ -113,14 +159,28 @@ def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event
         # Spark does not wait for what it has killed.
         if not listener.wait_closed(GRACE_SECONDS + 5.0):
             logger.warning("a rank of %s does not end", spec.run_uri)
-        if listener.error is not None:
-            raise listener.error
-        if verdict:
-            raise AttemptFailure(verdict[0], may_pass=True)
-        if isinstance(error, Exception):
-            raise explained(spec, world_size, listener, error) from error
+        listener.wait_delivered()
+        _raise_failure(spec, world_size, listener, verdict, error)
+
+
+def _raise_failure(
+    spec: TrainingSpec, world_size: int, listener: Listener, verdict: list[str], error: BaseException | None
+) -> None:
+    """Raise what ended the ranks, unless all of them have left their results."""
+    if isinstance(error, KeyboardInterrupt) and listener.stopped_step is not None:
+        error.args = (f"at step {listener.stopped_step}",)
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    if listener.error is not None:
+        raise listener.error
+    if listener.all_are_done:
         if error is not None:
-            raise error
+            logger.warning("all ranks have left their results, but their Spark stage did not end well")
+        return
+    if verdict:
+        raise AttemptFailure(verdict[0], may_pass=True)
+    if error is not None:
+        raise explained(spec, world_size, listener, error) from error
 
 
 def _driver(spark: SparkSession) -> str:
@@ -128,10 +188,11 @@ def _driver(spark: SparkSession) -> str:
 
 
 @contextmanager
-def _ended_when_silent(
-    spark: SparkSession, spec: TrainingSpec, world_size: int, listener: Listener
-) -> Iterator[list[str]]:
-    """End the Spark job of this thread when a rank falls silent, or `on_event` raises; yields a list for the reason."""
+def _watched(spark: SparkSession, spec: TrainingSpec, world_size: int, listener: Listener) -> Iterator[list[str]]:
+    """End the Spark job of this thread when a rank falls silent, `on_event` raises, or the ranks are done and do not end.
+
+    Yields a list for the reason why the ranks have failed.
+    """
     context, tag, verdict, is_over = spark.sparkContext, f"mlspark-{uuid.uuid4().hex}", list[str](), threading.Event()
     recovery, began = spec.training.recovery, time.monotonic()
 
@@ -143,6 +204,8 @@ def _ended_when_silent(
             elif reason := _silent_rank(recovery, world_size, listener, began):
                 verdict.append(reason)
                 listener.deliver(RankSilent(reason))  # it takes seconds to end the others
+            elif _are_overdue(recovery, listener):
+                logger.warning("the ranks are done, but their Spark tasks do not end: they are ended")
             else:
                 continue
             if not is_over.is_set():
@@ -161,6 +224,14 @@ def _ended_when_silent(
         context.removeJobTag(tag)
 
 
+def _are_overdue(recovery: RecoverySettings, listener: Listener) -> bool:
+    """Return whether all ranks are done, and should long have ended."""
+    if not listener.all_are_done:
+        return False
+    last = max(state.done or 0.0 for state in listener.ranks.values())
+    return time.monotonic() - last > recovery.end_seconds + GRACE_SECONDS
+
+
 def _silent_rank(recovery: RecoverySettings, world_size: int, listener: Listener, began: float) -> str:
     """Return which rank has fallen silent, and how; "" while none has."""
     now = time.monotonic()
@@ -170,9 +241,10 @@ def _silent_rank(recovery: RecoverySettings, world_size: int, listener: Listener
         if state is None:
             if now - began > recovery.start_seconds:
                 return f"{who}: gave no sign of life in the {recovery.start_seconds:g} s since its start"
-        elif not state.is_done:
+        elif state.done is None:
             where = f"{who} on {state.host} (process {state.pid})"
-            if state.closed is None and now - state.seen > recovery.silent_seconds:
+            limit = recovery.silent_seconds if state.is_ready else recovery.start_seconds
+            if state.closed is None and now - state.seen > limit:
                 return f"{where}: silent for {now - state.seen:.0f} s: stopped, or its machine is gone"
             if state.closed is not None and now - state.closed > recovery.silent_seconds:
                 return f"{where}: ended {now - state.closed:.0f} s ago, and Spark has not noticed"

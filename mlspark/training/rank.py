@@ -2,6 +2,9 @@
 
 Needs the variables that torchrun sets: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK with several GPUs). The
 launcher adds the driver's address (`driver_link`) and, for functions that a user passed, a file of them.
+
+What takes long to import (torch, pyarrow) is imported when the driver has had the first heartbeat: on a busy machine that
+takes minutes.
 """
 
 import logging
@@ -14,21 +17,19 @@ import threading
 import time
 import traceback
 from collections import deque
-from datetime import timedelta
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-
-from mlspark import storage
 from mlspark.errors import MlsparkError
 from mlspark.training import driver_link
-from mlspark.training.driver_link import Link
-from mlspark.training.loop import fit
-from mlspark.training.spec import Functions, TrainingSpec
-from mlspark.training.state import Stopped
+from mlspark.training.driver_link import Link, Stopped
+
+if TYPE_CHECKING:
+    from mlspark.training.spec import Functions
 
 LOG_LINES = 50
+_LINE_CHARACTERS, _MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 2_000, 20_000, 50_000
 _STOPPED_STATUS = 143  # as of a process that ends on SIGTERM
 
 
@@ -40,7 +41,7 @@ class LastLines(logging.Handler):
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
+        self.lines.append(shortened(self.format(record), _LINE_CHARACTERS))
 
 
 def main(spec_uri: str, log: LastLines) -> None:
@@ -52,86 +53,112 @@ def main(spec_uri: str, log: LastLines) -> None:
 
     Raises:
         KeyError: a variable of torchrun's is not set.
+        Stopped: the rank was asked to end.
     """
     rank = int(os.environ["RANK"])
-    folder = spec_uri.rsplit("/", 1)[0]
     link: Link | None = None
     try:
-        spec = TrainingSpec.load(spec_uri)
-        link = Link(rank, heartbeat_seconds=spec.training.recovery.silent_seconds / 4)
+        link = Link(rank, heartbeat_seconds=float(os.environ.get(driver_link.HEARTBEAT, "2")))
         should_stop = link.should_stop
         signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
-        functions = _passed_functions()
-        join_process_group(use_gpu=spec.training.use_gpu, timeout_seconds=spec.training.recovery.collective_seconds)
-        result = fit(spec, functions=functions, on_event=link.event, should_stop=should_stop.is_set)
-        storage.write_json(storage.join(folder, f"rank-{rank}.json"), result.to_json())
-        link.done()
-    except Stopped:
+        _train(spec_uri, rank, link)
+    except Stopped as stopped:
+        assert link is not None, "it is asked by way of the link"
+        link.stopped(stopped.step)
         raise
     except Exception as error:
-        failure = {
-            "rank": rank,
-            "host": socket.gethostname(),
-            "type": type(error).__name__,
-            "message": str(error),
-            "traceback": traceback.format_exc(),
-            "log": list(log.lines),
-            "notes": getattr(error, "__notes__", []),
-            "is_for_user": isinstance(error, MlsparkError),
-            "time": time.time(),
-        }
+        failure = _record(error, rank, list(log.lines))
         if link is not None:
             link.failed(failure)
-        storage.write_json(storage.join(folder, f"rank-{rank}.error.json"), failure)
+        from mlspark import storage
+
+        storage.write_json(storage.join(spec_uri.rpartition("/")[0], f"rank-{rank}.error.json"), failure)
         raise
+
+
+def _train(spec_uri: str, rank: int, link: Link) -> None:
+    """Import what training needs, train, leave the result, and take leave of driver and ranks."""
+    import torch.distributed as dist
+
+    from mlspark import storage
+    from mlspark.training.loop import fit
+    from mlspark.training.process_group import join_process_group
+    from mlspark.training.spec import TrainingSpec
+
+    spec = TrainingSpec.load(spec_uri)
+    functions = _passed_functions()
+    link.ready()
+    recovery = spec.training.recovery
+    join_process_group(use_gpu=spec.training.use_gpu, timeout_seconds=recovery.collective_seconds)
+    result = fit(spec, functions=functions, on_event=link.event, should_stop=link.should_stop.is_set)
+    storage.write_json(storage.join(spec_uri.rpartition("/")[0], f"rank-{rank}.json"), result.to_json())
+    link.done()
+    _end_within(recovery.end_seconds)
     dist.destroy_process_group()
     link.close()
 
 
-def join_process_group(*, use_gpu: bool, timeout_seconds: float) -> None:
-    """Initialise torch.distributed from torchrun's variables: nccl with one GPU per rank, else gloo.
-
-    Listens on no other address than MASTER_ADDR, where torch by itself would take all of this machine's.
-    """
-    rank, world_size, host = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
-    if use_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    elif host in ("localhost", "127.0.0.1"):
-        # All ranks are on this machine: no need to be seen on its network, nor to have one.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    timeout = timedelta(seconds=timeout_seconds)
-    store = None
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has a store of its own
-        port = int(os.environ["MASTER_PORT"])
-        try:
-            listener = socket.create_server((host, port)).detach() if rank == 0 else None  # the store closes it
-        except OSError as error:
-            raise OSError(f"port {port} of {host}, chosen for the ranks to meet at, cannot be used: {error}") from error
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            host, port, world_size, rank == 0, timeout, master_listen_fd=listener
-        )
-    backend = "nccl" if use_gpu else "gloo"
-    if store is None:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
-
-
-def _passed_functions() -> Functions:
+def _passed_functions() -> "Functions":
     """Return the functions that the user passed on the driver, sent by Spark as any function of a Spark job is."""
+    from mlspark.training.spec import Functions
+
     if driver_link.FUNCTIONS not in os.environ:
         return Functions()
     model, loss = pickle.loads(Path(os.environ[driver_link.FUNCTIONS]).read_bytes())  # noqa: S301
     return Functions(model, loss)
 
 
+def _record(error: Exception, rank: int, log: list[str]) -> Mapping[str, Any]:
+    """Return what is to be known of a failure, short enough to be sent and written."""
+    return {
+        "rank": rank,
+        "host": socket.gethostname(),
+        "type": type(error).__name__,
+        "message": shortened(_message(error), _MESSAGE_CHARACTERS),
+        "traceback": shortened(traceback.format_exc(), _TRACEBACK_CHARACTERS),
+        "log": log,
+        "notes": [shortened(str(note), _LINE_CHARACTERS) for note in getattr(error, "__notes__", [])],
+        "is_for_user": isinstance(error, MlsparkError),
+        "time": time.time(),
+    }
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as why:  # whatever the exception's own code raises
+        return f"(its message cannot be read: {type(why).__name__})"
+
+
+def shortened(text: str, characters: int) -> str:
+    """Return `text` so that any file and log can hold it: long ones without their middle, lone surrogates as escapes."""
+    if len(text) > characters:
+        head, tail = characters * 2 // 3, characters // 3
+        text = f"{text[:head]} ... (of {len(text):,} characters) ... {text[-tail:]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _end_within(seconds: float) -> None:
+    """End this process after `seconds`, should something keep it: a thread of the user's code, a library at its exit."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        logging.getLogger(__name__).warning("the rank is done and does not end: ended after %.0f s", seconds)
+        sys.stderr.flush()
+        os._exit(0)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
+
+
 def _end_with_parent() -> None:
-    """End this process soon after its parent, the supervisor, should that be killed."""
+    """End this process and its children soon after its parent, the supervisor, should that be killed."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        if os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
@@ -149,7 +176,7 @@ if __name__ == "__main__":
     except Stopped:
         os._exit(_STOPPED_STATUS)
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(shortened(traceback.format_exc(), _TRACEBACK_CHARACTERS) + "\n")
         sys.stderr.flush()
         # Not through the interpreter's end: torch may deadlock where it takes a model apart after its process group
         # (seen on Python 3.12), and a rank that does not end would keep the others waiting.

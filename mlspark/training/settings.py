@@ -39,7 +39,9 @@ class RecoverySettings(Section):
     silent_seconds: Annotated[float, Field(ge=1.0)] = 8.0
     """Seconds without a heartbeat after which a rank counts as failed. Ranks send one every quarter of this."""
     start_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    """Seconds that a rank may take until its first heartbeat."""
+    """Seconds that a rank may take until its first heartbeat, and be silent while it imports what it needs."""
+    end_seconds: Annotated[float, Field(gt=0.0)] = 30.0
+    """Seconds that a rank may take from its result to its end, after which it is ended."""
     collective_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     """Most seconds that a rank waits for the others in one collective operation."""
     storage_seconds: Annotated[float, Field(ge=0.0)] = 60.0

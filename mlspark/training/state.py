@@ -12,13 +12,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from mlspark.training import optimization
 from mlspark.training.checkpoint import Checkpoint, copied
+from mlspark.training.driver_link import Stopped
 from mlspark.training.events import Event
 from mlspark.training.parallel import Alone
 from mlspark.training.settings import TrainingSettings
-
-
-class Stopped(Exception):
-    """The rank was asked to end, and has left a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class RankContext:
     def stop_if_asked(self, progress: "Progress") -> None:
         """Raise Stopped on rank 0 when the run has been asked to end; the other ranks follow when they lose it."""
         if self.rank == 0 and self.should_stop():
-            raise Stopped(f"asked to end at step {progress.steps}")
+            raise Stopped(progress.steps)
 
 
 @dataclass

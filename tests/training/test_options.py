@@ -16,7 +16,7 @@ from mlspark.models.custom import CustomSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import checkpoint, optimization
-from mlspark.training.rank import join_process_group
+from mlspark.training.process_group import join_process_group
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import Functions, TrainingSpec
 

@@ -13,10 +13,10 @@ from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.kinds import from_settings
 from mlspark.training import checkpoint
 from mlspark.training.checkpoint import CheckpointError
+from mlspark.training.driver_link import Stopped
 from mlspark.training.events import Event, StorageTrouble
 from mlspark.training.settings import OptimizerSettings, RecoverySettings
 from mlspark.training.spec import Functions, TrainingSpec
-from mlspark.training.state import Stopped
 
 from .conftest import EPOCHS, ROWS, binary_task, epochs, fit_here, last_checkpoint, new_run
 

@@ -56,7 +56,10 @@ def test_spec_survives_its_file(tmp_path: Path, snapshot: Snapshot) -> None:
 
 
 def test_rank_imports_neither_spark_nor_mlflow() -> None:
-    code = "import sys, mlspark.training.rank as rank; print([m for m in ('pyspark', 'mlflow') if m in sys.modules])"
+    code = (
+        "import sys, mlspark.training.rank, mlspark.training.loop, mlspark.training.process_group; "
+        "print([m for m in ('pyspark', 'mlflow') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
 
