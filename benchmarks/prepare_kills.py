@@ -27,20 +27,18 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice, pairwise
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from _killed_job import END, MOMENTS, ROOT, UP, Job, overrides, processes
-from deltalake import DeltaTable
+from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, overrides, processes
+from _table_views import Result, View, counted, files_not_needed, orphans, reader, write_rows
 from pyspark.sql import SparkSession
 
 from mlspark import session, tables
-from mlspark.datasets import census_like
 from mlspark.features import prepared
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -48,7 +46,6 @@ from mlspark.stages.prepare import prepare
 from tools.cluster import settings as cluster_settings
 from tools.cluster import standalone
 
-CLOCK = "any moment"
 _AIMS = (
     "quarantine committed",
     CLOCK,
@@ -62,21 +59,6 @@ _AIMS = (
     CLOCK,
 )
 _EXECUTOR_AIMS = ("feature files", UP, "quarantine files", "sidecars", "quarantine committed")
-
-Rows = Counter[tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class View:
-    """What a reader sees: the newest version's rows, and how many versions are not whole."""
-
-    features: Rows = field(default_factory=Counter)
-    quarantine: Rows = field(default_factory=Counter)
-    num_halves: int = 0
-
-    def minus(self, other: "View") -> int:
-        """Return how many rows are here and not there, each as often as it is."""
-        return (self.features - other.features).total() + (self.quarantine - other.quarantine).total()
 
 
 @dataclass
@@ -114,48 +96,7 @@ def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True)
         halves += not (is_whole and said == Counter(row["job_id"] for row in bad))
         prepared.of_commit(features, commit)  # raises when its encoder is not the one of the rows
     bad = prepared.read_quarantine(spark, settings.table("features"), settings.table("quarantine")).collect()
-    return View(_counted(tables.read(spark, features).collect()), _counted(bad), halves)
-
-
-def _counted(rows: Sequence[Any]) -> Rows:
-    return Counter(tuple(str(value) for value in row) for row in rows)
-
-
-def orphans(table: str) -> int:
-    """Return the number of data files in a table's folder that none of its versions names."""
-    found = {str(path) for path in Path(table).rglob("*.parquet") if "/_delta_log/" not in str(path)}
-    if tables.exists(table):
-        for version in range(DeltaTable(table).version() + 1):
-            found -= {uri.removeprefix("file://") for uri in DeltaTable(table, version=version).file_uris()}
-    return len(found)
-
-
-def files_not_needed(spark: SparkSession, table: str) -> int:
-    """Vacuum with retention 0; return how many data files beyond those of the newest version are left."""
-    spark.sql(f"VACUUM delta.`{table}` RETAIN 0 HOURS")
-    found = [path for path in Path(table).rglob("*.parquet") if "/_delta_log/" not in str(path)]
-    return len(found) - len(DeltaTable(table).file_uris())
-
-
-@dataclass
-class Result:
-    """Sums over all kills."""
-
-    lost: int = 0
-    duplicated: int = 0
-    visible_halves: int = 0
-    unaccounted: int = 0
-    """Rows read that are neither good nor quarantined."""
-    left_files: int = 0
-    """Data files that no version names, right after the kills."""
-    left_after_vacuum: int = 0
-    by_moment: Counter[str] = field(default_factory=Counter)
-    by_start: Counter[str] = field(default_factory=Counter)
-
-    def compare(self, found: View, expected: View) -> None:
-        self.lost += expected.minus(found)
-        self.duplicated += found.minus(expected)
-        self.visible_halves += found.num_halves
+    return View(counted(tables.read(spark, features).collect()), counted(bad), halves)
 
 
 class Bench:
@@ -166,7 +107,7 @@ class Bench:
         self.random = random.Random(seed)
         self.data = folder / "data"
         self._runs = 0
-        learn, test = _write_rows(self.data, seed)
+        learn, test = write_rows(self.data, seed)
         (self.data / "day1.csv").write_bytes(b"".join(learn[: 2 * len(learn) // 3]))
         (self.data / "learn").mkdir()
         (self.data / "day1.csv").rename(self.data / "learn" / "day1.csv")
@@ -178,15 +119,8 @@ class Bench:
         empty, append = Start("empty", "rebuild", None), Start("append", "append", base, before)
         for start in (empty, append):
             home = self.home(start)
-            job = Job(home, self.data, start.mode)
-            job.wait(END)
-            if job.process.returncode:
-                raise SystemExit(f"the undisturbed run failed; its log:\n{job.log()}")
-            # What is there for milliseconds only may be missed.
-            job.times.setdefault("features commit begun", job.times["features committed"] - 0.02)
-            missing = [moment for moment in MOMENTS if moment not in job.times]
-            assert not missing, f"no file marked {missing}: has prepare changed its order of writing?"
-            start.times, start.after = job.times, look(spark, settings_for(home, self.data))
+            start.times = self._job(home, start).run()
+            start.after = look(spark, settings_for(home, self.data))
             assert start.after.quarantine, "no bad rows"
             assert not start.after.num_halves
         rebuild = Start("rebuild", "rebuild", base, before, empty.after, empty.times)
@@ -200,26 +134,15 @@ class Bench:
             shutil.copytree(start.home, home)
         return home
 
-    def wait(self, job: Job, start: Start, aim: str) -> str:
-        """Wait for a moment drawn at `aim`; return it in words. Delays are as on the machine of the undisturbed run."""
-        times = start.times
-        if aim == CLOCK:
-            drawn = self.random.uniform(times[UP], times[END])
-            moment = max((each for each in MOMENTS if times[each] <= drawn), key=lambda each: times[each])
-            delay = drawn - times[moment]
-        else:
-            moment = aim
-            delay = self.random.uniform(0.0, times[dict(pairwise(MOMENTS))[moment]] - times[moment])
-        if job.wait(moment):
-            time.sleep(delay * job.times.get(moment, times[moment]) / times[moment])
-        return f"{moment} + {delay:.2f} s"
+    def _job(self, home: Path, start: Start, conf: Path | None = None) -> Job:
+        return Job(PREPARE, home, overrides(home, self.data), f"--mode={start.mode}", conf=conf)
 
     def kill_driver(self, start: Start, aim: str) -> bool:
         """Kill a run, look, run to the end, compare, vacuum, compare. False when it ended before it was killed."""
         home = self.home(start)
         settings = settings_for(home, self.data)
-        job = Job(home, self.data, start.mode)
-        drawn = self.wait(job, start, aim)
+        job = self._job(home, start)
+        drawn = job.wait_for(aim, start.times, self.random)
         if job.has_ended():
             print(f"{start.name:<9}{drawn:<31}had ended", flush=True)
             return False
@@ -233,7 +156,7 @@ class Bench:
         self.result.left_files += left
         self.result.by_moment[moment] += 1
         self.result.by_start[start.name] += 1
-        state = "new" if seen.features == start.after.features else "old"
+        state = "new" if seen.rows == start.after.rows else "old"
         print(
             f"{start.name:<9}{drawn:<31}killed after {moment:<23}{state} rows seen, {left} files left",
             flush=True,
@@ -246,10 +169,10 @@ class Bench:
         """Kill the executor of a run on a cluster and let it end. False when it ended before."""
         home = self.home(start)
         settings = settings_for(home, self.data)
-        job = Job(home, self.data, start.mode, conf)
+        job = self._job(home, start, conf)
         while not find() and not job.has_ended():
             time.sleep(0.1)
-        drawn = self.wait(job, start, aim)
+        drawn = job.wait_for(aim, start.times, self.random)
         found = [] if job.has_ended() else find()
         for pid in found:
             os.kill(pid, signal.SIGKILL)
@@ -274,33 +197,6 @@ class Bench:
         for kind in ("features", "quarantine"):
             self.result.left_after_vacuum += files_not_needed(self.spark, settings.table(kind))
         self.result.compare(look(self.spark, settings, whole_history=False), start.after)
-
-
-def _write_rows(data: Path, seed: int) -> tuple[list[bytes], list[bytes]]:
-    """Return lines to learn from and to test with: 3,000, of which 60 are bad."""
-    census_like.write(data, num_train=2400, num_test=600, seed=seed, bad_rows=60)
-    files = (data / "adult" / name for name in ("adult.data", "adult.test"))
-    learn, test = (path.read_bytes().splitlines(keepends=True) for path in files)
-    return learn, test
-
-
-@contextmanager
-def reader(folder: Path) -> Iterator[SparkSession]:
-    """Give the session of the benchmark itself."""
-    own: dict[str, bool | float | int | str | None] = {
-        "spark.sql.shuffle.partitions": "2",
-        "spark.log.level": "ERROR",
-        "spark.local.dir": str(folder),
-        # VACUUM lists folders in so many tasks: 10,000 by default, a minute each time.
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
-        # Nobody else uses these tables, so nothing that VACUUM takes away is needed.
-        "spark.databricks.delta.retentionDurationCheck.enabled": "false",
-    }
-    spark = SparkSession.builder.appName("prepare_kills").config(map={**session.defaults(), **own}).getOrCreate()
-    try:
-        yield spark
-    finally:
-        spark.stop()
 
 
 def executors_of(workers: Sequence[int]) -> list[int]:
@@ -338,10 +234,10 @@ def main(
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     started = time.monotonic()
     wanted = kills or (3 if quick else 20)
-    with tempfile.TemporaryDirectory(prefix="mlspark-kills-") as name, reader(Path(name)) as spark:
+    with tempfile.TemporaryDirectory(prefix="mlspark-kills-") as name, reader(Path(name), "prepare_kills") as spark:
         bench = Bench(spark, Path(name), seed)
         empty = bench.starts[0].times
-        print("undisturbed: " + ", ".join(f"{moment} {empty[moment]:.1f} s" for moment in MOMENTS))
+        print("undisturbed: " + ", ".join(f"{moment} {empty[moment]:.1f} s" for moment in PREPARE.moments))
         tries = islice(zip(cycle(_AIMS), cycle(bench.starts), strict=False), 3 * wanted)
         hit = 0
         for aim, start in tries:
@@ -363,7 +259,7 @@ def main(
         "left_files": result.left_files,
         "left_after_vacuum": result.left_after_vacuum,
         "by_moment": {
-            moment: result.by_moment[moment] for moment in (*MOMENTS, "executor") if result.by_moment[moment]
+            moment: result.by_moment[moment] for moment in (*PREPARE.moments, "executor") if result.by_moment[moment]
         },
         "by_start": dict(result.by_start),
         "seed": seed,

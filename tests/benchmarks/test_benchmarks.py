@@ -19,6 +19,7 @@ KEYS = {
     },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
+    "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
     "streaming.py": {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
         "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
@@ -62,6 +63,13 @@ def test_killed_preparations_lose_and_double_no_row(tmp_path: Path) -> None:
     found = figures("prepare_kills.py", tmp_path / "kills.json", "--kills", "1")
     assert found["kills"] == 2
     assert [found[name] for name in ("lost", "duplicated", "visible_halves")] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_killed_scorings_lose_and_double_no_row(tmp_path: Path) -> None:
+    found = figures("score_kills.py", tmp_path / "kills.json")
+    assert found["kills"] == 3
+    assert [found[name] for name in ("lost", "duplicated", "visible_halves", "unaccounted")] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow
