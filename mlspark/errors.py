@@ -1,5 +1,7 @@
 """Errors that the user can correct; anything else is a fault of this project and keeps its traceback."""
 
+import re
+
 
 class MlsparkError(ValueError):
     """Wrong input, configuration or data; jobs print the message and exit with status 2."""
@@ -35,3 +37,12 @@ class TrainingFailed(MlsparkError):
 
 class RegistryError(MlsparkError):
     """A model, model version or alias is absent or incomplete."""
+
+
+def one_line(message: str) -> str:
+    """Return the first line of an error message, without Spark's own marks, at most 300 characters of it."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    plain = re.sub(
+        r"^(\[[A-Z0-9_.]+\] *)+|,? *SQLSTATE: \w{5}.*$", "", " ".join(lines[0].split()) if lines else "unknown"
+    )
+    return plain.rstrip(".;: ")[:300]

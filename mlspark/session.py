@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import pyspark
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from mlspark.errors import ConfigError
@@ -76,3 +78,18 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> Spa
             f"or copy conf/spark-defaults.conf into {os.environ.get('SPARK_CONF_DIR', 'your Spark conf folder')}"
         )
     return spark
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep Spark from writing a failure with its Java stack to standard error when it raises it, too."""
+    # Asked for by its own class: Spark passes these loggers arguments that others do not take.
+    loggers = [PySparkLogger.getLogger(f"{kind}QueryContextLogger") for kind in ("DataFrame", "SQL")]
+    were_disabled = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, was_disabled in zip(loggers, were_disabled, strict=True):
+            logger.disabled = was_disabled

@@ -7,12 +7,11 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mlspark.contracts import bounds, column_types, patterns, schema_differences
+from mlspark.contracts import bounds, column_types, free_sql, patterns, schema_differences
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.errors import ContractError
@@ -120,13 +119,12 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
 
 
 def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> None:
-    """Refuse SQL that is no condition over a row's columns; raises ContractError. Looks at no row."""
+    """Refuse SQL that is no condition over a row's columns, or that anything else decides; raises ContractError."""
     try:
-        conformed.select(*contract.names).withColumn("_reasons", ~F.expr(rule.expression))
-    except AnalysisException as error:
-        message = (error.getMessage() or "").strip().split("\n", 1)[0]
+        free_sql.check(conformed.sparkSession, rule.expression, conformed.select(*contract.names).schema)
+    except ValueError as error:
         raise ContractError(
-            f"contract {contract.name}: rule {rule.name}: {rule.expression!r} cannot be used: {message}"
+            f"contract {contract.name}: rule {rule.name}: {rule.expression!r} cannot be used: {error}"
         ) from None
 
 

@@ -9,6 +9,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from mlspark.contracts import free_sql
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
 from mlspark.sources import files, typed_rows
@@ -156,9 +157,10 @@ def _that_pass(
     typed_values = (F.col(name).cast(table.schema[name].dataType).alias(name) for name in names)
     partitions = texts.select("_part", *typed_values)
     try:
-        passing = {row["_part"] for row in partitions.where(settings.filter).select("_part").collect()}
-    except AnalysisException:
+        free_sql.check(spark, settings.filter, StructType([partitions.schema[name] for name in names]))
+    except ValueError:  # it names other columns too, or is refused when the rows are read
         return list(locations)
+    passing = {row["_part"] for row in partitions.where(settings.filter).select("_part").collect()}
     return [name for name in locations if name in passing]
 
 

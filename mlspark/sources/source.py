@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 from py4j.java_gateway import is_instance_of  # type: ignore[import-untyped]
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark import SparkContext
-from pyspark.errors import AnalysisException, ParseException, PySparkException
-from pyspark.logger import PySparkLogger
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from mlspark import storage
-from mlspark.errors import SourceError
+from mlspark import session, storage
+from mlspark.contracts import free_sql
+from mlspark.errors import SourceError, one_line
 from mlspark.sources.settings import SourceSettings
 
 STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
@@ -78,27 +79,31 @@ def absolute_uri(path: str, root: str) -> str:
     return storage.absolute(path if is_absolute else storage.join(root, path))
 
 
-def filtered(rows: DataFrame, settings: SourceSettings, *, kept: Column | None = None) -> DataFrame:
+def filtered(
+    rows: DataFrame, settings: SourceSettings, *, kept: Column | None = None, columns: Sequence[str] | None = None
+) -> DataFrame:
     """Return the rows that satisfy the source's filter, and those of `kept` whatever it says of them. Lazy.
 
     Args:
         rows: the source's own columns, not pruned or cast yet, so that Spark can push the filter down.
         settings: of the source.
         kept: true for rows that are bad whatever the filter says.
+        columns: those that the filter may name; all of them unless given.
 
     Raises:
-        SourceError: the filter is no condition over these columns.
+        SourceError: the filter is no condition over these columns, or something else than a row's own values decides it.
     """
     if not settings.filter:
         return rows
+    schema = StructType([field for field in rows.schema if columns is None or field.name in columns])
     try:
-        condition = F.expr(settings.filter)
-        return rows.where(condition if kept is None else kept | condition)
-    except (AnalysisException, ParseException) as error:
+        free_sql.check(rows.sparkSession, settings.filter, schema)
+    except ValueError as error:
         raise SourceError(
-            f"filter {settings.filter!r}: {one_line(error.getMessage() or str(error))}; "
-            f"the source's columns are {', '.join(name for name in rows.columns if not name.startswith('_'))}"
+            f"filter {settings.filter!r}: {error}; the source's columns are {', '.join(schema.fieldNames())}"
         ) from None
+    condition = F.expr(settings.filter)
+    return rows.where(condition if kept is None else kept | condition)
 
 
 @contextmanager
@@ -113,7 +118,7 @@ def reading(what: str, *, is_only_reading: bool = False) -> Iterator[None]:
             that are no failure to read, such as lost executors, pass as they are.
     """
     try:
-        with _unlogged():
+        with session.unlogged():
             yield
     except (PySparkException, Py4JJavaError) as error:
         causes = _causes(error)
@@ -123,30 +128,6 @@ def reading(what: str, *, is_only_reading: bool = False) -> Iterator[None]:
         if cause is None:
             raise
         raise SourceError(f"{what}: {cause}") from error
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep Spark from writing a failure with its Java stack to standard error when it raises it, too."""
-    # Asked for by its own class: Spark passes these loggers arguments that others do not take.
-    loggers = [PySparkLogger.getLogger(f"{kind}QueryContextLogger") for kind in ("DataFrame", "SQL")]
-    were_disabled = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger, was_disabled in zip(loggers, were_disabled, strict=True):
-            logger.disabled = was_disabled
-
-
-def one_line(message: str) -> str:
-    """Return the first line of an error message without Spark's own marks, at most 300 characters of it."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    plain = re.sub(
-        r"^(\[[A-Z0-9_.]+\] *)+|,? *SQLSTATE: \w{5}.*$", "", " ".join(lines[0].split()) if lines else "unknown"
-    )
-    return plain.rstrip(".;: ")[:300]
 
 
 @dataclass(frozen=True)
@@ -160,6 +141,8 @@ class _Cause:
     sql_state: str = ""
     path: str = ""
     """File that Spark was reading."""
+    sql: str = ""
+    """Part of a text in SQL that failed."""
 
 
 _REFUSED_BY_STORES = (
@@ -202,9 +185,10 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
             shown = one_line(cause.message) if root is cause else _shown(root)
             return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {_REMEDY}"
         if cause.sql_state.startswith("22"):
+            expression = f"{cause.sql!r}" if cause.sql else "a value cannot be computed, or an expression"
             return (
-                f"a value cannot be computed, or an expression (filter, or rule of the contract) fails on a row: "
-                f"{one_line(cause.message)}; nothing was written"
+                f"{expression} (filter, or rule of the contract) fails on a row: {one_line(cause.message)}; "
+                f"nothing was written"
             )
     for cause in causes:
         is_refused = cause.condition.startswith(_REFUSED_BY_SPARK) or cause.name.startswith("SQL")
@@ -246,6 +230,7 @@ def _causes(error: PySparkException | Py4JJavaError) -> list[_Cause]:
         name, message = java.getClass().getSimpleName(), str(java.getMessage())
         if context is not None and is_instance_of(context._gateway, java, "org.apache.spark.SparkThrowable"):
             details = {"condition": java.getCondition(), "sql_state": java.getSqlState()}
+            details["sql"] = next((c.fragment() for c in java.getQueryContext() if str(c.contextType()) == "SQL"), "")
             details["path"] = dict(java.getMessageParameters() or {}).get("path")
             causes.append(_Cause(name, message, **{key: value or "" for key, value in details.items()}))
         else:

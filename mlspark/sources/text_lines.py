@@ -44,9 +44,11 @@ def conformable(
         contract: names the columns to keep.
         flaws: (whether a line has it, what it is called) for what makes a line no row; the first one counts.
     """
+    columns = [name for name in parsed.columns if not name.startswith("_")]
     named = [column.name for column in contract.columns if column.name in parsed.columns]
     flaw = F.coalesce(*(F.when(has_it, name) for has_it, name in flaws))
-    rows = filtered(parsed.withColumn("_malformed", flaw), source.settings, kept=F.col("_malformed").isNotNull())
+    flawed = parsed.withColumn("_malformed", flaw)
+    rows = filtered(flawed, source.settings, kept=F.col("_malformed").isNotNull(), columns=columns)
     return rows.select(*named, "_malformed", _printable(F.col("_line")).alias("_raw"), "_source_file")
 
 

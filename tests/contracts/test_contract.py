@@ -92,11 +92,11 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("a <> ", "PARSE_SYNTAX_ERROR"),
-        ("b = 1", "UNRESOLVED_COLUMN"),
-        ("sum(a) > 1", "MISSING_GROUP_BY"),
-        ("a + 1", "DATATYPE_MISMATCH"),
-        ("_reasons is not null", "UNRESOLVED_COLUMN"),
+        ("a <> ", "Syntax error"),
+        ("b = 1", "`b` cannot be resolved"),
+        ("sum(a) > 1", r"sum\(\) is an aggregate"),
+        ("a + 1", "is no condition, but int"),
+        ("_reasons is not null", "`_reasons` cannot be resolved"),
     ],
 )
 def test_free_sql_that_is_no_condition_is_refused_by_its_name(

@@ -31,7 +31,7 @@ def work(spark, settings):
     found = tables.read(spark, report["table"])
     return {**report, "features": found.count(), "again": prepare(spark, settings)["already_done"]}
 
-command.run("prepare", work, [sys.argv[1]], None, sys.argv[2])
+job.run("prepare", work, [sys.argv[1]], None, sys.argv[2])
 """
 
 
