@@ -2,17 +2,30 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from mlspark import credentials
 from mlspark.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A group of settings: immutable, unknown keys refused, no silent conversion between types."""
+    """A group of settings: immutable, unknown keys refused, no silent conversion between types, no secret in any text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,  # neither can be kept as JSON
+        hide_input_in_errors=True,  # what is refused may be a secret
+    )
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        credentials.refuse(self.__dict__)
+        return self
 
 
 def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:

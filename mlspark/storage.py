@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
+from mlspark import credentials
 from mlspark.errors import ConfigError
 from mlspark.section import Section
 
@@ -31,8 +32,15 @@ def local_path(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Return `uri` itself, or the absolute path when it is local, so that executors elsewhere find the same place."""
-    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+    """Return `uri` itself, or the absolute path when it is local, so that executors elsewhere find the same place.
+
+    Raises:
+        ConfigError: it holds credentials.
+    """
+    if is_local(uri):
+        return local_path(uri)
+    credentials.refuse_in_uri(uri)
+    return uri.rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:
@@ -47,12 +55,13 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     is the name itself, as for Spark: "%20", "#" and "?" stand for themselves (partition folders hold such names).
 
     Raises:
-        ConfigError: no reader for this scheme.
+        ConfigError: no reader for this scheme, or credentials in the authority.
     """
     if is_local(uri):
         return fs.LocalFileSystem(), local_path(uri)
     scheme, _, rest = uri.partition("://")
     authority, _, name = rest.partition("/")
+    credentials.refuse_in_uri(uri)
     if scheme == "hdfs":
         return _hdfs(authority, os.getpid()), f"/{name}"
     if scheme in ("s3", "s3a"):
@@ -101,6 +110,7 @@ def _hdfs(authority: str, process: int) -> fs.FileSystem:
 
 def rust_uri(uri: str) -> str:
     """Return `uri` as deltalake names it: it knows s3: where Hadoop says s3a:."""
+    credentials.refuse_in_uri(uri)
     return "s3://" + uri.removeprefix("s3a://") if uri.startswith("s3a://") else uri
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from mlspark import storage
+from mlspark import credentials, storage
 from mlspark.commands import options
 from mlspark.datasets import census_like
 from mlspark.errors import ConfigError
@@ -161,7 +161,10 @@ def _summary(
     rule = "-" * 78
     mlflow = _shown(Path(sys.executable).with_name("mlflow"))
     server = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    opening = server or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {runs.embedded_uri(settings.root)}"
+    opening = (
+        credentials.masked(server)
+        or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {runs.embedded_uri(settings.root)}"
+    )
     return [
         "",
         typer.style("From raw rows to scores", bold=True),

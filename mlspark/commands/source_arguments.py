@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mlspark import storage
+from mlspark import credentials, storage
 from mlspark.errors import ConfigError
 from mlspark.sources.catalog import READERS, AnySource
 from mlspark.sources.settings import SourceSettings
@@ -26,8 +26,9 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
         options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab.
 
     Raises:
-        ConfigError: one line that names every wrong option.
+        ConfigError: one line that names every wrong option, or an argument holds what looks like a secret.
     """
+    credentials.refuse(source, at="SOURCE")
     if kind not in READERS:
         raise ConfigError(f"--kind {kind}: must be one of {', '.join(READERS)}")
     place = READERS[kind].PLACE
@@ -37,7 +38,8 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or key in ("kind", place):
-            raise ConfigError(f"--option {option}: expected KEY=VALUE, and KEY other than kind and {place}")
+            raise ConfigError(f"--option {key}: expected KEY=VALUE, and KEY other than kind and {place}")
+        credentials.refuse(value, at=f"--option {key}")
         values[key] = value.replace("\\t", "\t")
     try:
         # Not strict: on a command line everything is text.
@@ -50,8 +52,9 @@ def guess_kind(source: str) -> tuple[str, str]:
     """Return (kind, why) of a source by its name, or by the files in the folder.
 
     Raises:
-        ConfigError: the kind cannot be inferred from the name.
+        ConfigError: the kind cannot be inferred from the name, or it holds what looks like a secret.
     """
+    credentials.refuse(source, at="SOURCE")
     if source.startswith("jdbc:"):
         return "jdbc", "it is a jdbc: URL"
     if kind := _by_extension(source):
@@ -97,7 +100,7 @@ def _explain(problem: Any, kind: str) -> str:
         return f"--option {key}: unknown, " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
     if problem["type"] == "missing":
         return f"--option {key}=...: missing, --kind {kind} needs it"
-    return f"--option {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    return f"--option {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {credentials.shown(key, problem['input'])}"
 
 
 def _options(kind: str) -> list[str]:

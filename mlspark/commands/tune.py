@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlspark import session
+from mlspark import credentials, session
 from mlspark.commands import options
 from mlspark.errors import ConfigError
 from mlspark.features import prepared as preparations
@@ -110,6 +110,7 @@ def run(
     """
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("mlspark").setLevel(logging.INFO)
+    credentials.refuse(storage_url, at="--storage")
     if out and not Path(out).resolve().parent.is_dir():
         raise ConfigError(f"--out {out}: the folder does not exist")
     settings = loading.load(files, overrides)

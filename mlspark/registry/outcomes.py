@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlspark import storage
+from mlspark import credentials, storage
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.engines import eager
 from mlspark.engines.source_code import SourceCode
@@ -49,6 +49,7 @@ def register(
         ConfigError: no place for the embedded store.
     """
     check_names(name, alias)
+    credentials.refuse({"tracking_uri": tracking_uri, "root": root})
     spec = _spec(outcome)
     snapshot = Snapshot.load(spec.snapshot_uri)
     encoder, contract, task = _inputs(spec, snapshot, name)

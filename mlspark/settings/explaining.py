@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlspark import credentials
 from mlspark.settings.pipeline import Settings
 
 
@@ -17,6 +18,8 @@ def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence
         known = _known_keys(tagged[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        if credentials.is_secret_name(location[-1]):
+            hint = f"and settings hold no secrets; {credentials.ENVIRONMENT}"
         return f"{prefix}unknown key, {hint}"
     if problem["type"] == "missing":
         return f"{prefix}missing"
@@ -24,7 +27,8 @@ def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence
         return f"{prefix}kind: must be one of {', '.join(map(repr, _kinds(tagged)))}"
     if problem["type"] == "value_error":
         return f"{prefix}{problem['ctx']['error']}"
-    return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    shown = credentials.shown(location[-1] if location else "", problem["input"])
+    return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {shown}"
 
 
 def _without_tags(path: Sequence[str]) -> tuple[str, ...]:

@@ -2,28 +2,18 @@
 
 import json
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from mlspark import credentials
 from mlspark.errors import ConfigError
 from mlspark.section import nested
+from mlspark.settings import yaml_file
 from mlspark.settings.explaining import explain
 from mlspark.settings.pipeline import Settings
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (the second would silently win)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+from mlspark.settings.yaml_file import MOST_BYTES, MOST_LEVELS, YamlProblem
 
 
 def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Settings:
@@ -37,7 +27,7 @@ def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Settings:
     for file in files:
         _merge(merged, read(file), origin, file)
     for override in overrides:
-        _merge(merged, _parse_override(override), origin, f"--set {override}")
+        _merge(merged, _parse_override(override), origin, "--set")  # without its value, which may be a secret
     return _validate(_fill_defaults(merged), origin, files)
 
 
@@ -58,30 +48,44 @@ def read(file: str, *, option: str = "--config") -> dict[str, Any]:
     """Return what a YAML file holds, as it stands there.
 
     Raises:
-        ConfigError: there is no such file, or it does not hold keys with values.
+        ConfigError: there is no such file, it does not hold keys with values, or one of them looks like a secret.
     """
     try:
-        content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        with open(file, "rb") as stream:
+            content = yaml_file.parse(stream.read(MOST_BYTES + 1).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give {option} an existing file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: not valid YAML: byte {error.start + 1} is no UTF-8; save the file as UTF-8"
+        ) from None
+    except YamlProblem as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected sections with keys, got {type(content).__name__}")
+    try:
+        credentials.refuse(content)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     return content
 
 
 def _validate(merged: Mapping[str, Any], origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> Settings:
+    credentials.refuse(merged)  # before any message that repeats a value
     try:
         # Through JSON, so that strict types still accept a YAML list for a tuple and 1 for 1.0.
-        return Settings.model_validate_json(json.dumps(merged))
+        settings = Settings.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         # An item that is refused leaves its list too short in pydantic's eyes.
         places = {problem["loc"][:n] for problem in error.errors() for n in range(len(problem["loc"]))}
         problems = [p for p in error.errors() if p["type"] != "too_short" or p["loc"] not in places]
         raise ConfigError("; ".join(explain(problem, origin, files) for problem in problems)) from None
-    except TypeError as error:
-        raise ConfigError(f"{', '.join(files)}: {error}; quote dates and other special YAML values") from None
+    if (size := yaml_file.count(settings.model_dump(mode="json"))) > yaml_file.MOST_NODES:
+        raise ConfigError(
+            f"{', '.join(files)}: {size:,} keys and values with all defaults, more than {yaml_file.MOST_NODES:,}; declare "
+            f"columns that are treated alike in one entry of features.inputs"
+        )
+    return settings
 
 
 def _fill_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -103,13 +107,16 @@ def _fill_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {override}: expected section.key=value")
+    if not equals or not all(keys) or len(keys) > MOST_LEVELS:
+        raise ConfigError(f"--set {path[:100]}: expected section.key=value")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: not valid YAML: {' '.join(str(error).split())}") from None
-    return nested(keys, value)
+        value = nested(keys, yaml_file.parse(text))
+        credentials.refuse(value)
+    except YamlProblem as error:
+        raise ConfigError(f"--set {path}: not valid YAML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"--set {error}") from None
+    return value
 
 
 def _merge(

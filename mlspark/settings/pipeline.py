@@ -3,7 +3,6 @@
 import json
 from typing import Annotated
 
-import yaml
 from pydantic import Field, model_validator
 
 from mlspark import storage
@@ -16,6 +15,7 @@ from mlspark.models.tabular import TabularSettings
 from mlspark.registry.settings import RegistrySettings
 from mlspark.scoring.settings import ScoringSettings
 from mlspark.section import Section
+from mlspark.settings import yaml_file
 from mlspark.sources.catalog import SourcesSettings
 from mlspark.sources.settings import SourceSettings
 from mlspark.storage import StorageSettings
@@ -93,4 +93,4 @@ class Settings(Section):
 
     def to_yaml(self) -> str:
         """Return the resolved settings as a file that loads as the same settings."""
-        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
+        return yaml_file.write(json.loads(self.model_dump_json()))

@@ -15,6 +15,9 @@ from mlspark.sources import typed_rows
 from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Part, Source, reading
 
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+"""Name of an environment variable; in capitals, so that nobody gives the password in its place unnoticed."""
+
 
 class JdbcSettings(SourceSettings):
     """A table or query of a database; its driver must be on Spark's class path (spark.jars.packages)."""
@@ -28,9 +31,9 @@ class JdbcSettings(SourceSettings):
     """Numeric, date or timestamp column by whose ranges connections share the rows; empty: one connection reads all."""
     num_partitions: Annotated[int, Field(ge=1)] = 1
     """Connections that read at a time; ignored without `partition_column`."""
-    user_variable: str = "MLSPARK_JDBC_USER"
+    user_variable: Variable = "MLSPARK_JDBC_USER"
     """Environment variable that holds the user's name."""
-    password_variable: str = "MLSPARK_JDBC_PASSWORD"  # noqa: S105 (a name)
+    password_variable: Variable = "MLSPARK_JDBC_PASSWORD"  # noqa: S105 (a name)
     """Environment variable that holds the password."""
 
 
@@ -58,13 +61,8 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     transaction, so anyone who reads compares it before and after.
 
     Raises:
-        SourceError: the URL holds credentials, no connection, no such table, or no row.
+        SourceError: no connection, no such table, or no row.
     """
-    if re.search(r"//[^/?]*@|[?&;](user|password)=", settings.url, re.IGNORECASE):
-        raise SourceError(
-            "sources.*.url (scoring.source.url): holds credentials; take them out, and set the environment variables "
-            f"{settings.user_variable} and {settings.password_variable}"
-        )
     uri = f"{settings.url}#{' '.join(settings.query.split())}"
     is_postgresql = settings.url.startswith(_POSTGRESQL)
     statement = _FINGERPRINT if is_postgresql else "select count(*) as num_rows from {relation}"

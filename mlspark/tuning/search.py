@@ -38,8 +38,8 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Range":
-        if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(f"low {self.low} is not below high {self.high}, both finite")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"log: true needs a low above 0, got {self.low}")
         if self.log and self.step is not None:
@@ -161,8 +161,6 @@ def _entry(file: str, key: str, entry: Any) -> Range | Choices:
     except ValidationError as error:
         explained = dict.fromkeys(_explain(problem, kind) for problem in error.errors())
         raise ConfigError("; ".join(f"{file}: {key}{problem}" for problem in explained)) from None
-    except TypeError as error:
-        raise ConfigError(f"{file}: {key}: {error}; quote dates and other special YAML values") from None
 
 
 def _explain(problem: Any, kind: type[Range | Choices]) -> str:
@@ -175,6 +173,8 @@ def _explain(problem: Any, kind: type[Range | Choices]) -> str:
         return f".{field}: unknown key, " + (f"did you mean {close[0]}?" if close else f"known here: {known}")
     if problem["type"] == "missing":
         return f".{field}: missing"
+    if isinstance(got, float) and not math.isfinite(got):
+        return f".{field}: expected a finite number, got {got!r}"
     if problem["type"] in ("int_type", "float_type", "int_from_float"):
         # YAML 1.1 takes 1e-4 for text.
         hint = f"; write {float(got):.1e} with a point" if isinstance(got, str) and _is_number(got) else ""

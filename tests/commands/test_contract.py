@@ -200,7 +200,7 @@ def test_session_for_a_hive_table_has_its_metastore() -> None:
         ("csv", ["heder=true"], "--option heder: unknown, did you mean header?"),
         ("orc", ["xyz=1"], "--option xyz: unknown, known: has_label, filter, path"),
         ("csv", ["header"], "--option header: expected KEY=VALUE"),
-        ("csv", ["path=b"], "--option path=b: expected KEY=VALUE, and KEY other than kind and path"),
+        ("csv", ["path=b"], "--option path: expected KEY=VALUE, and KEY other than kind and path"),
         ("delta", ["version=x"], "--option version: input should be a valid integer"),
         ("jdbc", [], "--option query=...: missing, --kind jdbc needs it"),
     ],

@@ -20,7 +20,7 @@ CENSUS = str(ROOT / "conf" / "census.yaml")
         ("sources.learn.seperator=;", "sources.learn.seperator: unknown key, did you mean separator?"),
         (
             "training.epochs=abc",
-            "--set training.epochs=abc: training.epochs: input should be a valid integer, got 'abc'",
+            "--set: training.epochs: input should be a valid integer, got 'abc'",
         ),
         ('training.epochs="3"', "training.epochs: input should be a valid integer, got '3'"),
         ("training.use_gpu=1", "training.use_gpu: input should be a valid boolean, got 1"),
@@ -41,8 +41,8 @@ CENSUS = str(ROOT / "conf" / "census.yaml")
         ("registry.alias=v1", "registry.alias: 'v1' is no alias"),
         ("name=Census!", "name: string should match pattern"),
         ("training", "--set training: expected section.key=value"),
-        (".x=1", "--set .x=1: expected section.key=value"),
-        ("a=[", "--set a=[: not valid YAML"),
+        (".x=1", "--set .x: expected section.key=value"),
+        ("a=[", "--set a: not valid YAML: line "),
     ],
 )
 def test_wrong_setting_is_refused_by_name(override: str, message: str) -> None:
@@ -110,7 +110,7 @@ def test_a_wrong_item_of_a_list_is_the_one_complaint() -> None:
         ("", "expected sections with keys, got NoneType"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
         ("name: x\ncontract: c.json\nsources: {learn: {path: p}}\n", "features: missing"),
-        ("name: 2020-01-01\n", "quote dates"),
+        ("name: 2020-01-01\n", "name: is a date to YAML; put quotes around it"),
     ],
 )
 def test_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:

@@ -391,10 +391,6 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
         write(), {"kind": "jdbc", "url": "jdbc:mysql://127.0.0.1:1/x", "query": "t"}, {}, SourceError,
         "jdbc:mysql://127.0.0.1:1/x#t: .*No suitable driver.*; put the driver on spark.jars.packages",
     ),
-    "credentials in the URL": (
-        write(), {"kind": "jdbc", "url": "jdbc:postgresql://ann:secret@db/x", "query": "t"}, {}, SourceError,
-        r"^sources\.\*\.url \(scoring\.source\.url\): holds credentials; take them out",
-    ),
     "no Hive table": (
         write(), {"kind": "hive", "table": "nowhere.visits"}, {}, SourceError, "nowhere.visits: no such table in the meta",
     ),

@@ -30,7 +30,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         ("training.epochs: {low: 4, hihg: 8}", "training.epochs.hihg: unknown key, did you mean high?"),
         ("training.epochs: {choices: [4, 8], log: true}", "training.epochs.log: unknown key, known here: choices"),
         ("training.epochs: {low: 8, high: 4}", "training.epochs: low 8 is not below high 4"),
-        ("training.epochs: {low: 4, high: .inf}", "low 4 is not below high inf, both finite"),
+        ("training.epochs: {low: 4, high: .inf}", "training.epochs.high: expected a finite number, got inf"),
         ("training.epochs: {low: 0, high: 4}", "training.epochs: input should be greater than or equal to 1, got 0"),
         ("training.epochs: {low: 4, high: 20, step: 3}", "steps of 3 from low 4 miss high 20; say 19"),
         ("training.epochs: {low: 4, high: 8, step: 0.5}", "step 0.5 between whole ends; write low as 4.0"),
