@@ -164,9 +164,9 @@ def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 sizes, before = np.full(2_000_000, 50_000), peak()
 started = time.perf_counter()
-plan = Plan(sizes, global_batch_size=2**20, seed=1, epoch=1, streams=1024, shuffle_window_rows=400_000 * 1024)
+plan = Plan(sizes, batch_size=2**20, seed=1, epoch=1, lanes=1024, shuffle_window_rows=400_000 * 1024)
 share = RankPlan(plan, 1023, 1024)
-segments, order = plan.segments(share.streams), share.block_order(0)
+segments, order = plan.segments(share.lanes), share.block_order(0)
 print(json.dumps([time.perf_counter() - started, peak() - before + sizes.nbytes / 2**20]))
 """
 _MEMORY = """

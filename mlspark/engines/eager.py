@@ -85,7 +85,7 @@ def load(files: Mapping[str, bytes]) -> "Eager":
             f"weights.safetensors: not the weights of the network of model.json ({' '.join(str(error).split())[:500]}); "
             f"register the model anew"
         ) from error
-    return Eager(network.eval())
+    return Eager(network.eval(), description["num_outputs"])
 
 
 def _network(files: Mapping[str, bytes], description: Mapping[str, Any]) -> "nn.Module":
@@ -107,15 +107,17 @@ def _network(files: Mapping[str, bytes], description: Mapping[str, Any]) -> "nn.
 class Eager:
     """A network in evaluation mode."""
 
-    def __init__(self, network: "nn.Module") -> None:
-        self._network = network
+    def __init__(self, network: "nn.Module", num_outputs: int) -> None:
+        self._network, self._num_outputs = network, num_outputs
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...)."""
         import torch
 
         num_rows = len(next(iter(tensors.values())))
-        padding = -num_rows % ROWS_MULTIPLE if num_rows else ROWS_MULTIPLE
+        if not num_rows:
+            return np.empty((0, self._num_outputs), np.float32)
+        padding = -num_rows % ROWS_MULTIPLE
         with torch.inference_mode():
             outputs = self._network(
                 **{name: torch.from_numpy(_padded(value, padding)) for name, value in tensors.items()}
@@ -124,9 +126,4 @@ class Eager:
 
 
 def _padded(values: NDArray[Any], padding: int) -> NDArray[Any]:
-    if not padding:
-        return values
-    filling = (
-        np.repeat(values[-1:], padding, axis=0) if len(values) else np.zeros((padding, *values.shape[1:]), values.dtype)
-    )
-    return np.concatenate([values, filling])
+    return np.concatenate([values, np.repeat(values[-1:], padding, axis=0)]) if padding else values

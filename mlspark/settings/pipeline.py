@@ -23,6 +23,7 @@ from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks.kinds import TaskSettings
 from mlspark.tracking.settings import TrackingSettings
 from mlspark.training.settings import TrainingSettings
+from mlspark.training.spec import check_ranks
 
 _OWN_SOURCES = ("learn", "validation", "test", "score")
 
@@ -61,20 +62,8 @@ class Settings(Section):
         return self
 
     def _check_ranks(self) -> None:
-        """Check that batches and streams can be shared out among the ranks."""
-        training = self.training
-        parts = training.num_processes * training.accumulation_steps
-        if training.global_batch_size % parts:
-            times = f" x accumulation_steps={training.accumulation_steps}" if training.accumulation_steps > 1 else ""
-            raise ValueError(
-                f"training.global_batch_size={training.global_batch_size} is no multiple of "
-                f"training.num_processes={training.num_processes}{times}; change one of them"
-            )
-        if self.streaming.streams % training.num_processes:
-            raise ValueError(
-                f"training.num_processes={training.num_processes} does not divide "
-                f"streaming.streams={self.streaming.streams}; change one of them"
-            )
+        """Check that the rows can be shared out among the ranks."""
+        check_ranks(self.training, self.streaming)
 
     @property
     def root(self) -> str:

@@ -1,8 +1,12 @@
 """Batches of one rank for one epoch, as torch tensors, in the order of the plan."""
 
+import atexit
 import time
+import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,14 +23,17 @@ _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Pyth
 _PIECES_AHEAD = 2
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
-"""A batch: field -> tensor of B rows, "is_padding" (B,) bool among them; padding rows hold zeros and count nowhere."""
+"""A batch: field -> tensor of B rows, at least one, "is_padding" (B,) bool among them.
+
+A rank without a row in a step gets one that it has elsewhere in the epoch, marked in "is_padding": it must count nowhere.
+"""
 
 
 class Batches:
     """Iterates once over the batches of a rank; equal in number on every rank.
 
     The reader's workers decode; a thread lays their row groups out as windows and gathers from those in the epoch's order;
-    the consumer only cuts batches off. In memory at a time: a window of each of the rank's streams, the rest of the row
+    the consumer only cuts batches off. In memory at a time: a window of each of the rank's lanes, the rest of the row
     groups at the windows' ends, the read-ahead, and a few megabytes of gathered rows.
     """
 
@@ -46,7 +53,7 @@ class Batches:
         Args:
             share: which rows, in which order.
             groups: the row groups that the plan counts.
-            workers: read and decode; None with `resident`.
+            workers: read and decode; None with `resident`, unless this rank has no row.
             fields: names of the tensors, in order: one for each field, two (values, offsets) for a ragged one.
             start_step: first step to yield.
             pin_memory: page-locked tensors, for asynchronous copies to a GPU; ordinary ones without a GPU.
@@ -59,13 +66,14 @@ class Batches:
         """Steps yielded so far, those before start_step included: the position to resume from."""
         self.wait_seconds = 0.0
         """Seconds that the consumer spent waiting for a batch."""
+        self.is_closed = False
         self._share, self._groups, self._workers, self._resident = share, groups, workers, resident
         self._fields = tuple(fields)
         self._allocate: Allocate = _pinned if pin_memory and torch.cuda.is_available() else np.empty
-        self._first_block = start_step * share.batch_size // share.block_rows
         self._reader: PlannedReader[Rows] | None = None
         self._gathered: deque[TensorDict] = deque()
         self._ahead = BackgroundIterator(self._pieces(start_step), _PIECES_AHEAD)
+        _open_batches.add(self)
 
     def __enter__(self) -> "Batches":
         return self
@@ -74,7 +82,10 @@ class Batches:
         self.close()
 
     def close(self) -> None:
-        """End reading; what was given stays valid."""
+        """End reading; what was given stays valid. More than once is all right."""
+        if self.is_closed:  # at the end of a script, when nothing that this method uses may be left
+            return
+        self.is_closed = True
         if self._reader is not None:
             self._reader.stop()  # else the thread waits for a row group that may take long
         self._ahead.close()
@@ -91,85 +102,92 @@ class Batches:
 
     def _pieces(self, start_step: int) -> Iterator[list[TensorDict]]:
         """Yield some batches at a time. Runs in the thread of `_ahead`."""
-        size = self._share.batch_size
-        left = (self.num_steps - start_step) * size  # rows to yield, padding included
-        skip = start_step * size - self._first_block * self._share.block_rows
-        buffer: RowsBuffer | None = None
-        kind: Rows | None = None
-        if not left:
+        if start_step == self.num_steps:
             return
-        for block, order in self._blocks():
-            kind = block.zeros(0)
-            for start in range(0, len(order), piece_rows := _piece_rows(block, size)):
-                places = order[start : start + piece_rows]
-                places, skip = places[skip:], max(0, skip - len(places))
-                while len(places) and left:
-                    if buffer is None:
-                        buffer = RowsBuffer(min(piece_rows, left), self._allocate)
-                    now = places[: buffer.capacity - buffer.filled]
-                    buffer.append_taken(block, now)
-                    places = places[len(now) :]
-                    if buffer.filled == buffer.capacity:
-                        left -= buffer.filled
-                        yield _cut(self._fields, buffer.rows(), size, 0)
-                        buffer = None
-        if left:  # fewer real rows than the last batch has room for
-            rest = [] if buffer is None else [buffer.rows()]
-            num_padding = left - sum(map(len, rest))
-            padding = (self._decode_nothing() if kind is None else kind).zeros(num_padding)
-            yield _cut(self._fields, Rows.concatenate([*rest, padding]), size, num_padding)
+        if not self._share.num_rows:  # fewer rows than ranks, or than lanes
+            row = self._any_row()
+            for _ in range(start_step, self.num_steps):
+                yield _cut(self._fields, Rows.concatenate([row]), [0])
+            return
+        first_row = _wanted(self._share.step_edges(start_step, start_step + 1))[0]
+        blocks = self._blocks(first_row // self._share.block_rows)
+        block, order, begin = next(blocks)
+        for first, stop in _steps_of_pieces(block, self._share, start_step):
+            edges = self._share.step_edges(first, stop)
+            wanted = _wanted(edges)
+            buffer, filled = RowsBuffer(len(wanted), self._allocate), 0
+            while filled < len(wanted):
+                if wanted[filled] >= begin + len(order):
+                    block, order, begin = next(blocks)
+                end = bisect_left(wanted, begin + len(order), lo=filled)
+                buffer.append_taken(block, _places(order, wanted[filled:end], begin))
+                filled = end
+            yield _cut(self._fields, buffer.rows(), [b - a for a, b in pairwise(edges)])
 
-    def _blocks(self) -> Iterator[tuple[Rows, Integers]]:
-        """Yield (rows of a block, their places in the epoch's order); the rows are valid until the next block."""
-        if self._resident is not None:
-            yield self._resident, self._share.block_order(0)
-            return
+    def _blocks(self, first_block: int) -> Iterator[tuple[Rows, Integers, int]]:
+        """Yield (rows of a block, their places in the epoch's order, number of this rank's rows before it).
+
+        The rows are valid until the next block.
+        """
         share = self._share
-        segments = share.plan.segments(share.streams, self._first_block)
-        left: dict[int, deque[Rows]] = {stream: deque() for stream in share.streams}
+        if self._resident is not None:
+            yield self._resident, share.block_order(0), 0
+            return
+        segments = share.plan.segments(share.lanes, first_block)
+        left: dict[int, deque[Rows]] = {lane: deque() for lane in share.lanes}
         buffer: RowsBuffer | None = None
         assert self._workers is not None
         with PlannedReader(self._workers, self._groups, segments.group) as reader:
             self._reader = reader
-            cuts = zip(segments.stream.tolist(), segments.start.tolist(), segments.stop.tolist(), reader, strict=True)
-            for block in range(self._first_block, share.num_blocks):
-                shares = share.block_streams(block)
+            cuts = zip(segments.lane.tolist(), segments.start.tolist(), segments.stop.tolist(), reader, strict=True)
+            for block in range(first_block, share.num_blocks):
+                shares = share.block_lanes(block)
                 num_rows = sum(rows for _, rows in shares)
                 if buffer is None or buffer.capacity < num_rows:
                     buffer = RowsBuffer(num_rows)
                 buffer.clear()
-                for stream, rows in shares:
+                for lane, rows in shares:
                     while rows:
-                        if not left[stream]:
-                            # Segments come in the order in which windows need them, so the next one is for this stream.
-                            of_stream, start, stop, decoded = next(cuts)
-                            assert of_stream == stream, (of_stream, stream)
-                            left[stream].append(decoded.slice(start, stop))
-                        head = left[stream].popleft()
+                        if not left[lane]:
+                            # Segments come in the order in which windows need them, so the next one is for this lane.
+                            of_lane, start, stop, decoded = next(cuts)
+                            assert of_lane == lane, (of_lane, lane)
+                            left[lane].append(decoded.slice(start, stop))
+                        head = left[lane].popleft()
                         buffer.append(head.slice(0, rows))
                         if len(head) > rows:
-                            left[stream].appendleft(head.slice(rows, len(head)))
+                            left[lane].appendleft(head.slice(rows, len(head)))
                         rows -= min(rows, len(head))
                         del head
-                yield buffer.rows(), share.block_order(block)
+                yield buffer.rows(), share.block_order(block), block * share.block_rows
 
-    def _decode_nothing(self) -> Rows:
-        """Return rows of the right kind where this rank has none to copy the kind from: resumed in the last batch."""
+    def _any_row(self) -> Rows:
+        """Return a row of the table, for a rank that has none."""
         assert self._workers is not None
         some_group = np.flatnonzero(self._share.plan.rows_per_group)[:1]
         with PlannedReader(self._workers, self._groups, some_group) as reader:
             rows: Rows = next(reader)
-        return rows
+        return rows.slice(0, 1)
+
+
+_open_batches: "weakref.WeakSet[Batches]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End reading while all that it needs is there: an iterator left open goes only when modules are being emptied."""
+    for batches in list(_open_batches):
+        batches.close()
 
 
 def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Rows], *, limit_bytes: int) -> Rows:
-    """Return all rows of a rank's streams, stream after stream, as `Batches` takes them for `resident`.
+    """Return all rows of a rank's lanes, lane after lane, as `Batches` takes them for `resident`.
 
     Raises:
         DatasetError: they need more than `limit_bytes`.
     """
-    segments = share.plan.segments(share.streams)
-    num_rows = sum(stop - start for start, stop in map(share.plan.stream_bounds, share.streams))
+    segments = share.plan.segments(share.lanes)
+    num_rows = sum(stop - start for start, stop in map(share.plan.lane_bounds, share.lanes))
     buffer = RowsBuffer(num_rows)
     with PlannedReader(workers, groups, segments.group) as reader:
         for start, stop, decoded in zip(segments.start.tolist(), segments.stop.tolist(), reader, strict=True):
@@ -184,26 +202,47 @@ def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Row
     return buffer.rows()
 
 
-def _piece_rows(block: Rows, batch_size: int) -> int:
-    """Return how many rows to gather at a time: whole batches, of some megabytes."""
+def _steps_of_pieces(block: Rows, share: RankPlan, start_step: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, stop) of the steps to gather at a time: whole batches, of some megabytes."""
     row_bytes = max(1, block.nbytes // max(1, len(block)))
-    return max(1, _PIECE_BYTES // row_bytes // batch_size) * batch_size
+    batch_rows = max(1, share.plan.batch_size * len(share.lanes) // share.plan.lanes)
+    num_steps = max(1, _PIECE_BYTES // row_bytes // batch_rows)
+    for first in range(start_step, share.plan.num_steps, num_steps):
+        yield first, min(first + num_steps, share.plan.num_steps)
 
 
-def _cut(fields: Sequence[str], rows: Rows, size: int, num_padding: int) -> list[TensorDict]:
-    """Return batches of `size` rows as views of `rows`, whose last `num_padding` are marked."""
+def _wanted(edges: Sequence[int]) -> Sequence[int]:
+    """Return which of the rank's rows the batches between `edges` hold, in order: never a lower one after a higher."""
+    if all(start < stop for start, stop in pairwise(edges)):
+        return range(edges[0], edges[-1])
+    # A batch without a row gets the one before it, which is in memory, or the rank's first.
+    parts = (range(start, stop) if start < stop else (max(0, start - 1),) for start, stop in pairwise(edges))
+    return [row for part in parts for row in part]
+
+
+def _places(order: Integers, wanted: Sequence[int], begin: int) -> Integers:
+    """Return the entries of `order`, the first of which is for row `begin`, for the wanted rows."""
+    if isinstance(wanted, range):
+        return order[wanted.start - begin : wanted.stop - begin]
+    return order[np.array(wanted, dtype=np.int64) - begin]
+
+
+def _cut(fields: Sequence[str], rows: Rows, sizes: Sequence[int]) -> list[TensorDict]:
+    """Return batches of so many rows as views of `rows`; one of none has one row, which is marked."""
+    lengths = [max(1, size) for size in sizes]
     # Made by numpy: torch would wake its pool of threads for it, which then spin for as long as the rest takes.
     is_padding = np.zeros(len(rows), np.bool_)
-    is_padding[len(rows) - num_padding :] = True
+    ends = list(accumulate(lengths))
+    is_padding[[end - 1 for size, end in zip(sizes, ends, strict=True) if not size]] = True
     columns: list[Sequence[torch.Tensor]] = []
     for field in rows.fields:
         if isinstance(field, Ragged):
-            parts = [field.slice(start, start + size).compact() for start in range(0, len(rows), size)]
+            parts = [field.slice(end - length, end).compact() for length, end in zip(lengths, ends, strict=True)]
             columns.append([torch.from_numpy(_writable(part.values)) for part in parts])
             columns.append([torch.from_numpy(part.offsets) for part in parts])
         else:
-            columns.append(torch.split(torch.from_numpy(field), size))
-    columns.append(torch.split(torch.from_numpy(is_padding), size))
+            columns.append(torch.split(torch.from_numpy(field), lengths))
+    columns.append(torch.split(torch.from_numpy(is_padding), lengths))
     return [dict(zip((*fields, "is_padding"), tensors, strict=True)) for tensors in zip(*columns, strict=True)]
 
 

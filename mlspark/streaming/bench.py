@@ -17,11 +17,11 @@ from mlspark import storage
 from mlspark.errors import DatasetError
 from mlspark.streaming import delta_files
 from mlspark.streaming.decoding import is_list, is_number
+from mlspark.streaming.plan import DEFAULT_LANES as LANES
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream
 
-_STREAMS = 8
 _SMALL_GROUP_BYTES = 2**20
 _HIGH_WAIT = 0.1
 
@@ -114,14 +114,13 @@ def measure(
         fill=fill,
         batch_size=batch_size,
         shuffle_window_rows=shuffle_window_rows,
-        streams=_STREAMS,
         workers=workers,
         pool=pool,
     ) as stream:
         reading = _read(stream, started, seconds, step_seconds)
     left_out = [name for name in snapshot.columns if name not in streamable]
     bench = _figures(snapshot, chosen, left_out, reading, step_seconds)
-    row_bytes = reading.tensor_bytes / (reading.steps * batch_size)
+    row_bytes = reading.tensor_bytes / reading.rows
     bench.advice.extend(_advise(bench, row_bytes, shuffle_window_rows, workers, bool(step_seconds)))
     return bench
 
@@ -176,23 +175,23 @@ def _advise(bench: Bench, row_bytes: float, window: int, workers: int, has_steps
     """Return what to change, most useful first."""
     advice = []
     group_bytes = bench.rows_per_group * row_bytes
-    per_stream = max(1, window // _STREAMS)
-    if group_bytes < _SMALL_GROUP_BYTES and bench.row_groups > _STREAMS:
+    per_lane = max(1, window // LANES)
+    if group_bytes < _SMALL_GROUP_BYTES and bench.row_groups > LANES:
         better = int(4 * _SMALL_GROUP_BYTES / row_bytes)
         advice.append(
             f"row groups are small ({bench.rows_per_group:,} rows, {group_bytes / 1e6:.2f} MB): write about "
             f"{better:,} rows in each (OPTIMIZE joins small files)"
         )
-    if bench.rows_per_group > 4 * per_stream:
+    if bench.rows_per_group > 4 * per_lane:
         advice.append(
-            f"row groups of {bench.rows_per_group:,} rows are larger than a stream's part of the window "
-            f"({per_stream:,}): {_STREAMS} of them, {_STREAMS * group_bytes / 1e6:,.0f} MB, lie in memory to shuffle "
-            f"{window:,} rows; raise shuffle_window_rows to {bench.rows_per_group * _STREAMS:,} for a better shuffle at "
+            f"row groups of {bench.rows_per_group:,} rows are larger than a lane's part of the window "
+            f"({per_lane:,}): {LANES} of them, {LANES * group_bytes / 1e6:,.0f} MB, lie in memory to shuffle "
+            f"{window:,} rows; raise shuffle_window_rows to {bench.rows_per_group * LANES:,} for a better shuffle at "
             f"no cost, or write smaller row groups"
         )
-    if bench.row_groups < _STREAMS:
+    if bench.row_groups < LANES:
         advice.append(
-            f"{bench.row_groups} row groups for {_STREAMS} streams: each is read more than once; write more of them"
+            f"{bench.row_groups} row groups for {LANES} lanes: each is read more than once; write more of them"
         )
     cores = os.cpu_count() or 1
     if not has_steps or bench.wait_fraction > _HIGH_WAIT:

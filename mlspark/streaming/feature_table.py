@@ -25,18 +25,18 @@ def open_feature_table(
 ) -> Stream:
     """Return the stream of this rank's batches, at the first step of epoch 0. Runs in a rank or anywhere else.
 
-    A batch of B = global_batch_size / world_size rows has each of `tensors` under its name, (B, columns) of its type,
-    "target" (B,), "row_id" (B,) int64, "weight" (B,) float32 where there is one, and "is_padding" (B,) bool.
+    A batch of B rows has each of `tensors` under its name, (B, columns) of its type, "target" (B,), "row_id" (B,) int64,
+    "weight" (B,) float32 where there is one, and "is_padding" (B,) bool. B is this rank's part of global_batch_size.
 
     Args:
         snapshot: files to stream; `snapshot.where(split="train")` for one partition.
         tensors: which columns go where in a batch.
-        settings: streams, window, reader threads, remainder policy.
+        settings: lanes, window, reader threads, remainder policy.
         rank: 0 to world_size - 1.
-        world_size: divides settings.streams and global_batch_size.
+        world_size: at most settings.lanes.
         global_batch_size: rows of a step over all ranks.
         seed: with the epoch decides the order.
-        shuffle: False: streams in table order, for evaluation.
+        shuffle: False: lanes in table order, for evaluation.
         memory_bytes: as for `Stream`.
         pin_memory: page-locked tensors, for asynchronous copies to a GPU.
 
@@ -52,7 +52,7 @@ def open_feature_table(
         seed=seed,
         shuffle_window_rows=settings.shuffle_window_rows,
         shuffle=shuffle,
-        streams=settings.streams,
+        lanes=settings.lanes,
         remainder=settings.remainder,
         workers=settings.workers,
         pool=settings.pool,

@@ -9,6 +9,7 @@ import torch
 
 from mlspark.errors import DatasetError
 from mlspark.streaming.batches import TensorDict
+from mlspark.streaming.plan import DEFAULT_LANES
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream
 
@@ -33,7 +34,7 @@ def shares(weights: Sequence[float], batch_size: int, unit: int) -> list[int]:
     if not weights or min(weights) <= 0:
         raise DatasetError(f"weights of a mixture must be above 0, got {list(weights)}")
     if batch_size % unit:
-        raise DatasetError(f"batch_size={batch_size} of a mixture is no multiple of streams={unit}")
+        raise DatasetError(f"batch_size={batch_size} of a mixture is no multiple of lanes={unit}")
     units, total = batch_size // unit, sum(map(Fraction, weights))
     exact = [Fraction(weight) * units / total for weight in weights]
     whole = [int(share) for share in exact]
@@ -43,7 +44,7 @@ def shares(weights: Sequence[float], batch_size: int, unit: int) -> list[int]:
     if 0 in whole:
         raise DatasetError(
             f"batch_size={batch_size} is too small for weights {list(weights)}: table {whole.index(0)} would have no row; "
-            f"each has at least streams={unit}"
+            f"each has at least lanes={unit}"
         )
     return [unit * share for share in whole]
 
@@ -52,7 +53,7 @@ def open_mixture(
     parts: Sequence[Part],
     *,
     batch_size: int,
-    streams: int = 8,
+    lanes: int = DEFAULT_LANES,
     stop: Literal["first", "last"] = "first",
     **options: Any,
 ) -> "Mixture":
@@ -63,8 +64,8 @@ def open_mixture(
 
     Args:
         parts: tables with weights; all must have the same fields.
-        batch_size: rows of a step over all ranks and tables; a multiple of `streams`, which the world size divides.
-        streams: as for `Stream`; each table's rows in a batch are a multiple of it: `Mixture.rows` has them.
+        batch_size: rows of a step over all ranks and tables; a multiple of `lanes`.
+        lanes: as for `Stream`; each table's rows in a batch are a multiple of it: `Mixture.rows` has them.
         stop: an epoch of the mixture ends when the first table is through, or when the last is; then the others begin
             again in between.
         options: for `Stream`, the same for all tables.
@@ -72,9 +73,9 @@ def open_mixture(
     Raises:
         DatasetError: weights, sizes or fields do not fit together.
     """
-    rows = shares([part.weight for part in parts], batch_size, streams)
+    rows = shares([part.weight for part in parts], batch_size, lanes)
     opened = [
-        Stream(part.table, batch_size=count, streams=streams, remainder="drop", **(options | dict(part.options)))
+        Stream(part.table, batch_size=count, lanes=lanes, remainder="drop", **(options | dict(part.options)))
         for part, count in zip(parts, rows, strict=True)
     ]
     fields = {stream.fields for stream in opened}
@@ -91,7 +92,7 @@ def open_mixture(
 class Mixture:
     """Batches {field: tensor} of several tables, with "table" (B,) int64: the number of the table that a row is of.
 
-    As for a single table: each `iter` yields one epoch or the rest of it, `state_dict` is the position.
+    As for a single table: each `iter` yields one epoch, `state_dict` is the position to go on from with `load_state_dict`.
     """
 
     def __init__(self, streams: Sequence[Stream], rows: Sequence[int], stop: Literal["first", "last"]) -> None:
@@ -101,6 +102,7 @@ class Mixture:
         self.num_steps = choose(stream.num_steps for stream in self.streams)
         """Batches of an epoch of the mixture, on every rank."""
         self.epoch = self.step = 0
+        self._is_placed = False  # by load_state_dict: the next iteration begins at `step`
 
     def __len__(self) -> int:
         return self.num_steps
@@ -117,20 +119,18 @@ class Mixture:
             stream.close()
 
     def __iter__(self) -> Iterator[TensorDict]:
+        if self.step and not self._is_placed:  # broken off
+            self.epoch, self.step = self.epoch + 1, 0
+        self._is_placed = False
         self._go_to_position()
         endless = [self._endless(stream) for stream in self.streams]
-        table = torch.cat(
-            [
-                torch.full((count // stream.world_size,), number)
-                for number, (stream, count) in enumerate(zip(self.streams, self.rows, strict=True))
-            ]
-        )
         try:
             while self.step < self.num_steps:
                 batches = [next(batches) for batches in endless]
                 self.step += 1
+                numbers = [torch.full((len(batch["is_padding"]),), table) for table, batch in enumerate(batches)]
                 yield {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]} | {
-                    "table": table.clone()
+                    "table": torch.cat(numbers)
                 }
         finally:
             for batches_of_table in endless:
@@ -161,7 +161,7 @@ class Mixture:
                 )
         for stream, of_table in zip(self.streams, state["tables"], strict=True):
             stream.load_state_dict(of_table)
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self._is_placed = state["epoch"], state["step"], True
 
     def _go_to_position(self) -> None:
         """Bring each table to where the position is in its own epochs: a division, whatever the position."""

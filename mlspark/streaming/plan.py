@@ -1,16 +1,18 @@
 """Which rank reads which row, when: integer arithmetic on row-group sizes. No files, no rows, no state.
 
-The order of an epoch is a permutation of the table's rows that depends on (seed, epoch, streams, window) and never on the
+The order of an epoch is a permutation of the table's rows that depends on (seed, epoch, lanes, window) and never on the
 number of ranks:
 
 1. Row groups are permuted; in that order they form one axis of N rows.
-2. The axis is cut into C canonical streams of equal length (the first N mod C have one row more).
-3. Each stream is cut into windows and shuffled within each.
-4. Row j of the epoch is row j // C of stream j mod C.
+2. The axis is cut into C lanes of equal length (the first N mod C have one row more).
+3. Each lane is cut into windows and shuffled within each.
+4. Row j of the epoch is row j // C of lane j mod C.
 
-A global batch of G rows is j in [k G, (k + 1) G). Rank r of W, where W divides C, reads the streams s with s mod W = r,
-which are exactly the rows with j mod W = r: G / W of each batch. So the batches are the same for every W, every rank takes
-the same number of steps, and a position in the epoch is one integer.
+A global batch of G rows is j in [k G, (k + 1) G), the last one what is left. Rank r of W, at most C, reads the lanes s with
+s mod W = r, and its part of a batch is the rows of those lanes: G / W where W divides C and G, else more on some ranks than
+on others. So the batches are the same for every W, every rank takes the same number of steps, and a position in the epoch
+is one integer. In few steps a rank may have no row: in a last batch of fewer rows than lanes, or in batches of hardly more
+rows than ranks.
 """
 
 from dataclasses import dataclass
@@ -24,17 +26,20 @@ from mlspark.errors import DatasetError
 
 Integers = NDArray[np.int64]
 
+DEFAULT_LANES = 8
+"""Lanes unless another number is asked for: enough for 8 ranks. Each lane's edge cuts a row group, which is read twice."""
+
 # The purposes of random numbers; part of each generator's key, so that no two draws are alike.
 _GROUPS, _WINDOW = 0, 1
 
 
 @dataclass(frozen=True)
 class Segments:
-    """What to read, in order: entry i is rows [start, stop) of a row group, as they stand in one stream. Arrays of (n,)."""
+    """What to read, in order: entry i is rows [start, stop) of a row group, as they stand in one lane. Arrays of (n,)."""
 
-    stream: Integers
+    lane: Integers
     window: Integers
-    """Window of the stream that needs it first."""
+    """Window of the lane that needs it first."""
     group: Integers
     """Index of the row group in the snapshot."""
     start: Integers
@@ -50,15 +55,16 @@ class Plan:
 
     rows_per_group: Integers
     """Rows of each row group in the snapshot's order: shape (row groups,)."""
-    global_batch_size: int
+    batch_size: int
+    """Rows of a step over all ranks."""
     seed: int
     epoch: int
-    streams: int = 8
+    lanes: int = DEFAULT_LANES
     shuffle_window_rows: int = 400_000
     shuffle: bool = True
-    remainder: Literal["pad", "drop"] = "pad"
-    has_fixed_streams: bool = False
-    """True: a stream has the same rows in every epoch, so that a rank can keep them; epochs differ within streams only."""
+    remainder: Literal["keep", "drop"] = "keep"
+    has_fixed_lanes: bool = False
+    """True: a lane has the same rows in every epoch, so that a rank can keep them; epochs differ within lanes only."""
 
     @cached_property
     def num_rows(self) -> int:
@@ -66,15 +72,15 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
-        """Steps of every rank: global batches in the epoch, the last short one padded or dropped."""
-        if self.remainder == "pad":
-            return -(-self.num_rows // self.global_batch_size)
-        return self.num_rows // self.global_batch_size
+        """Steps of every rank: global batches in the epoch, the last short one kept or dropped."""
+        if self.remainder == "keep":
+            return -(-self.num_rows // self.batch_size)
+        return self.num_rows // self.batch_size
 
     @property
     def window_rows(self) -> int:
-        """Rows of a window of one stream: the window's rows are shared out over the streams."""
-        return max(1, self.shuffle_window_rows // self.streams)
+        """Rows of a window of one lane: the window's rows are shared out over the lanes."""
+        return max(1, self.shuffle_window_rows // self.lanes)
 
     @cached_property
     def group_order(self) -> Integers:
@@ -82,7 +88,7 @@ class Plan:
         count = len(self.rows_per_group)
         if not self.shuffle:
             return np.arange(count, dtype=np.int64)
-        epoch = 0 if self.has_fixed_streams else self.epoch
+        epoch = 0 if self.has_fixed_lanes else self.epoch
         return self._generator(epoch, _GROUPS, 0, 0).permutation(count)
 
     @cached_property
@@ -90,33 +96,33 @@ class Plan:
         """Where each row group of `group_order` ends on the row axis: shape (row groups,)."""
         return np.cumsum(self.rows_per_group[self.group_order])
 
-    def stream_bounds(self, stream: int) -> tuple[int, int]:
-        """Return [start, stop) of a stream on the row axis."""
-        length, longer = divmod(self.num_rows, self.streams)
-        start = stream * length + min(stream, longer)
-        return start, start + length + (stream < longer)
+    def lane_bounds(self, lane: int) -> tuple[int, int]:
+        """Return [start, stop) of a lane on the row axis."""
+        length, longer = divmod(self.num_rows, self.lanes)
+        start = lane * length + min(lane, longer)
+        return start, start + length + (lane < longer)
 
-    def window_order(self, stream: int, window: int) -> Integers:
+    def window_order(self, lane: int, window: int) -> Integers:
         """Return the order in which the rows of a window are read: a permutation of range(rows of the window)."""
-        start, stop = self.stream_bounds(stream)
+        start, stop = self.lane_bounds(lane)
         rows = min(self.window_rows, stop - start - window * self.window_rows)
         if not self.shuffle:
             return np.arange(rows, dtype=np.int64)
-        return self._generator(self.epoch, _WINDOW, stream, window).permutation(rows)
+        return self._generator(self.epoch, _WINDOW, lane, window).permutation(rows)
 
-    def segments(self, streams: range, first_window: int = 0) -> Segments:
-        """Return what to read for `streams` from `first_window` on, in the order in which the windows need it.
+    def segments(self, lanes: range, first_window: int = 0) -> Segments:
+        """Return what to read for `lanes` from `first_window` on, in the order in which the windows need it.
 
-        O(row groups) time and memory. A row group cut by a stream's edge is read once for each side.
+        O(row groups) time and memory. A row group cut by a lane's edge is read once for each side.
         """
-        parts = [self._stream_segments(stream, first_window) for stream in streams]
+        parts = [self._lane_segments(lane, first_window) for lane in lanes]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        order = np.lexsort((columns[0], columns[1]))  # by window, then stream; stable: row order within a window
+        order = np.lexsort((columns[0], columns[1]))  # by window, then lane; stable: row order within a window
         return Segments(*(column[order] for column in columns))
 
-    def _stream_segments(self, stream: int, first_window: int) -> tuple[Integers, ...]:
-        """Return the columns of a stream's segments, in row order."""
-        start, stop = self.stream_bounds(stream)
+    def _lane_segments(self, lane: int, first_window: int) -> tuple[Integers, ...]:
+        """Return the columns of a lane's segments, in row order."""
+        start, stop = self.lane_bounds(lane)
         first_row = start + first_window * self.window_rows
         if first_row >= stop:
             return (np.empty(0, np.int64),) * 5
@@ -128,10 +134,10 @@ class Plan:
         is_read = from_rows < to_rows  # not so for row groups without rows
         groups, starts, from_rows, to_rows = (column[is_read] for column in (groups, starts, from_rows, to_rows))
         windows = (from_rows - start) // self.window_rows
-        return np.full_like(groups, stream), windows, groups, from_rows - starts, to_rows - starts
+        return np.full_like(groups, lane), windows, groups, from_rows - starts, to_rows - starts
 
-    def _generator(self, epoch: int, purpose: int, stream: int, window: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, epoch, purpose, stream, window])
+    def _generator(self, epoch: int, purpose: int, lane: int, window: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, purpose, lane, window])
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ class RankPlan:
     """One rank's share of a plan.
 
     Raises:
-        DatasetError: at construction, when the ranks do not fit the streams, the batch or the table; names the setting.
+        DatasetError: at construction, when ranks, lanes, batch and table do not fit together; names the arguments of
+            `mlspark.streaming.open`.
     """
 
     plan: Plan
@@ -148,61 +155,68 @@ class RankPlan:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        if plan.streams % self.world_size:
+        if self.world_size > plan.lanes:
             raise DatasetError(
-                f"world size {self.world_size} does not divide streaming.streams={plan.streams}; "
-                f"set streaming.streams to a multiple, for all world sizes that must see the same batches"
+                f"world_size={self.world_size} is more than lanes={plan.lanes}; set lanes to at least {self.world_size}, "
+                f"for all world sizes that must see the same batches"
             )
-        if plan.global_batch_size % self.world_size:
+        if plan.batch_size < self.world_size:
             raise DatasetError(
-                f"training.global_batch_size={plan.global_batch_size} is no multiple of the world size {self.world_size}"
+                f"batch_size={plan.batch_size} is fewer rows than world_size={self.world_size} ranks; it counts the "
+                f"rows of a step over all ranks: raise it to at least {self.world_size}"
             )
-        if plan.num_rows < self.world_size:
-            raise DatasetError(f"{plan.num_rows} rows are too few for {self.world_size} ranks; lower num_processes")
+        if plan.num_rows == 0:
+            raise DatasetError("there are no rows to stream; check where, or write rows first")
         if plan.num_steps == 0:
             raise DatasetError(
-                f"{plan.num_rows} rows make no batch of training.global_batch_size={plan.global_batch_size}; "
-                f"lower it or set streaming.remainder to pad"
+                f"{plan.num_rows} rows make no batch of batch_size={plan.batch_size}, and remainder='drop' leaves "
+                f"them all out; lower batch_size or set remainder='keep'"
             )
 
     @property
-    def streams(self) -> range:
-        """The streams that this rank reads."""
-        return range(self.rank, self.plan.streams, self.world_size)
-
-    @property
-    def batch_size(self) -> int:
-        return self.plan.global_batch_size // self.world_size
+    def lanes(self) -> range:
+        """The lanes that this rank reads."""
+        return range(self.rank, self.plan.lanes, self.world_size)
 
     @property
     def num_rows(self) -> int:
-        """Real rows of this rank in the epoch, before anything is dropped."""
-        return -(-(self.plan.num_rows - self.rank) // self.world_size)
+        """Rows of this rank in the epoch, before anything is dropped."""
+        return self.rows_before(self.plan.num_rows)
+
+    def rows_before(self, row: int) -> int:
+        """Return how many of the epoch's first `row` rows are this rank's."""
+        turns, rest = divmod(row, self.plan.lanes)
+        return turns * len(self.lanes) + max(0, -(-(rest - self.rank) // self.world_size))
+
+    def step_edges(self, first: int, stop: int) -> list[int]:
+        """Return where the batches of steps [first, stop) begin among this rank's rows, and where the last one ends."""
+        size, num_rows = self.plan.batch_size, self.plan.num_rows
+        return [self.rows_before(min(step * size, num_rows)) for step in range(first, stop + 1)]
 
     @property
     def block_rows(self) -> int:
-        """Rows of a block: one window of each of this rank's streams; the last block of an epoch has fewer."""
-        return self.plan.window_rows * len(self.streams)
+        """Rows of a block: one window of each of this rank's lanes; the last block of an epoch has fewer."""
+        return self.plan.window_rows * len(self.lanes)
 
     @property
     def num_blocks(self) -> int:
         return -(-self.num_rows // self.block_rows)
 
-    def block_streams(self, block: int) -> list[tuple[int, int]]:
-        """Return (stream, rows) for each stream with rows in this block, in order."""
-        bounds = ((stream, *self.plan.stream_bounds(stream)) for stream in self.streams)
+    def block_lanes(self, block: int) -> list[tuple[int, int]]:
+        """Return (lane, rows) for each lane with rows in this block, in order."""
+        bounds = ((lane, *self.plan.lane_bounds(lane)) for lane in self.lanes)
         offset = block * self.plan.window_rows
-        sizes = ((stream, min(self.plan.window_rows, stop - start - offset)) for stream, start, stop in bounds)
-        return [(stream, rows) for stream, rows in sizes if rows > 0]
+        sizes = ((lane, min(self.plan.window_rows, stop - start - offset)) for lane, start, stop in bounds)
+        return [(lane, rows) for lane, rows in sizes if rows > 0]
 
     def block_order(self, block: int) -> Integers:
         """Return where each row of the block, in the epoch's order, stands among its windows laid end to end."""
-        shares = self.block_streams(block)
+        shares = self.block_lanes(block)
         longest, shortest = max(rows for _, rows in shares), min(rows for _, rows in shares)
-        order = np.empty((longest, len(shares)), dtype=np.int64)  # row-major: (row of the window, stream)
+        order = np.empty((longest, len(shares)), dtype=np.int64)  # row-major: (row of the window, lane)
         base = 0
-        for column, (stream, rows) in enumerate(shares):
-            np.add(self.plan.window_order(stream, block), base, out=order[:rows, column])
+        for column, (lane, rows) in enumerate(shares):
+            np.add(self.plan.window_order(lane, block), base, out=order[:rows, column])
             order[rows:, column] = -1
             base += rows
         flat = order.reshape(-1)

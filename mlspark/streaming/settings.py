@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mlspark.section import Section
+from mlspark.streaming.plan import DEFAULT_LANES
 
 
 class StreamingSettings(Section):
-    streams: Annotated[int, Field(ge=1)] = 8
-    """Number of canonical streams, which the world size must divide; the row order never depends on the world size."""
+    lanes: Annotated[int, Field(ge=1)] = DEFAULT_LANES
+    """Number of lanes into which the rows are parted for the ranks: at least as many as ranks, and a multiple of them for
+    equal shares. Part of the row order, which never depends on the number of ranks."""
     shuffle_window_rows: Annotated[int, Field(ge=1)] = 400_000
-    """Number of rows shuffled among each other, over all streams and ranks."""
+    """Number of rows shuffled among each other, over all lanes and ranks."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Number of reader threads or processes per rank."""
     pool: Literal["thread", "process"] = "thread"
@@ -22,5 +24,5 @@ class StreamingSettings(Section):
     """Local folder that keeps what was read of a remote table, for all ranks and runs of a machine; empty: none."""
     cache_bytes: Annotated[int, Field(ge=1)] = 10 * 2**30
     """Most bytes of that folder; what was not read for longest is removed."""
-    remainder: Literal["pad", "drop"] = "pad"
-    """What happens to the last short batch: pad fills it with marked rows that no metric counts, drop leaves it out."""
+    remainder: Literal["keep", "drop"] = "keep"
+    """What happens to the last, short batch of an epoch: keep takes a step with the rows left, drop leaves them out."""

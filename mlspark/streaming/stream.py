@@ -13,7 +13,7 @@ from mlspark.streaming import delta_files
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
 from mlspark.streaming.filters import Condition
-from mlspark.streaming.plan import Plan, RankPlan
+from mlspark.streaming.plan import DEFAULT_LANES, Plan, RankPlan
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.reader import Workers
 from mlspark.streaming.rows import Rows
@@ -22,7 +22,7 @@ from mlspark.streaming.snapshot import Snapshot
 
 _STATE_FORMAT = 1
 _ORDER = (
-    "global_batch_size", "seed", "streams", "shuffle_window_rows", "shuffle", "remainder", "has_fixed_streams",
+    "batch_size", "seed", "lanes", "shuffle_window_rows", "shuffle", "remainder", "has_fixed_lanes",
 )  # fmt: skip
 """Values of the plan that decide the order of every epoch."""
 
@@ -47,13 +47,14 @@ class Transform:
 class Stream(IterableDataset[TensorDict]):
     """Batches of a rank from a Delta table, epoch after epoch: {field: tensor} with "is_padding" (B,) bool.
 
-    Each `iter` yields one epoch, or the rest of the one that was begun. `state_dict` between two batches and
-    `load_state_dict` in another process, of another world size too, go on with the next batch. Use it as it is, or in a
-    DataLoader with batch_size=None and num_workers=0: it reads ahead by itself. `mlspark.streaming.open` is this class.
+    Each `iter` yields one epoch; after one that was broken off the next one begins. `state_dict` between two batches and
+    `load_state_dict`, in another process of another world size too, go on with the next batch instead. Use it as it is, or
+    in a DataLoader with batch_size=None and num_workers=0: it reads ahead by itself. `mlspark.streaming.open` is this class.
 
-    The order of an epoch depends on the table's version, seed, epoch, batch_size, streams and window, and on nothing else:
+    The order of an epoch depends on the table's version, seed, epoch, batch_size, lanes and window, and on nothing else:
     the ranks together see the same rows in each step whatever their number, and each row once in an epoch. Every rank
-    takes the same number of steps.
+    takes the same number of steps. The last batch is short. A rank that has no row in a step (in a last batch of fewer rows
+    than lanes, or with hardly more rows in a batch than ranks) gets one of its others, which "is_padding" marks.
 
     Args:
         table: URI, or a snapshot that was taken before (all ranks of a run should share one).
@@ -61,15 +62,16 @@ class Stream(IterableDataset[TensorDict]):
         columns: names, each a field; or {field: column, or list of numeric columns for one (B, F) matrix}; None: all.
             `decoding` says what each type becomes; a ragged field has two tensors, NAME and NAME_offsets (B + 1,).
         specs: the fields in full, in place of columns, lengths, vocabularies and dtypes: see `feature_table`.
-        batch_size: rows of a step over all ranks; each rank gets batch_size / world_size of them.
+        batch_size: rows of a step over all ranks; each rank gets those of its lanes, batch_size / world_size where that
+            divides batch_size and lanes.
         rank: None: that of torch.distributed, where it is initialised, else 0.
-        world_size: None: that of torch.distributed, else 1. Must divide `streams` and batch_size.
+        world_size: None: that of torch.distributed, else 1. At most `lanes`.
         seed: with the epoch decides the order.
         shuffle_window_rows: rows shuffled among each other, over all ranks; row groups are shuffled over the whole table.
-        shuffle: False: streams in table order.
-        streams: into which the rows are parted for the ranks; None: 8, or the world size where that does not divide 8.
-            Part of the order: pass the same number for all world sizes that must see the same batches.
-        remainder: what becomes of the last, short batch: filled with rows of zeros that "is_padding" marks, or left out.
+        shuffle: False: lanes in table order.
+        lanes: into which the rows are parted for the ranks, part of the order. Ranks have equally many lanes, and with them
+            equal shares of each batch, where world_size divides lanes. Each lane's edge cuts a row group, read twice.
+        remainder: what becomes of the last, short batch: kept as it is, or dropped.
         where: conditions that leave out partitions and row groups: see `delta_files.take`.
         fill: column -> value that stands for null, and for all rows of files older than the column. Without one a null
             is an error.
@@ -83,7 +85,7 @@ class Stream(IterableDataset[TensorDict]):
         cache_folder: local folder that keeps what was read, for all ranks and runs of this machine; empty: none.
         cache_bytes: its size.
         memory_bytes: 0: every epoch streams from the files. Else the rank's share is read once, kept in memory, and fully
-            shuffled within its streams in each epoch; a share that needs more bytes than this is an error. Another order
+            shuffled within its lanes in each epoch; a share that needs more bytes than this is an error. Another order
             than without, but as independent of the number of ranks; resuming costs reading the share.
         pin_memory: page-locked tensors for `to_device`; ordinary ones where there is no GPU.
 
@@ -118,8 +120,8 @@ class Stream(IterableDataset[TensorDict]):
         seed: int = 0,
         shuffle_window_rows: int = 400_000,
         shuffle: bool = True,
-        streams: int | None = None,
-        remainder: Literal["pad", "drop"] = "pad",
+        lanes: int = DEFAULT_LANES,
+        remainder: Literal["keep", "drop"] = "keep",
         where: Iterable[Condition] = (),
         fill: Mapping[str, Any] | None = None,
         lengths: Mapping[str, int] | None = None,
@@ -149,21 +151,22 @@ class Stream(IterableDataset[TensorDict]):
         self._memory_bytes, self._pin_memory = memory_bytes, pin_memory
         self._plan = Plan(
             self.snapshot.rows_per_group(),
-            global_batch_size=batch_size,
+            batch_size=batch_size,
             seed=seed,
             epoch=0,
-            streams=streams or (8 if 8 % self.world_size == 0 else self.world_size),
+            lanes=lanes,
             shuffle_window_rows=shuffle_window_rows,
             shuffle=shuffle,
             remainder=remainder,
-            has_fixed_streams=bool(memory_bytes),
+            has_fixed_lanes=bool(memory_bytes),
         )
-        self.num_steps = self._share(0).plan.num_steps
+        self.num_steps = self._steps_of_an_epoch()
         self._groups = self.snapshot.row_group_items()
         self._workers: Workers[Rows] | None = None
         self._resident: Rows | None = None
         self._batches: Batches | None = None
         self.epoch, self.step, self.wait_seconds = 0, 0, 0.0
+        self._is_placed = False  # by go_to: the next iteration begins at `step`
 
     def __len__(self) -> int:
         return self.num_steps
@@ -181,11 +184,18 @@ class Stream(IterableDataset[TensorDict]):
                 "set num_workers=0 (it reads ahead in threads or processes of its own)"
             )
         self._end_epoch()
-        self.wait_seconds = 0.0
+        if self.step and not self._is_placed:  # broken off
+            self.epoch, self.step = self.epoch + 1, 0
+        self._is_placed, self.wait_seconds = False, 0.0
         with self._open() as batches:
             for batch in batches:
                 self.step, self.wait_seconds = batches.step, batches.wait_seconds
                 yield batch
+                if batches.is_closed:
+                    raise DatasetError(
+                        f"{self.snapshot.table}: this iteration was ended by another one of the same stream, or by its "
+                        f"load_state_dict or close; open a stream for each iteration that goes on at the same time"
+                    )
         self.epoch, self.step = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,10 +217,7 @@ class Stream(IterableDataset[TensorDict]):
         mine = self.state_dict()
         different = [name for name in mine if name not in ("epoch", "step") and state.get(name) != mine[name]]
         if different:
-            parts = (
-                "table, version or filters" if name == "fingerprint" else f"{name} {state.get(name)} (now {mine[name]})"
-                for name in different
-            )
+            parts = (_difference(name, state.get(name), mine[name]) for name in different)
             raise DatasetError(f"this position is of a stream with other {', '.join(parts)}; open the stream as it was")
         self.go_to(state["epoch"], state["step"])
 
@@ -223,7 +230,7 @@ class Stream(IterableDataset[TensorDict]):
         if not 0 <= step <= self.num_steps:
             raise DatasetError(f"step {step} is outside the epoch's {self.num_steps} steps")
         self._end_epoch()
-        self.epoch, self.step = epoch, step
+        self.epoch, self.step, self._is_placed = epoch, step, True
 
     def close(self) -> None:
         """End the reader's workers; what was yielded stays valid, and iterating starts them again."""
@@ -243,21 +250,28 @@ class Stream(IterableDataset[TensorDict]):
             self._batches.close()
             self._batches = None
 
+    def _steps_of_an_epoch(self) -> int:
+        try:
+            return self._share(0).plan.num_steps
+        except DatasetError as error:
+            raise DatasetError(f"{self.snapshot.table}: {error}") from None
+
     def _share(self, epoch: int) -> RankPlan:
         plan = replace(self._plan, epoch=epoch)
-        if plan.has_fixed_streams:  # one window: all rows
-            plan = replace(plan, shuffle_window_rows=plan.num_rows + plan.streams)
+        if plan.has_fixed_lanes:  # one window: all rows
+            plan = replace(plan, shuffle_window_rows=plan.num_rows + plan.lanes)
         return RankPlan(plan, self.rank, self.world_size)
 
     def _open(self) -> Batches:
         share = self._share(self.epoch)
-        if self._memory_bytes and self._resident is None:
+        is_resident = bool(self._memory_bytes and share.num_rows)
+        if is_resident and self._resident is None:
             self._resident = read_share(share, self._groups, self._started(), limit_bytes=self._memory_bytes)
             self._close_workers()  # nothing more is read
         self._batches = Batches(
             share,
             self._groups,
-            None if self._memory_bytes else self._started(),
+            None if is_resident else self._started(),
             self.fields[:-1],
             start_step=self.step,
             pin_memory=self._pin_memory,
@@ -289,6 +303,15 @@ def _snapshot(table: str | Snapshot, version: int | None, where: Iterable[Condit
             f"{table.table}: a snapshot of version {table.version} was given; version and where belong to delta_files.take"
         )
     return table
+
+
+def _difference(name: str, then: Any, now: Any) -> str:
+    """Return what differs between two positions, by the argument of `open` that decides it."""
+    if name == "fingerprint":
+        return "table, version or filters"
+    if name == "has_fixed_lanes":
+        return f"memory_bytes {'above 0' if then else 0} (now {'above 0' if now else 0})"
+    return f"{name} {then} (now {now})"
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

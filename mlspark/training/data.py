@@ -1,10 +1,13 @@
 """The rows of a run as one rank gets them: splits, batches, and how many steps an epoch has."""
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import torch
 
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.feature_table import open_feature_table
-from mlspark.streaming.plan import Plan
+from mlspark.streaming.plan import Plan, RankPlan
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream
@@ -35,20 +38,32 @@ def steps_per_epoch(spec: TrainingSpec, train: Snapshot) -> int:
     Raises:
         ConfigError: there would be none.
     """
-    batch_size = spec.training.global_batch_size
-    plan = Plan(
-        train.rows_per_group(),
-        global_batch_size=batch_size,
-        seed=spec.training.seed,
-        epoch=0,
-        remainder=spec.streaming.remainder,
-    )
+    plan = _plan(spec, train)
     if not plan.num_steps:
         raise ConfigError(
-            f"training.global_batch_size={batch_size} is more than the {train.num_rows} training rows, and "
-            f"streaming.remainder=drop leaves them all out; lower it, or set streaming.remainder to pad"
+            f"training.global_batch_size={plan.batch_size} is more than the {train.num_rows} training rows, and "
+            f"streaming.remainder=drop leaves them all out; lower it, or set streaming.remainder to keep"
         )
     return plan.num_steps
+
+
+def fewest_rows(spec: TrainingSpec, train: Snapshot, world_size: int, step: int) -> int:
+    """Return the least number of rows that a rank has in a step of any epoch."""
+    plan = _plan(spec, train)
+    edges = [RankPlan(plan, rank, world_size).step_edges(step, step + 1) for rank in range(world_size)]
+    return min(stop - start for start, stop in edges)
+
+
+def _plan(spec: TrainingSpec, train: Snapshot) -> Plan:
+    """Return the plan of the first epoch; the steps and shares of all epochs are equal."""
+    return Plan(
+        train.rows_per_group(),
+        batch_size=spec.training.global_batch_size,
+        seed=spec.training.seed,
+        epoch=0,
+        lanes=spec.streaming.lanes,
+        remainder=spec.streaming.remainder,
+    )
 
 
 class RankData:
@@ -69,7 +84,7 @@ class RankData:
     def held_out(self, split: str) -> Stream:
         """Return the stream of all rows of a split in table order, to be used as a context manager."""
         # An evaluation leaves no row out.
-        return self._open(split, self._spec.streaming.model_copy(update={"remainder": "pad"}), shuffle=False)
+        return self._open(split, self._spec.streaming.model_copy(update={"remainder": "keep"}), shuffle=False)
 
     def to_device(self, batch: Batch) -> Batch:
         """Return the batch where the rank computes."""
@@ -99,10 +114,16 @@ class RankData:
 
 
 def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield a batch in `count` equal parts."""
+    """Yield a batch in `count` parts, as equal as can be; one without a row has the batch's first, marked as padding."""
     if count == 1:
         yield batch
         return
-    size = len(batch["is_padding"]) // count
-    for number in range(count):
-        yield {name: tensor[number * size : (number + 1) * size] for name, tensor in batch.items()}
+    num_rows = len(batch["is_padding"])
+    edges = [num_rows * number // count for number in range(count + 1)]
+    for start, stop in pairwise(edges):
+        if start < stop:
+            yield {name: tensor[start:stop] for name, tensor in batch.items()}
+        else:
+            yield {name: tensor[:1] for name, tensor in batch.items()} | {
+                "is_padding": torch.ones_like(batch["is_padding"][:1])
+            }

@@ -10,6 +10,7 @@ from torch import nn
 from mlspark.engines.eager import ROWS_MULTIPLE
 from mlspark.errors import TrainingFailed
 from mlspark.evaluation.predictions import Predictions
+from mlspark.training import parallel
 from mlspark.training.data import RankData
 from mlspark.training.network import Batch, Outputs
 from mlspark.training.spec import TrainingSpec
@@ -47,17 +48,17 @@ class Evaluator:
         num_rows = self._data.splits[split].num_rows
         if not num_rows:
             return None, None
+        parallel.share_buffers(model, self._context.world_size)
         columns = self._gathered(self._shares(split, model, progress))
         predictions: Predictions | None = None
         answer: list[Any] = [None, ""]  # metrics, problem
         if columns is not None:
-            is_real = ~columns["is_padding"]
-            rows = {name: column[is_real].numpy() for name, column in columns.items() if name != "is_padding"}
+            rows = {name: column.numpy() for name, column in columns.items()}
             num_finite = int(columns["outputs"].isfinite().all(1).sum())
-            if len(rows["row_id"]) != num_rows or num_finite != len(is_real):
+            if len(rows["row_id"]) != num_rows or num_finite != num_rows:
                 answer[1] = (
                     f"evaluation on split={split} gave {len(rows['row_id'])} rows of {num_rows}, the outputs of "
-                    f"{num_finite} of {len(is_real)} are finite; lower training.optimizer.learning_rate or prepare the "
+                    f"{num_finite} of them are finite; lower training.optimizer.learning_rate or prepare the "
                     f"table again"
                 )
             else:
@@ -70,30 +71,34 @@ class Evaluator:
         return metrics, predictions
 
     def _shares(self, split: str, model: nn.Module, progress: Progress) -> dict[str, torch.Tensor]:
-        """Return this rank's outputs (n, O), and target, row_id, ... (n,); padding counts, so n is equal on all ranks."""
+        """Return this rank's outputs (n, O), and target, row_id, ... (n,), of its own n rows."""
         model.eval()
         parts: dict[str, list[torch.Tensor]] = {}
         with self._data.held_out(split) as stream, torch.inference_mode():
             for on_host in stream:
+                # Where a batch has none, a row that is another batch's is run, as a sharded model needs, and left out.
+                num_rows = 0 if on_host["is_padding"].any() else len(on_host["row_id"])
                 batch = self._data.to_device(on_host)
-                parts.setdefault("outputs", []).append(self._outputs(model, _padded(batch))[: len(batch["row_id"])])
-                for name in ("target", "row_id", "is_padding", "weight"):
+                parts.setdefault("outputs", []).append(self._outputs(model, _padded(batch))[:num_rows])
+                for name in ("target", "row_id", "weight"):
                     if name in batch:
-                        parts.setdefault(name, []).append(batch[name])
+                        parts.setdefault(name, []).append(batch[name][:num_rows])
                 self._context.stop_if_asked(progress)
         return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
     def _gathered(self, mine: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """Return the ranks' tensors end to end on the CPU of rank 0; None on the others."""
-        of_all = {}
+        count = torch.tensor([len(mine["row_id"])], device=self._context.device)
+        counts = [torch.empty_like(count) for _ in range(self._context.world_size)]
+        dist.all_gather(counts, count)
+        most, of_all = max(map(int, counts)), {}
         for name, tensor in mine.items():
-            sent = tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+            sent = tensor.new_zeros(most, *tensor.shape[1:])  # gathered are equal shapes
+            sent[: len(tensor)] = tensor
             received = [torch.empty_like(sent) for _ in range(self._context.world_size)]
             dist.gather(sent, received if self._context.rank == 0 else None, dst=0)
-            of_all[name] = torch.cat(received).cpu()
-        if self._context.rank != 0:
-            return None
-        return of_all | {"is_padding": of_all["is_padding"].bool()}
+            of_all[name] = torch.cat([part[:rows] for part, rows in zip(received, counts, strict=True)]).cpu()
+        return of_all if self._context.rank == 0 else None
 
 
 def _padded(batch: Batch) -> Batch:

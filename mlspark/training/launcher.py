@@ -133,14 +133,13 @@ def _modules(spec: TrainingSpec, functions: Functions) -> list[str]:
 
 
 def _ranks_now(spark: SparkSession, spec: TrainingSpec, why: str) -> int:
-    """Return with how many ranks to go on: as many as wanted, or as there are slots for and the batch allows."""
+    """Return with how many ranks to go on: as many as wanted, or as there are slots for."""
     training = spec.training
     slots = preflight.free_slots(spark, wanted=training.num_processes, seconds=training.recovery.slots_seconds)
     least = training.recovery.min_processes or training.num_processes
-    parts = training.global_batch_size // training.accumulation_steps
-    for world_size in range(min(slots, training.num_processes), least - 1, -1):
-        if world_size and spec.streaming.streams % world_size == 0 and parts % world_size == 0:
-            return world_size
+    world_size = min(slots, training.num_processes)
+    if world_size and world_size >= least:
+        return world_size
     raise TrainingFailed(
         f"{why}\n(not started again: {slots} Spark task slots are left, training.num_processes={training.num_processes}, "
         f"training.recovery.min_processes={training.recovery.min_processes}; run again to go on when there are more)"

@@ -99,14 +99,14 @@ class _Run:
         whole = parallel.over_ranks(model, world_size=context.world_size, shard=spec.training.shard)
         self.state = TrainState(spec.training, whole, self.steps_per_epoch)
         self.data = RankData(spec, splits, context)
-        self.stepper = Stepper(spec, functions, context, self.state, num_rows=splits["train"].num_rows)
+        self.stepper = Stepper(spec, functions, context, self.state, train=splits["train"])
         self.evaluator = Evaluator(spec, context, self.data)
         self.checkpoints = RunCheckpoints(spec, table, context, self.state)
+        self.is_warm = False
         self.unreported_steps, self.unreported_seconds = 0, 0.0
 
     def train(self) -> RankResult:
         self.checkpoints.resume()
-        self.stepper.warm_up()
         self.state.end_change()
         progress, settings = self.state.progress, self.settings
         self.context.report(Begun(progress.epoch + 1, progress.steps))
@@ -142,8 +142,12 @@ class _Run:
         self.state.parallel.forward.train()
         stream = self.data.training(progress.epoch, progress.step)
         for on_host in stream:
-            before = progress.seconds
-            self.stepper.take(self.data.to_device(on_host))
+            before, batch = progress.seconds, self.data.to_device(on_host)
+            if not self.is_warm:
+                warming = time.perf_counter()
+                self.stepper.warm_up(batch)
+                self.is_warm, started = True, started + time.perf_counter() - warming
+            self.stepper.take(batch)
             progress.seconds = seconds + time.perf_counter() - started
             progress.wait_seconds = wait_seconds + stream.wait_seconds
             self._report_progress(progress.seconds - before)

@@ -33,7 +33,7 @@ class Outputs:
 
     def __init__(self, spec: TrainingSpec, device: torch.device) -> None:
         self._names = tuple(tensor.name for tensor in spec.tensors.specs)
-        self._tensors, self._num_outputs, self._name = spec.tensors, spec.task.num_outputs, spec.model.name
+        self._num_outputs, self._name = spec.task.num_outputs, spec.model.name
         self._device = device
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec.training.precision)
 
@@ -52,15 +52,6 @@ class Outputs:
                 f"{expected}: {self._num_outputs} for each row, as the task has outputs"
             )
         return outputs.float()
-
-    def zeros(self, num_rows: int) -> dict[str, torch.Tensor]:
-        """Return rows of zeros in the place of a batch's inputs."""
-        return {
-            tensor.name: torch.zeros(
-                num_rows, len(tensor.columns), dtype=getattr(torch, tensor.dtype), device=self._device
-            )
-            for tensor in self._tensors.specs
-        }
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

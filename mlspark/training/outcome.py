@@ -84,7 +84,7 @@ def collect(spec: TrainingSpec, snapshot: Snapshot, world_size: int, seconds: fl
         rows_per_epoch = [epoch["rows"] for epoch in rank["epochs"]]
         if rows_per_epoch != [num_rows] * len(epochs):
             raise TrainingFailed(f"ranks saw {rows_per_epoch} rows in the epochs, the plan has {num_rows} in each")
-        if len({epoch["row_id_sum"] for epoch in rank["epochs"]}) > 1 and spec.streaming.remainder == "pad":
+        if len({epoch["row_id_sum"] for epoch in rank["epochs"]}) > 1 and spec.streaming.remainder == "keep":
             raise TrainingFailed("epochs saw equally many rows but not the same ones: row ids add up differently")
     return TrainingOutcome(
         run_uri=spec.run_uri,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -110,6 +111,16 @@ def over_ranks(model: nn.Module, *, world_size: int, shard: bool) -> Alone:
     if shard:
         return Sharded(model)
     return Alone(model) if world_size == 1 else DataParallel(model)
+
+
+def share_buffers(model: nn.Module, world_size: int) -> None:
+    """Give every rank the buffers of rank 0, such as the running statistics of batch norm: those that are kept.
+
+    Called on every rank. DDP does so before each forward pass of training, not after the last one.
+    """
+    if world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def _whole() -> "StateDictOptions":

@@ -64,9 +64,9 @@ class TrainingSettings(Section):
     seed: int = 0
     epochs: Annotated[int, Field(ge=1)] = 12
     global_batch_size: Annotated[int, Field(ge=1)] = 512
-    """Rows per optimizer step over all ranks; the number of ranks must divide it."""
+    """Rows per optimizer step over all ranks; the last step of an epoch has what is left."""
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
-    """Number of parts in which a rank computes its share of a batch, to need less memory; must divide the share."""
+    """Number of parts in which a rank computes its share of a batch, to need less memory."""
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the weights' moving averages, which are evaluated and kept: decay * average + (1 - decay) * weights after
@@ -83,7 +83,7 @@ class TrainingSettings(Section):
     channels_last: bool = False
     """Whether images (B, C, H, W) and convolutions use the channels-last memory format."""
     sync_batch_norm: bool = False
-    """Whether batch norm takes its statistics over all ranks instead of each rank's; GPU only."""
+    """Whether batch norm takes its statistics over all ranks instead of each rank's; GPU only. Those of rank 0 are kept."""
     shard: bool = False
     """Whether weights, gradients and optimizer state are spread over the ranks (FSDP), for models too large for one GPU."""
     deterministic: bool = True

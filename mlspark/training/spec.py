@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlspark import models, storage
+from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
 from mlspark.models.model import Model
 from mlspark.streaming.settings import StreamingSettings
@@ -14,10 +15,26 @@ from mlspark.tasks import kinds as tasks
 from mlspark.tasks.task import Task
 from mlspark.training.settings import TrainingSettings
 
-_ORDER = ("streams", "shuffle_window_rows", "remainder")
+_ORDER = ("lanes", "shuffle_window_rows", "remainder")
 """Streaming settings that decide the order of the rows; the others decide how fast they come."""
 _NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank"}
 """Training settings that do not decide what is trained, except for the last bits of float sums."""
+
+
+def check_ranks(training: TrainingSettings, streaming: StreamingSettings) -> None:
+    """Raise ConfigError where the rows cannot be shared out among the ranks; names the settings."""
+    processes, parts = training.num_processes, training.num_processes * training.accumulation_steps
+    if training.global_batch_size < parts:
+        times = f" x accumulation_steps={training.accumulation_steps}" if training.accumulation_steps > 1 else ""
+        raise ConfigError(
+            f"training.global_batch_size={training.global_batch_size} has fewer rows than "
+            f"training.num_processes={processes}{times} parts; raise it, or lower the others"
+        )
+    if processes > streaming.lanes:
+        raise ConfigError(
+            f"training.num_processes={processes} is more than streaming.lanes={streaming.lanes}; set streaming.lanes to "
+            f"{processes}, for equal shares, or to a multiple"
+        )
 
 
 @dataclass(frozen=True)

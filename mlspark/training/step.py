@@ -1,5 +1,6 @@
 """One optimizer step of one rank, and what it was made of."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mlspark.errors import TrainingFailed
-from mlspark.training.data import parts_of
+from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.training.batch_norm import BatchNorms
+from mlspark.training.data import fewest_rows, parts_of
 from mlspark.training.network import Batch, Outputs
+from mlspark.training.parallel import share_buffers
 from mlspark.training.randomness import seed_step
 from mlspark.training.spec import Functions, TrainingSpec
 from mlspark.training.state import RankContext, TrainState
@@ -33,19 +37,20 @@ class Stepper:
         context: RankContext,
         state: TrainState,
         *,
-        num_rows: int,
+        train: Snapshot,
     ) -> None:
+        self._spec, self._train, self._num_rows = spec, train, train.num_rows
         self._settings, self._context, self._state = spec.training, context, state
-        self._num_rows = num_rows  # training rows
         self._task, self._loss = spec.task, functions.loss
         self._outputs = Outputs(spec, context.device)
         forward = state.parallel.forward
         self._forward: Callable[..., torch.Tensor] = torch.compile(forward) if spec.training.compile else forward
+        self._norms = BatchNorms(state.model)
         self._uncounted: list[torch.Tensor] = []
         self._trace = StepTrace(spec.run_uri, spec.training.profile_steps if context.rank == 0 else 0)
 
-    def warm_up(self) -> None:
-        """Take a step with zeros that changes nothing.
+    def warm_up(self, batch: Batch) -> None:
+        """Take a step with the batch of a step to come that changes nothing.
 
         DDP lays its gradients out anew after the first backward pass, which changes the order of sums over three or more
         ranks: no real step is taken before that, at the start or after a restart. torch.compile compiles here, too.
@@ -54,9 +59,9 @@ class Stepper:
         if self._context.world_size == 1 and not settings.compile:
             return
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        size = settings.global_batch_size // self._context.world_size // settings.accumulation_steps
+        part = next(parts_of(batch, settings.accumulation_steps))
         for _ in range(2):
-            outputs = self._outputs(self._forward, self._outputs.zeros(size))
+            outputs = self._outputs_of(part)
             outputs.sum().backward()  # type: ignore[no-untyped-call]
             self._state.optimizer.zero_grad()
         with torch.no_grad():
@@ -71,7 +76,10 @@ class Stepper:
         """
         settings, state, progress = self._settings, self._state, self._state.progress
         seed_step(settings.seed, self._context.rank, progress.steps)
-        counts, summing = self._backward(batch)
+        if state.parallel.needs_all_ranks:
+            share_buffers(state.model, self._context.world_size)
+        with self._norms.frozen() if self._lacks_rows(progress.step) else contextlib.nullcontext():
+            counts, summing = self._backward(batch)
         if settings.optimizer.clip_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm)
@@ -130,7 +138,7 @@ class Stepper:
         for number, part in enumerate(parts_of(batch, num_parts), 1):
             is_last = number == num_parts
             with state.parallel.syncing(is_last=is_last):
-                outputs = self._outputs(self._forward, part)
+                outputs = self._outputs_of(part)
                 loss = (self._losses(outputs, part) * ~part["is_padding"]).sum()
                 loss_sum += loss.detach()
                 if is_last:  # on its way while the gradients are computed
@@ -138,6 +146,31 @@ class Stepper:
                     summing = dist.all_reduce(counts, async_op=True)
                 state.scaler.scale(loss * scale).backward()
         return counts, summing
+
+    def _outputs_of(self, part: Batch) -> torch.Tensor:
+        """Return the model's outputs (B, O); rows that do not count, and single ones, enter no statistics of batch norm."""
+        if len(part["is_padding"]) > 1:
+            return self._outputs(self._forward, part)
+        is_real = not part["is_padding"].item()
+        # Not compiled: it would be for such a part alone.
+        with self._norms.frozen_for_one_value() if is_real else self._norms.frozen():
+            try:
+                return self._outputs(self._state.parallel.forward, part)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"a step with one row on rank {self._context.rank}: {error}; the model has no running statistics to "
+                    f"use instead: set streaming.remainder to drop, or another training.global_batch_size (now "
+                    f"{self._settings.global_batch_size})"
+                ) from error
+
+    def _lacks_rows(self, step: int) -> bool:
+        """Return whether statistics over all ranks would be of a rank that has no row of its own in a part of the step."""
+        if not self._norms.are_synced:
+            return False
+        fewest = fewest_rows(self._spec, self._train, self._context.world_size, step)
+        return fewest < self._settings.accumulation_steps
 
     def _weight_of_step(self, batch: Batch) -> Any:
         """Return the sum of the sample weights of the global batch: a float, or a tensor where rows have weights."""

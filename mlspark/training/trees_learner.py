@@ -89,7 +89,7 @@ def _batches(spec: TrainingSpec, split: Snapshot) -> Iterator[dict[str, NDArray[
     with open_feature_table(
         split,
         spec.tensors,
-        spec.streaming.model_copy(update={"remainder": "pad"}),
+        spec.streaming.model_copy(update={"remainder": "keep"}),
         rank=0,
         world_size=1,
         global_batch_size=min(_BATCH_ROWS, max(1, split.num_rows)),
@@ -97,8 +97,7 @@ def _batches(spec: TrainingSpec, split: Snapshot) -> Iterator[dict[str, NDArray[
         shuffle=False,
     ) as stream:
         for batch in stream:
-            is_real = ~batch["is_padding"].numpy()
-            yield {name: tensor.numpy()[is_real] for name, tensor in batch.items() if name != "is_padding"}
+            yield {name: tensor.numpy() for name, tensor in batch.items() if name != "is_padding"}  # none: one rank
 
 
 def _rows(spec: TrainingSpec, split: Snapshot) -> Rows:

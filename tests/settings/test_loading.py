@@ -25,8 +25,19 @@ CENSUS = str(ROOT / "conf" / "census.yaml")
         ('training.epochs="3"', "training.epochs: input should be a valid integer, got '3'"),
         ("training.use_gpu=1", "training.use_gpu: input should be a valid boolean, got 1"),
         ("training.epochs=0", "training.epochs: input should be greater than or equal to 1, got 0"),
-        ("training.num_processes=3", "training.global_batch_size=512 is no multiple of training.num_processes=3"),
-        ("streaming.streams=3", "training.num_processes=2 does not divide streaming.streams=3"),
+        (
+            "training.num_processes=9",
+            "training.num_processes=9 is more than streaming.lanes=8; set streaming.lanes to 9",
+        ),
+        ("streaming.lanes=1", "training.num_processes=2 is more than streaming.lanes=1"),
+        (
+            "training.global_batch_size=1",
+            "training.global_batch_size=1 has fewer rows than training.num_processes=2 parts",
+        ),
+        (
+            "training.accumulation_steps=300",
+            "training.global_batch_size=512 has fewer rows than training.num_processes=2 x accumulation_steps=300 parts",
+        ),
         (
             "training.best=rmse",
             "training.best=rmse: a binary task has no such metric; choose one of accuracy, roc_auc, ",

@@ -37,7 +37,7 @@ def test_example_of_the_readme_trains_on_the_census(
     assert (saved["rows"]["epoch"], saved["rows"]["step"]) == (2, 0)
     rows, model = names["rows"], names["model"]
     with torch.inference_mode():
-        right = [(model(batch["x"])[:, 0] > 0) == (batch["y"] > 0) for batch in rows if not batch["is_padding"].any()]
+        right = [(model(batch["x"])[:, 0] > 0) == (batch["y"] > 0) for batch in rows]
     assert torch.cat(right).float().mean() > 0.77  # 0.76 of the people are below
 
 

@@ -63,7 +63,7 @@ def test_every_batch_has_its_share_of_each_table(parts, stop, num_steps):
     assert max(times.values()) == (1 if stop == "first" else 2)
 
 
-@pytest.mark.parametrize("world_size", [2, 4, 8])
+@pytest.mark.parametrize("world_size", [2, 3, 5, 8])
 def test_other_world_sizes_see_the_same_batches(parts, world_size):
     with mixed(parts) as alone:
         expected = [sorted(step) for step in steps_of(alone)]
@@ -72,6 +72,14 @@ def test_other_world_sizes_see_the_same_batches(parts, world_size):
         with mixed(parts, rank=rank, world_size=world_size) as mixture:
             ranks.append(steps_of(mixture))
     assert [sorted(sum(step, [])) for step in zip(*ranks, strict=True)] == expected
+
+
+def test_epoch_that_is_broken_off_ends(parts):
+    with mixed(parts, stop="last") as whole:
+        epochs = [steps_of(whole) for _ in range(2)]
+    with mixed(parts, stop="last") as mixture:
+        next(iter(mixture))
+        assert steps_of(mixture) == epochs[1]
 
 
 @pytest.mark.parametrize("stop", ["first", "last"])
@@ -90,7 +98,7 @@ def test_resuming_at_any_step_of_any_epoch_goes_on(parts, stop):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 60}, "batch_size=60 of a mixture is no multiple of streams=8"),
+        ({"batch_size": 60}, "batch_size=60 of a mixture is no multiple of lanes=8"),
         ({"batch_size": 16}, r"batch_size=16 is too small for weights \[5, 2, 1\]: table 2 would have no row"),
     ],
 )

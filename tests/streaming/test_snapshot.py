@@ -24,7 +24,7 @@ from .conftest import write_snapshot
 def stream(table: str | Snapshot, **options) -> dict[str, list]:
     """All rows of a table, in table order."""
     columns: dict[str, list] = {}
-    with Stream(table, batch_size=4, shuffle=False, streams=1, **options) as batches:
+    with Stream(table, batch_size=4, shuffle=False, lanes=1, **options) as batches:
         for batch in batches:
             keep = ~batch["is_padding"]
             for name, values in batch.items():

@@ -72,19 +72,19 @@ MODES = [{}, {"memory_bytes": 10**8}]
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layout=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), min_size=1, max_size=4),
-    world_sizes=st.lists(st.sampled_from([1, 2, 4, 8]), min_size=2, max_size=2, unique=True),
-    share=st.integers(1, 3),
+    world_sizes=st.lists(st.integers(1, 8), min_size=2, max_size=2, unique=True),
+    batch_size=st.integers(8, 30),
     window=st.integers(1, 100),
     seed=st.integers(0, 5),
     mode=st.sampled_from(MODES),
     data=st.data(),
 )
 def test_union_of_ranks_is_the_table_in_steps_that_no_world_size_changes(
-    tmp_path_factory, layout, world_sizes, share, window, seed, mode, data
+    tmp_path_factory, layout, world_sizes, batch_size, window, seed, mode, data
 ):
     written = write_snapshot(tmp_path_factory.mktemp("any"), [[*layout[0], 8], *layout[1:]])
     any_table = Snapshot(written.table, 0, SCHEMA, written.files)
-    options = {"batch_size": 8 * share, "shuffle_window_rows": window, "seed": seed, **mode}
+    options = {"batch_size": batch_size, "shuffle_window_rows": window, "seed": seed, **mode}
     epochs = []
     for world_size in world_sizes:
         streams = [opened(any_table, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
@@ -129,17 +129,64 @@ def test_resumed_twice_in_other_streams_is_the_uninterrupted_run(table, mode):
     assert given == sum(expected, [])
 
 
-def test_breaking_off_and_going_on_in_the_same_stream_loses_nothing(table):
+def test_going_on_with_a_broken_off_epoch_in_the_same_stream_loses_nothing(table):
     with opened(table) as whole:
         expected = real_ids(whole)
     with opened(table) as stream:
         given = []
         while stream.epoch == 0:
+            stream.load_state_dict(stream.state_dict())
             for batch in stream:
                 given += real_ids([batch])
                 if len(given) % 3 == 0:
                     break
     assert given == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_epoch_that_is_broken_off_ends(table, mode):
+    with opened(table, **mode) as whole:
+        epochs = [real_ids(whole) for _ in range(4)]
+    with opened(table, **mode) as stream:
+        next(iter(stream))
+        assert real_ids(stream) == epochs[1]
+        # Broken off at the last batch: zip asks the range first.
+        assert real_ids(batch for _, batch in zip(range(stream.num_steps), stream, strict=False)) == epochs[2]
+        assert (stream.epoch, stream.step) == (2, stream.num_steps)
+        assert real_ids(stream) == epochs[3]
+        iter(stream)  # nothing was taken of it
+        assert stream.epoch == 4
+
+
+def test_iteration_that_another_one_ended_says_so(table):
+    with opened(table) as stream:
+        first = iter(stream)
+        next(first)
+        next(iter(stream))
+        with pytest.raises(DatasetError, match="this iteration was ended by another one of the same stream"):
+            next(first)
+
+
+LEFT_OPEN = """
+import sys
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.mixture import Part, open_mixture
+from mlspark.streaming.stream import Stream
+snapshot = Snapshot.load(sys.argv[1])
+one = iter(Stream(snapshot, batch_size=2, columns=["row_id"]))
+other = iter(Stream(snapshot, batch_size=2, columns=["row_id"], pool="process", workers=1))
+mixed = iter(open_mixture([Part(snapshot, 1, {}), Part(snapshot, 1, {})], batch_size=16, columns=["row_id"]))
+print([len(next(batches)["row_id"]) for batches in (one, other, mixed)])
+"""
+
+
+def test_iterators_left_open_at_the_end_of_a_script_print_nothing(table, tmp_path):
+    table.save(str(tmp_path / "snapshot.json"))
+    command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "snapshot.json")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert (done.stdout, done.stderr) == ("[2, 2, 16]\n", "")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -154,8 +201,7 @@ def test_epochs_and_seeds_differ_in_order_and_not_in_rows(table, mode):
     "change", [{"seed": 1}, {"batch_size": 32}, {"shuffle_window_rows": 65}, {"memory_bytes": 10**8}]
 )
 def test_position_of_another_order_is_refused_by_name(table, change):
-    name = "has_fixed_streams" if "memory_bytes" in change else next(iter(change))
-    name = "global_batch_size" if name == "batch_size" else name
+    (name,) = change
     with (
         opened(table) as one,
         opened(table, **change) as other,
@@ -192,14 +238,39 @@ def test_epochs_from_memory_read_no_file(table, tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_ranks_without_a_row_in_the_last_batch_get_padding_when_resumed_there(table, mode):
-    # 249 rows, batches of 31 on 31 streams: the last batch has one row, of rank 0.
-    options = {"batch_size": 31, "streams": 31, "world_size": 31, **mode}
+def test_ranks_without_a_row_in_a_step_get_one_of_their_others(table, mode):
+    # 249 rows, batches of 31 on 31 lanes: the last batch has one row, of rank 0.
+    options = {"batch_size": 31, "lanes": 31, "world_size": 31, **mode}
     with opened(table, rank=30, **options) as stream:
-        stream.load_state_dict(stream.state_dict() | {"step": 8})
-        (last,) = stream
-    assert last["is_padding"].tolist() == [True]
-    assert last["x"].tolist() == [[0.0, 0.0]]
+        *_, before, last = stream
+        stream.load_state_dict(stream.state_dict() | {"epoch": 0, "step": 8})
+        (resumed,) = stream
+    assert before["is_padding"].tolist() == [False]
+    for batch in (last, resumed):
+        assert batch["is_padding"].tolist() == [True]
+        assert batch["row_id"].tolist() == before["row_id"].tolist()
+        np.testing.assert_array_equal(batch["x"][:, 0], batch["row_id"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ranks_without_any_row_take_as_many_steps_with_a_row_of_the_table(tmp_path, mode):
+    written = write_snapshot(tmp_path, [[3]])
+    few = Snapshot(written.table, 0, SCHEMA, written.files)
+    ranks = [list(opened(few, batch_size=8, rank=rank, world_size=8, **mode)) for rank in range(8)]
+    assert sorted(row for rank in ranks for step in real_ids(rank) for row in step) == [0, 1, 2]
+    assert {batch["row_id"].item() for rank in ranks[3:] for batch in rank} <= {0, 1, 2}
+    assert [[len(batch["x"]) for batch in rank] for rank in ranks] == [[1]] * 8
+
+
+@settings(max_examples=15, deadline=None)
+@given(world_size=st.integers(2, 8), extra=st.integers(0, 4), rows=st.integers(20, 60), window=st.integers(1, 40))
+def test_batches_of_hardly_more_rows_than_ranks_hold_each_row_once(tmp_path_factory, world_size, extra, rows, window):
+    written = write_snapshot(tmp_path_factory.mktemp("tight"), [[rows]])
+    tight = Snapshot(written.table, 0, SCHEMA, written.files)
+    options = {"batch_size": world_size + extra, "world_size": world_size, "shuffle_window_rows": window}
+    streams = [opened(tight, rank=rank, **options) for rank in range(world_size)]
+    ranks = [real_ids(stream) for stream in streams]
+    assert merged(ranks) == [sorted(step) for step in real_ids(opened(tight, **(options | {"world_size": 1})))]
 
 
 def test_batches_stay_what_they_were_when_later_ones_are_made(table):
@@ -221,14 +292,12 @@ def test_ragged_fields_have_values_and_offsets(tmp_path):
     seen = {}
     with Stream(str(tmp_path), batch_size=8, shuffle_window_rows=7) as stream:
         for batch in stream:
-            assert len(batch["word_offsets"]) == len(batch["list_offsets"]) == 9
+            assert len(batch["word_offsets"]) == len(batch["list_offsets"]) == len(batch["id"]) + 1
             for row, (number, is_padding) in enumerate(zip(batch["id"].tolist(), batch["is_padding"], strict=True)):
                 word = bytes(batch["word"][batch["word_offsets"][row] : batch["word_offsets"][row + 1]].tolist())
                 numbers = batch["list"][batch["list_offsets"][row] : batch["list_offsets"][row + 1]].tolist()
-                if is_padding:
-                    assert (word, numbers) == (b"", [])
-                else:
-                    seen[number] = (word.decode(), numbers)
+                assert not is_padding
+                seen[number] = (word.decode(), numbers)
     assert seen == {number: (words[number], lists[number]) for number in range(20)}
 
 
@@ -251,8 +320,12 @@ def test_data_loader_passes_batches_on_and_refuses_workers(table):
     ("options", "message"),
     [
         ({"rank": 2, "world_size": 2}, "rank 2 is not among the 2 ranks 0 to 1"),
-        ({"world_size": 3, "rank": 0, "streams": 8}, "world size 3 does not divide streaming.streams=8"),
-        ({"world_size": 2, "rank": 0, "batch_size": 15}, "global_batch_size=15 is no multiple of the world size 2"),
+        ({"world_size": 9, "rank": 0}, "world_size=9 is more than lanes=8"),
+        ({"world_size": 5, "rank": 0, "batch_size": 4}, "batch_size=4 is fewer rows than world_size=5 ranks"),
+        (
+            {"batch_size": 250, "remainder": "drop"},
+            "249 rows make no batch of batch_size=250, and remainder='drop' leaves",
+        ),
         ({"columns": {"is_padding": "age"}}, "two fields are called is_padding; rename one"),
         ({"fill": {"agee": 0}}, "fill names agee, which is no column; there are age"),
         ({"version": 3}, "a snapshot of version 0 was given"),
@@ -307,7 +380,7 @@ for line in sys.stdin:  # a new process for each rank, without the seconds of im
     if child:
         print(child, flush=True)
         continue
-    stream = Stream(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, streams=24,
+    stream = Stream(Snapshot.load(sys.argv[1]), columns=["row_id"], batch_size=24, seed=1, lanes=24,
                     shuffle_window_rows=600, rank=ask["rank"], world_size=ask["world_size"])
     if ask["state"]:
         stream.load_state_dict(ask["state"])

@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         ("model.dropout: {low: 1e-3, high: 0.5}", "model.dropout.low: expected a number, got '1e-3'; write 1.0e-03"),
         ("model.dropout: {low: yes, high: 2}", "model.dropout.low: expected a number, got True"),
         ("model.hidden: {choices: [[8], [x]]}", "model.hidden.0: input should be a valid integer, got 'x'"),
-        ("training.global_batch_size: {low: 4, high: 8}", "training.global_batch_size=5 is no multiple of"),
+        ("training.global_batch_size: {low: 1, high: 8}", "training.global_batch_size=1 has fewer rows than"),
         ("training.epochs: {low: 0, high: 4}\nmodel.hiden: {choices: [1, 2]}", "did you mean hidden?"),
         ("{}", "nothing to search; give section.key"),
         ("training.epochs: {low: 1, high: 2}\ntraining.epochs: {low: 1, high: 3}", "given twice"),

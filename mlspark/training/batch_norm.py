@@ -1,0 +1,52 @@
+"""Batch norm where a rank has too few rows: no statistics are taken of a row that does not count, or of a single value."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+
+class BatchNorms:
+    """The layers of a model that take statistics of rows in training. Frozen ones use those that they have so far."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        self.are_synced = any(isinstance(norm, nn.SyncBatchNorm) for norm in self._norms)
+        """Whether statistics are taken over all ranks, so that all must do the same."""
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Take no statistics."""
+        with _restored(self._norms):
+            for norm in self._norms:
+                norm.training = False
+            yield
+
+    @contextlib.contextmanager
+    def frozen_for_one_value(self) -> Iterator[None]:
+        """Take none in those layers that get a single value for each channel: torch refuses a variance of one value."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_restored(self._norms))
+            for norm in self._norms:
+                if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
+                    stack.callback(norm.register_forward_pre_hook(_freeze_for_one_value).remove)
+            yield
+
+
+@contextlib.contextmanager
+def _restored(norms: Sequence[nn.Module]) -> Iterator[None]:
+    modes = [norm.training for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.training = mode
+
+
+def _freeze_for_one_value(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+    values = inputs[0]
+    if isinstance(values, torch.Tensor) and values.dim() > 1 and values.numel() == values.shape[1]:
+        norm.training = False
