@@ -63,8 +63,8 @@ class Conformed:
 def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ()) -> Conformed:
     """Return every row typed, with what is wrong with it; the same rows are bad for the same rules as on Spark.
 
-    Rules that are `batch_only` are not looked at, nor is a unique key. NaN is a number that is not finite, as in a Parquet
-    file; for data frames, where it stands for a missing value, see `from_pandas`.
+    Rules that are `batch_only` are not looked at, nor is a unique key. NaN is a missing value, as pandas has it; in an
+    array it is an element that is not finite.
 
     Args:
         table: the contract's columns, in types that convert, see `conversions`; other columns are left out.
@@ -81,12 +81,15 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
         values = flat(table.column(column.name)) if column.name in table.column_names else pa.nulls(table.num_rows)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
+        present = _without_nan(values)
         is_converted = conversions.is_converted(values.type, column.type)
         columns[column.name] = typed = (
-            conversions.convert(values, column.type) if is_converted else pa.nulls(len(values), arrow_type(column.type))
+            conversions.convert(present, column.type)
+            if is_converted
+            else pa.nulls(len(values), arrow_type(column.type))
         )
         what = f"expected {column.type}" if is_converted else f"is {values.type}, expected {column.type}"
-        for rule, is_broken in _failures(column, values, typed):
+        for rule, is_broken in _failures(column, present, typed):
             for row in map(int, _rows(is_broken)):
                 broken_rule = Broken(row, column.name, rule, _shown(values[row]), what if rule == "type" else "")
                 broken.append((row, len(broken), broken_rule))
@@ -128,6 +131,13 @@ def _check_columns(table: pa.Table, contract: Contract, ignored: Sequence[str]) 
         )
 
 
+def _without_nan(values: pa.Array) -> pa.Array:
+    """Return floats with null for NaN; other values as they are."""
+    if not (pa.types.is_float32(values.type) or pa.types.is_float64(values.type)):
+        return values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+
+
 def _failures(column: ColumnRule, values: pa.Array, typed: pa.Array) -> Iterator[tuple[str, pa.Array]]:
     """Yield (rule, whether a row breaks it) for each rule of a column, in the order of `check_spark`."""
     is_lost = pc.and_(pc.is_valid(values), pc.is_null(typed))
@@ -145,9 +155,7 @@ def _failures(column: ColumnRule, values: pa.Array, typed: pa.Array) -> Iterator
     if (least := column.bound("min")) is not None:
         yield "min", _compared(pc.less, typed, least)
     if (greatest := column.bound("max")) is not None:
-        is_greater = _compared(pc.greater, typed, greatest)
-        # NaN is greater than any other number to Spark.
-        yield "max", pc.or_(is_greater, pc.is_nan(typed)) if pa.types.is_floating(typed.type) else is_greater
+        yield "max", _compared(pc.greater, typed, greatest)
     if column.allowed is not None:
         known = pc.is_in(typed, value_set=pa.array(column.allowed, pa.string()))
         yield "allowed", pc.and_(pc.is_valid(typed), pc.invert(known))

@@ -1,6 +1,7 @@
 """A contract on Spark: every row typed, with what is wrong with it, as native expressions. Driver, lazy."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import reduce
@@ -23,7 +24,8 @@ _OWN = ("_malformed", "_raw", "_source_file")
 def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     """Return every row typed, with what is wrong with it.
 
-    Lazy; native expressions only, so it runs in the same job as what follows. A unique key costs one shuffle.
+    Lazy; native expressions only, so it runs in the same job as what follows. A unique key costs one shuffle. NaN is a
+    missing value, as pandas writes one into a Parquet file; in an array it is an element that is not finite.
 
     Args:
         raw: the contract's columns, as strings or in any type that casts, and `_malformed` (why the row could not be
@@ -38,19 +40,18 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     """
     types = {field.name: field.dataType.simpleString() for field in raw.schema}
     values = {name: F.col(name) if name in types else F.lit(None) for name in contract.names}
-    typed = {
-        column.name: _typed(values[column.name], column, types.get(column.name, "string"))
-        for column in contract.columns
+    cells = {
+        column.name: _cell(values[column.name], column, types.get(column.name, "string")) for column in contract.columns
     }
     failures = [
         (failed, _reason(column.name, rule, values[column.name].cast("string")))
         for column in contract.columns
-        for rule, failed in _failures(column, values[column.name], typed[column.name], types.get(column.name, "string"))
+        for rule, failed in _failures(column, cells[column.name], types.get(column.name, "string"))
     ]
     malformed = F.array(_reason("", "malformed", F.col("_malformed")))
     reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(_reasons(failures))
     conformed = raw.select(
-        *(value.alias(name) for name, value in typed.items()), reasons.cast(_REASONS_TYPE).alias("_reasons"), *_OWN[1:]
+        *(cell.typed.alias(name) for name, cell in cells.items()), reasons.cast(_REASONS_TYPE).alias("_reasons"), *_OWN[1:]
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:
@@ -128,6 +129,27 @@ def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> 
         ) from None
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A value of one column."""
+
+    value: Column
+    """As it came, null where it is NaN of a source that has types."""
+    typed: Column
+    """In the contract's type, null where there is none."""
+    is_missing: Column
+
+
+def _cell(value: Column, column: ColumnRule, source_type: str) -> _Cell:
+    """Return a value typed. NaN is missing: of a float whatever the contract's type, as text where that is a float."""
+    if column_types.family(source_type) == "floating":
+        value = F.when(~F.isnan(value), value)
+    typed, is_missing = _typed(value, column, source_type), value.isNull()
+    if column_types.family(source_type) == "string" and column.type in ("float", "double"):
+        is_missing, typed = is_missing | F.isnan(typed), F.when(~F.isnan(typed), typed)
+    return _Cell(value, typed, is_missing)
+
+
 def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
     """Return the value in its contract's type, null where there is none or the cast changes it.
 
@@ -159,12 +181,13 @@ def _survives(value: Column, typed: Column, column: ColumnRule, source_type: str
     return survives
 
 
-def _failures(column: ColumnRule, value: Column, typed: Column, source_type: str) -> list[tuple[str, Column]]:
+def _failures(column: ColumnRule, cell: _Cell, source_type: str) -> list[tuple[str, Column]]:
     """Return (rule, whether a row breaks it) for each rule of a column, in the order of `check_arrow`."""
     failures = []
+    value, typed = cell.value, cell.typed
     survives = _survives(value, typed, column, source_type)
     if (column.type != source_type and not column.is_text) or column.is_array:
-        failures.append(("type", value.isNotNull() & ~survives))
+        failures.append(("type", ~cell.is_missing & ~survives))
     if column.type in ("date", "timestamp"):
         # What Spark promises for these types, and all that Python and Parquet's readers know.
         is_date = column.type == "date"
@@ -172,11 +195,11 @@ def _failures(column: ColumnRule, value: Column, typed: Column, source_type: str
         first, last = (bounds.FIRST_DAY, bounds.LAST_DAY) if is_date else (bounds.FIRST_MICROS, bounds.LAST_MICROS)
         failures.append(("range", survives & ~units.between(first, last)))
     if column.type in ("float", "double"):
-        failures.append(("finite", _is_not_finite(typed)))
+        failures.append(("finite", F.abs(typed).eqNullSafe(float("inf"))))
     if column.is_array:
         failures.append(("finite", F.exists(typed, _is_not_finite)))
     if not column.nullable:
-        failures.append(("null", value.isNull()))
+        failures.append(("null", cell.is_missing))
     if (least := column.bound("min")) is not None:
         failures.append(("min", typed < _literal(least, column.type)))
     if (greatest := column.bound("max")) is not None:

@@ -232,8 +232,8 @@ def _marker_notes(texts: Sequence[Seen], *, has_types: bool) -> list[str]:
 def _type_notes(column: Seen, rule: ColumnRule, *, has_types: bool) -> list[str]:
     if not column.present:
         return [f"{rule.name}: has no value at all"]
-    if rule.type in ("float", "double") and (set(column.shapes) - NUMBERS or column.markers):
-        return [f"{rule.name}: has NaN or infinite values, which every contract refuses"]
+    if rule.type in ("float", "double") and set(column.shapes) - NUMBERS:
+        return [f"{rule.name}: has infinite values, which every contract refuses"]
     if rule.type in ("date", "timestamp") and set(column.shapes) - FITTING[rule.type]:
         return [f"{rule.name}: has years before 1 or after 9999, which every contract refuses"]
     if has_types or not rule.is_text:

@@ -161,8 +161,10 @@ def _pair(name: Column, value: Column) -> Column:
 
 
 def _as_text(name: str, kind: str) -> Column:
-    # A float is compared as a double: 0.1f is 0.10000000149011612, more than a bound of "0.1".
-    return (F.col(name).cast("double") if kind == "float" else F.col(name)).cast("string")
+    if kind not in ("float", "double"):
+        return F.col(name).cast("string")
+    # A float is compared as a double: 0.1f is 0.10000000149011612, more than a bound of "0.1". NaN is a missing value.
+    return F.when(~F.isnan(name), F.col(name).cast("double")).cast("string")
 
 
 def _shape(value: Column) -> Column:

@@ -22,7 +22,7 @@ from mlspark.sources.source import Source
 from mlspark.stages import append as appending
 from mlspark.tables import Commit
 
-TRANSFORM_VERSION = 4
+TRANSFORM_VERSION = 5
 """Part of every preparation's id; raise it when the same rows and settings would yield other features."""
 
 

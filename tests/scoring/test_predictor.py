@@ -33,7 +33,7 @@ def test_prediction_follows_the_threshold_of_the_task() -> None:
         ({"small": None}, r"small.*null"),
         ({"small": -1}, r"small.*min"),
         ({"text": "pink"}, r"text.*allowed.*pink"),
-        ({"real": float("nan")}, r"real.*finite"),
+        ({"real": float("inf")}, r"real.*finite"),
         ({"number": 5, "small": 105}, r"small_is_less"),
         ({"vector": [1.0]}, r"vector.*min_length"),
     ],
@@ -41,6 +41,11 @@ def test_prediction_follows_the_threshold_of_the_task() -> None:
 def test_bad_row_is_refused_with_column_and_rule(change: dict[str, object], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         Predictor(package()).predict(rows({}, change))
+
+
+def test_nan_is_a_missing_value_of_a_row() -> None:
+    predictor = Predictor(package())
+    assert predictor.predict(rows({"real": float("nan")})) == predictor.predict(rows({"real": None}))
 
 
 def test_column_that_joins_gave_in_training_is_an_input() -> None:
