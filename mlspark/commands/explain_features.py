@@ -104,7 +104,7 @@ def _as_table(values: Mapping[str, Any], contract: Contract) -> pa.Table:
     """Return one row of the contract's columns; those that are not given are missing."""
     arrays = {}
     for column in contract.columns:
-        value, kind = values.get(column.name), arrow_type(column.type)
+        value, kind = values.get(column.source_name, values.get(column.name)), arrow_type(column.type)
         try:
             is_to_be_cast = isinstance(value, str) and not column.is_text
             arrays[column.name] = pa.array([value]).cast(kind) if is_to_be_cast else pa.array([value], kind)

@@ -67,13 +67,16 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
     array it is an element that is not finite.
 
     Args:
-        table: the contract's columns, in types that convert, see `conversions`; other columns are left out.
+        table: the contract's columns, by their names or by those that they have in the sources, in types that convert, see
+            `conversions`; other columns are left out.
         contract: theirs.
         ignored: columns that may be there whatever the schema policy: the label, in rows to be scored.
 
     Raises:
-        ContractError: a column is missing, or there is another one, and the contract's schema policy refuses it.
+        ContractError: a column is missing, or there is another one, and the contract's schema policy refuses it; a column
+            stands there twice.
     """
+    table = _named(table, contract)
     _check_columns(table, contract, ignored)
     columns: dict[str, pa.Array] = {}
     broken: list[tuple[int, int, Broken]] = []
@@ -119,8 +122,17 @@ def check(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ()) -
     return conformed.rows
 
 
+def _named(table: pa.Table, contract: Contract) -> pa.Table:
+    """Return the table with the contract's names for those that columns have in the sources."""
+    renamed = table.rename_columns(contract.named_here(table.column_names))
+    if twice := sorted({name for name in contract.names if renamed.column_names.count(name) > 1}):
+        raise ContractError(f"contract {contract.name}: columns given twice: {', '.join(twice)}")
+    return renamed
+
+
 def _check_columns(table: pa.Table, contract: Contract, ignored: Sequence[str]) -> None:
-    types = {field.name: column_types.spark_type(field.type) for field in table.schema}
+    headers = {name: header for header, name in contract.names_by_header.items()}
+    types = {headers.get(field.name, field.name): column_types.spark_type(field.type) for field in table.schema}
     differences = schema_differences.differences(types, contract, has_types=False, ignored=ignored)
     if differences.missing and contract.schema_policy.missing == "refuse":
         raise ContractError(f"contract {contract.name}: columns missing: {', '.join(differences.missing)}")

@@ -51,7 +51,9 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     malformed = F.array(_reason("", "malformed", F.col("_malformed")))
     reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(_reasons(failures))
     conformed = raw.select(
-        *(cell.typed.alias(name) for name, cell in cells.items()), reasons.cast(_REASONS_TYPE).alias("_reasons"), *_OWN[1:]
+        *(cell.typed.alias(name) for name, cell in cells.items()),
+        reasons.cast(_REASONS_TYPE).alias("_reasons"),
+        *_OWN[1:],
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:

@@ -1,7 +1,9 @@
 """Contracts: what raw data must be, read from schemas/*.json. Runs anywhere; needs no Spark."""
 
+import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mlspark.contracts import bounds, column_types, patterns, rule_text
 from mlspark.contracts.conditions import KNOWN, Condition, parse_condition
+from mlspark.contracts.json_lines import lines_of
 from mlspark.errors import ContractError
 
 
@@ -17,10 +20,25 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def _column_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no name of a column: a letter, then letters, digits and underscores. Give it such a name, and "
+            f'"header": {json.dumps(text, ensure_ascii=False)} where the source calls it so'
+        )
+    return text
+
+
 class ColumnRule(_Part):
     """One column: its Spark type and what its values must satisfy."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    name: Annotated[str, AfterValidator(_column_name)]
+    """Name in settings, rules and tables: a letter, then letters, digits and underscores."""
+    header: str | None = None
+    """Name of the column in the sources, any text ("education-num"); unset: `name`."""
     type: Annotated[str, AfterValidator(column_types.known)]
     nullable: bool = True
     min: int | float | str | None = None
@@ -34,6 +52,11 @@ class ColumnRule(_Part):
     """Most characters of a text, or elements of an array; an array with a missing or infinite element is always bad."""
     max_missing_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of missing values above which the data as a whole is refused; unset: refused when every value is missing."""
+
+    @property
+    def source_name(self) -> str:
+        """Name of the column in a source that names its columns."""
+        return self.name if self.header is None else self.header
 
     @property
     def is_text(self) -> bool:
@@ -137,6 +160,7 @@ class Contract(_Part):
             twice = sorted({name for name in declared if declared.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} declared twice: {', '.join(twice)}")
+        self._check_headers()
         wanted = {"label": [self.label] if self.label else [], "unique_key": list(self.unique_key)}
         wanted["freshness"] = [self.freshness.column] if self.freshness else []
         for what, columns in wanted.items():
@@ -147,6 +171,21 @@ class Contract(_Part):
             raise ValueError(f"freshness {self.freshness.column!r} is no date or timestamp")
         self._check_rules()
         return self
+
+    def _check_headers(self) -> None:
+        """Refuse two columns of one header, and a header that is the name of another column."""
+        names_by_header: dict[str, list[str]] = {}
+        for column in self.columns:
+            names_by_header.setdefault(column.source_name, []).append(column.name)
+        for header, names in names_by_header.items():
+            if len(names) > 1:
+                raise ValueError(f"columns {' and '.join(names)} have the same header {header!r}")
+        for column in self.columns:
+            if column.header is not None and column.header != column.name and column.header in self.names:
+                raise ValueError(
+                    f"columns: {column.name} has the header {column.header!r}, which is the name of another column; "
+                    f"rename that one"
+                )
 
     def _check_rules(self) -> None:
         for rule in self.rules:
@@ -168,6 +207,16 @@ class Contract(_Part):
     def names(self) -> tuple[str, ...]:
         """The columns of a row in order, the label among them."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def names_by_header(self) -> dict[str, str]:
+        """Name in the sources -> column, in order."""
+        return {column.source_name: column.name for column in self.columns}
+
+    def named_here(self, source_names: Sequence[str]) -> list[str]:
+        """Return names of a source's columns as the contract has them; others stay as they are."""
+        headers = self.names_by_header
+        return [headers.get(name, name) for name in source_names]
 
     @property
     def types(self) -> dict[str, str]:
@@ -231,22 +280,50 @@ def load(path: str) -> Contract:
     """Return the contract in a JSON file.
 
     Raises:
-        ContractError: the file is absent or not a contract; names what is wrong.
+        ContractError: the file is absent or not a contract; names line, key and what is wrong.
     """
     try:
-        return Contract.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ContractError(
             f"contract {path}: cannot be read ({error.strerror}); check the setting `contract`"
         ) from None
+    except UnicodeDecodeError:
+        raise ContractError(f"contract {path}: is not UTF-8; save it as UTF-8") from None
+    try:
+        lines = lines_of(text)
+    except ValueError as error:
+        raise ContractError(f"contract {path}: {error}") from None
+    try:
+        return Contract.model_validate_json(text)
     except ValidationError as error:
-        problems = (_words(problem["loc"], problem["msg"]) for problem in error.errors())
+        # A column that is refused leaves its list too short in pydantic's eyes.
+        places = {problem["loc"][:n] for problem in error.errors() for n in range(len(problem["loc"]))}
+        wrong = [p for p in error.errors() if p["type"] != "too_short" or p["loc"] not in places]
+        problems = (_words(problem, lines) for problem in wrong)
         raise ContractError(f"contract {path}: {'; '.join(problems)}") from None
 
 
-def _words(place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(str(part) for part in place)
-    return (f"{where}: " if where else "") + message.removeprefix("Value error, ")
+_PARTS: dict[str, type[_Part]] = {
+    "columns": ColumnRule, "rules": RowRule, "freshness": Freshness, "schema_policy": SchemaPolicy,
+}  # fmt: skip
+
+
+def _words(problem: Any, lines: Mapping[tuple[int | str, ...], int]) -> str:
+    """Return "line 3: columns.0.type: what is wrong" for one of pydantic's problems."""
+    place = problem["loc"]
+    line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    where = ".".join(map(str, place))
+    prefix = (f"line {line}: " if line else "") + (f"{where}: " if where else "")
+    if problem["type"] == "extra_forbidden":
+        known = list((_PARTS[str(place[0])] if len(place) > 1 else Contract).model_fields)
+        close = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+        return f"{prefix}unknown key, " + (f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"{prefix}missing"
+    if problem["type"] == "value_error":
+        return f"{prefix}{problem['ctx']['error']}"
+    return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
 
 
 def to_json(contract: Contract) -> dict[str, Any]:

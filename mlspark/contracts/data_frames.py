@@ -16,7 +16,7 @@ def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
 
     None, NaN, NaT and pd.NA are missing values, NaN in columns of floats too: a data frame has no other way to say it, and
     most cannot tell the two apart. Elements of arrays are taken as they are, so that NaN in one is not finite. Columns that
-    the contract does not name keep their name alone.
+    the contract does not name, by its own names or those of the sources, keep their name alone.
 
     Raises:
         ContractError: a column stands there twice, has values of several types, or a number that no type holds.
@@ -24,7 +24,7 @@ def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
     given = [str(name) for name in frame.columns]
     if twice := sorted({name for name in given if given.count(name) > 1}):
         raise ContractError(f"contract {contract.name}: columns given twice: {', '.join(twice)}")
-    names = set(contract.names)
+    names = {*contract.names, *contract.names_by_header}
     arrays = [
         _array(frame[name], str(name), contract) if name in names else pa.nulls(len(frame)) for name in frame.columns
     ]
@@ -42,6 +42,7 @@ def _array(values: "pd.Series[Any]", name: str, contract: Contract) -> pa.Array:
         plain = [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in values]
         return pa.array(plain)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        [known] = contract.named_here([name])
         raise ContractError(
-            f"contract {contract.name}: {name}.type: expected {contract.column(name).type}: {error}"
+            f"contract {contract.name}: {known}.type: expected {contract.column(known).type}: {error}"
         ) from None

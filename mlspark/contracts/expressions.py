@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute as pc
 
+from mlspark.contracts import rule_text
 from mlspark.errors import FeatureError
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -56,17 +57,16 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Return the expression of `text`.
+    """Return the expression of `text`, in the spelling of row rules: a column may stand in backquotes.
 
     Raises:
         FeatureError: no arithmetic of columns; says which part is not.
     """
     try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else error
-        raise FeatureError(f"expression {text!r}: {reason}") from None
-    return of_tree(tree, text, lambda node: ast.get_source_segment(text, node) or text)
+        rule = rule_text.parse(text)
+    except ValueError as error:
+        raise FeatureError(f"expression {text!r}: {error}") from None
+    return of_tree(rule.tree, text, rule.part)
 
 
 def of_tree(tree: ast.expr, text: str, part_of: Callable[[ast.expr], str]) -> Expression:

@@ -4,13 +4,12 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
 from pyspark.sql import DataFrame
 
-from mlspark.contracts import accounting, column_types, shapes
+from mlspark.contracts import accounting, column_types, naming, shapes
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import ColumnRule, Contract
@@ -27,7 +26,6 @@ _EXACT_DIGITS = 15
 _EXACT_WHOLE, _BEYOND_BIGINT = 2.0**53, 2.0**63
 _MOST = 0.95
 """Share of values from which those of another type are worth a note."""
-_TYPES_OF_STORES = {"tinyint": "smallint", "timestamp_ntz": "timestamp"}
 
 
 @dataclass(frozen=True)
@@ -65,25 +63,25 @@ def draft(
     Raises:
         ContractError: no rows, no usable column, no such label, or more rows that cannot be parsed than a contract allows.
     """
-    usable, left_out = _usable(columns or {})
+    usable, left_out = naming.usable(columns or {})
     if columns is not None and not usable:
         raise ContractError(f"{name}: no column that a contract can hold: {'; '.join(left_out)}")
-    probe = read(_all_text(name, usable or ("c1",)))
-    profile = shapes.profile(probe, None if columns is None else usable, missing=missing)
+    probe = read(_all_text(name, usable))
+    profile = shapes.profile(probe, None if columns is None else _types(usable), missing=missing)
     if columns is None:
-        usable, left_out = _usable({column.name: "string" for column in profile.columns})
+        usable, left_out = naming.usable({column.name: "string" for column in profile.columns})
+        named = {column.source_name: column.name for column in usable}
+        profile = replace(profile, columns=[replace(c, name=named[c.name]) for c in profile.columns if c.name in named])
     _check_rows(name, profile)
     if not usable:
         raise ContractError(
             f"{name}: no column that a contract can hold: {'; '.join(left_out) or 'the rows are empty'}"
         )
-    if label is not None and label not in usable:
-        raise ContractError(f"label {label!r} is not among the columns: {', '.join(usable)}")
+    label = _label(label, usable)
 
-    seen = [column for column in profile.columns if column.name in usable]
-    rules = {
-        column.name: _rule(column, profile.num_rows, usable[column.name] if has_types else None) for column in seen
-    }
+    by_name = {column.name: column for column in usable}
+    seen = profile.columns
+    rules = {column.name: _rule(column, profile.num_rows, by_name[column.name], has_types) for column in seen}
     plain = Contract(name=name, label=label, columns=tuple(rules.values()))
     few = [c.name for c in seen if rules[c.name].is_text and _is_few(c.distinct, c.present, slack=1.2)]
     keys = [c.name for c in seen if _may_be_key(c, rules[c.name], profile.num_rows)]
@@ -100,6 +98,7 @@ def draft(
         f"draft from {profile.num_rows:,} rows: widen before use; ranges, lists, lengths and shares are those seen",
         *_flaw_notes(profile),
         *(f"left out: {what}" for what in left_out),
+        *_name_notes(usable),
         *_missing_notes(seen, profile.num_rows),
         *_marker_notes([column for column in seen if rules[column.name].is_text], has_types=has_types),
         *(note for column in seen for note in _type_notes(column, rules[column.name], has_types=has_types)),
@@ -123,35 +122,28 @@ def to_text(contract: Contract) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def _usable(columns: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return (name -> contract type, what a contract cannot hold and why)."""
-    usable: dict[str, str] = {}
-    left_out = []
-    for name, source_type in columns.items():
-        kind = (
-            "string" if source_type.startswith(("char", "varchar")) else _TYPES_OF_STORES.get(source_type, source_type)
-        )
-        if name.lower() in {known.lower() for known in usable}:
-            left_out.append(f"{name} (differs from another column in case only)")
-        elif not _is_valid(name, "string"):
-            left_out.append(f"{name!r} (names are letters, digits and underscores: rename it at the source)")
-        elif not _is_valid(name, kind):
-            left_out.append(f"{name} (no type for {source_type})")
-        else:
-            usable[name] = kind
-    return usable, left_out
+def _types(columns: Sequence[ColumnRule]) -> dict[str, str]:
+    return {column.name: column.type for column in columns}
 
 
-def _is_valid(name: str, kind: str) -> bool:
-    try:
-        ColumnRule(name=name, type=kind)
-    except ValidationError:
-        return False
-    return True
+def _all_text(name: str, columns: Sequence[ColumnRule]) -> Contract:
+    texts = tuple(ColumnRule(name=column.name, header=column.header, type="string") for column in columns)
+    return Contract(name=name, columns=texts or (ColumnRule(name="c1", type="string"),))
 
 
-def _all_text(name: str, columns: Sequence[str] | Mapping[str, str]) -> Contract:
-    return Contract(name=name, columns=tuple(ColumnRule(name=column, type="string") for column in columns))
+def _label(label: str | None, columns: Sequence[ColumnRule]) -> str | None:
+    """Return the column that is called `label`, in the contract or in the source."""
+    if label is None:
+        return None
+    for column in columns:
+        if label in (column.name, column.source_name):
+            return column.name
+    raise ContractError(f"label {label!r} is not among the columns: {', '.join(c.source_name for c in columns)}")
+
+
+def _name_notes(columns: Sequence[ColumnRule]) -> list[str]:
+    renamed = ", ".join(f"{column.header!r} is {column.name}" for column in columns if column.header is not None)
+    return [f"names in settings, rules and tables: {renamed}"] if renamed else []
 
 
 def _check_rows(name: str, profile: Profile) -> None:
@@ -160,12 +152,12 @@ def _check_rows(name: str, profile: Profile) -> None:
         raise ContractError(f"{name}: no rows to draft a contract from")
     reasons = dict(sorted(profile.flaws.items(), key=lambda item: (-item[1], item[0])))
     counts = {"rows_read": profile.num_rows + bad, "rows_good": profile.num_rows, "rows_quarantined": bad}
-    accounting.check_account(Account(reasons, {name: counts}), _all_text(name, ["c1"]))
+    accounting.check_account(Account(reasons, {name: counts}), _all_text(name, ()))
 
 
-def _rule(column: Seen, num_rows: int, source_type: str | None) -> ColumnRule:
+def _rule(column: Seen, num_rows: int, source: ColumnRule, has_types: bool) -> ColumnRule:
     """Return the narrowest rule that every value of the column meets, its categories aside."""
-    kind = source_type or ("string" if column.markers else column.clean_type)
+    kind = source.type if has_types else "string" if column.markers else column.clean_type
     missing = num_rows - column.present
     bounds: dict[str, Any] = {}
     if kind in ("date", "timestamp"):
@@ -176,7 +168,12 @@ def _rule(column: Seen, num_rows: int, source_type: str | None) -> ColumnRule:
         bounds = {side: _outward(column.extremes[f"{side}_number"], kind, side) for side in ("min", "max")}
     share = math.ceil(missing / num_rows * 1000) / 1000
     return ColumnRule(
-        name=column.name, type=kind, nullable=missing > 0, max_missing_share=share if missing else None, **bounds
+        name=column.name,
+        header=source.header,
+        type=kind,
+        nullable=missing > 0,
+        max_missing_share=share if missing else None,
+        **bounds,
     )
 
 

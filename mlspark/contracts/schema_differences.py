@@ -32,17 +32,17 @@ def differences(
     has_types: bool = True,
     ignored: Sequence[str] = (),
 ) -> SchemaDifferences:
-    """Return how named columns differ from the contract's.
+    """Return how named columns differ from the contract's, in the names that they have in the source.
 
     Args:
         types: the source's columns, in order -> Spark types.
         contract: what is expected.
         partly_absent: column that only some files of the source have -> one that lacks it.
         has_types: False for text, where every column is a string until it is conformed.
-        ignored: columns that may be there, and are not looked at: the label, in rows to be scored.
+        ignored: names, in the source, of columns that may be there and are not looked at: the label, in rows to be scored.
     """
     source_types = {name: kind for name, kind in types.items() if name not in ignored}
-    wanted = {column.name: column.type for column in contract.columns}
+    wanted = {column.source_name: column.type for column in contract.columns}
     return SchemaDifferences(
         extra=tuple(name for name in source_types if name not in wanted),
         missing=(
@@ -68,7 +68,11 @@ def refusal(differing: SchemaDifferences, contract: Contract) -> str:
             ("extra", differing.extra, policy.extra == "refuse"),
             ("missing", differing.missing, policy.missing == "refuse"),
             ("re-typed", differing.retyped, policy.retyped == "refuse"),
-            ("re-ordered", contract.names if differing.reordered else (), policy.reordered == "refuse"),
+            (
+                "re-ordered",
+                tuple(contract.names_by_header) if differing.reordered else (),
+                policy.reordered == "refuse",
+            ),
         )
         if names and is_refused
     ]

@@ -135,8 +135,9 @@ class Package:
 
     @cached_property
     def ignored(self) -> tuple[str, ...]:
-        """Columns that rows to be scored may have, and that are not looked at: label and sample weight."""
-        return tuple(name for name in self.contract.names if name not in self.scoring_contract.names)
+        """Columns that rows to be scored may have, and that are not looked at: label and weight, by all their names."""
+        left_out = (column for column in self.contract.columns if column.name not in self.scoring_contract.names)
+        return tuple(dict.fromkeys(name for column in left_out for name in (column.name, column.source_name)))
 
     @cached_property
     def input_contract(self) -> Contract:

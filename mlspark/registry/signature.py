@@ -20,8 +20,9 @@ _OUTPUTS = {
 
 
 def of(package: Package) -> ModelSignature:
-    """Return the signature of a version: names and order of the columns; which may be left out; types of the predictions.
+    """Return the signature of a version: names, those of the sources, and order of the columns; types of the predictions.
 
+    It says which columns may be left out, too.
     The inputs' types are left to the contract, which checks each row of every call. MLflow's own types would refuse what
     the contract accepts and change what it refuses: "long" refuses 1.0 and a nullable column with a gap, "double"
     refuses a boolean and takes big integers through a float, "string" refuses a category, "boolean" accepts "true".
@@ -31,7 +32,7 @@ def of(package: Package) -> ModelSignature:
     may_be_missing = contract.schema_policy.missing == "ignore"
     any_type = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(any_type, column.name, required=not may_be_missing) for column in contract.columns
+        ColSpec(any_type, column.source_name, required=not may_be_missing) for column in contract.columns
     ]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(_output(kind), name) for name, kind in package.task.prediction_types.items()

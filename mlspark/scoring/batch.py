@@ -35,7 +35,7 @@ def contract_of_rows(package: Package, *, has_label: bool) -> Contract:
     whole, checked = package.contract, package.scoring_contract
     rules = {column.name: column for column in checked.columns}
     unchecked = {
-        column.name: ColumnRule(name=column.name, type="string", max_missing_share=1.0)
+        column.name: ColumnRule(name=column.name, header=column.header, type="string", max_missing_share=1.0)
         for column in whole.columns
         if column.name not in rules and (has_label or column.name != whole.label)
     }

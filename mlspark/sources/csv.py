@@ -84,7 +84,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     settings = source.settings
     assert isinstance(settings, CsvSettings)
     named = columns(spark, source)
-    names = [column.name for column in contract.columns] if named is None else named.fieldNames()
+    names = [column.source_name for column in contract.columns] if named is None else named.fieldNames()
     lines = text_lines.lines(spark, source) if named is None else _lines_below_header(spark, source)
     if settings.comment:
         lines = lines.where(~F.col("_line").startswith(settings.comment))
@@ -111,9 +111,15 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
         (F.col("_fields._corrupt").isNotNull(), F.lit(f"not {len(names)} fields")),
     ]
-    # What the header calls "_..." could be taken for a column of ours; no contract names one.
-    fields = [F.col(f"_fields.c{i}").alias(name) for i, name in enumerate(names) if not name.startswith("_")]
-    return text_lines.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, contract, flaws)
+    # What the header calls "_..." could be taken for a column of ours; no filter knows it.
+    fields = [F.col(f"_fields.c{i}").alias(name) for i, name in enumerate(names) if name and not name.startswith("_")]
+    places = {name: place for place, name in enumerate(names)}
+    values = {
+        column.name: F.col(f"_fields.c{places[column.source_name]}")
+        for column in contract.columns
+        if column.source_name in places
+    }
+    return text_lines.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, values, flaws)
 
 
 def _names(header: str, separator: str) -> list[str] | None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -72,7 +72,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         # Spark's parsers stop at the end of the first value. Here it ends where the line does, or the keys differ.
         F.json_object_keys(F.concat(F.lit('{"row":'), "_line", F.lit(f',"{_END}":0}}'))).alias("_around"),
     )
-    names = [column.name for column in contract.columns]
+    names = [column.source_name for column in contract.columns]
     repeated = F.array_distinct(F.filter(keys, lambda key: F.size(F.filter(keys, lambda other: other == key)) > 1))
     is_whole = keys.isNotNull() & F.col("_around").eqNullSafe(F.array(F.lit("row"), F.lit(_END)))
     escapes = F.replace(line, F.lit("\\\\"), F.lit(""))  # an escaped backslash starts no escape
@@ -87,9 +87,17 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     if contract.schema_policy.extra == "refuse":
         extra = F.array_except(keys, F.array(*map(F.lit, names)))
         flaws.append((F.size(extra) > 0, F.concat(F.lit("extra key: "), F.array_join(extra, ", "))))
-    values = {name: F.try_variant_get("_object", f"$.{name}", "string") for name in names}
-    fields = [
-        (F.nullif(value, F.lit(settings.missing)) if settings.missing else value).alias(name)
-        for name, value in values.items()
-    ]
-    return text_lines.conformable(parsed.select("*", *fields), source, contract, flaws)
+    texts = {name: _text(name) for name in names}
+    if settings.missing:
+        texts = {name: F.nullif(text, F.lit(settings.missing)) for name, text in texts.items()}
+    # What a key calls "_..." could be taken for a column of ours.
+    fields = [text.alias(name) for name, text in texts.items() if name and not name.startswith("_")]
+    values = {column.name: texts[column.source_name] for column in contract.columns}
+    return text_lines.conformable(parsed.select("*", *fields), source, values, flaws)
+
+
+def _text(key: str) -> Column:
+    """Return the text of a key's value in `_object`, null where there is none."""
+    if key.isidentifier() and key.isascii():
+        return F.try_variant_get("_object", f"$.{key}", "string")
+    return F.col("_object").cast("map<string,string>")[key]

@@ -79,6 +79,11 @@ def absolute_uri(path: str, root: str) -> str:
     return storage.absolute(path if is_absolute else storage.join(root, path))
 
 
+def named(column: str) -> Column:
+    """Return a column of a source, whatever characters are in its name."""
+    return F.col("`" + column.replace("`", "``") + "`")
+
+
 def filtered(
     rows: DataFrame, settings: SourceSettings, *, kept: Column | None = None, columns: Sequence[str] | None = None
 ) -> DataFrame:

@@ -1,11 +1,10 @@
 """Lines of text as they are: read whole, with what is wrong with them as text. Driver, lazy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.contracts.contract import Contract
 from mlspark.sources import files
 from mlspark.sources.source import STRICT, Source, filtered
 
@@ -34,21 +33,22 @@ def damage(line: Column, max_line_bytes: int) -> list[tuple[Column, Column]]:
 
 
 def conformable(
-    parsed: DataFrame, source: Source, contract: Contract, flaws: Sequence[tuple[Column, Column]]
+    parsed: DataFrame, source: Source, values: Mapping[str, Column], flaws: Sequence[tuple[Column, Column]]
 ) -> DataFrame:
     """Return parsed lines as the catalog promises rows.
 
     Args:
-        parsed: named columns of strings, `_line`, `_source_file`, and whatever else `flaws` needs, with "_" in front.
+        parsed: the source's own columns as strings, for its filter; `_line`, `_source_file`, and whatever else `values` and
+            `flaws` need, with "_" in front.
         source: theirs; its filter keeps bad lines, whose values are unknown.
-        contract: names the columns to keep.
+        values: column of the contract -> its text, of those that are there.
         flaws: (whether a line has it, what it is called) for what makes a line no row; the first one counts.
     """
     columns = [name for name in parsed.columns if not name.startswith("_")]
-    named = [column.name for column in contract.columns if column.name in parsed.columns]
     flaw = F.coalesce(*(F.when(has_it, name) for has_it, name in flaws))
     flawed = parsed.withColumn("_malformed", flaw)
     rows = filtered(flawed, source.settings, kept=F.col("_malformed").isNotNull(), columns=columns)
+    named = (value.alias(name) for name, value in values.items())
     return rows.select(*named, "_malformed", _printable(F.col("_line")).alias("_raw"), "_source_file")
 
 

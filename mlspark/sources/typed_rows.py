@@ -21,7 +21,7 @@ from pyspark.sql.types import (
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources.source import Source, filtered
+from mlspark.sources.source import Source, filtered, named
 
 _NESTED = (ArrayType, MapType, StructType, VariantType)
 _PLAIN = (StringType, NumericType, BooleanType, DateType, TimestampType)
@@ -49,25 +49,27 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
         SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
     """
     types = {field.name: field.dataType for field in rows.schema}
-    wanted = {column.name: column.type for column in contract.columns if column.name in types}
+    present = [column for column in contract.columns if column.source_name in types]
+    wanted = {column.name: column.type for column in present}
     if not wanted:
         raise SourceError(
             f"{source.uri}: has none of the columns of contract {contract.name}, but {', '.join(types)}; "
             f"check sources.*.path (scoring.source.path) and the contract"
         )
-    values = {name: _value(name, types[name]) for name in wanted}
+    values = {column.name: _value(column.source_name, types[column.source_name]) for column in present}
     for name, kind in wanted.items():
         if not _casts(rows, values[name], kind):
             values[name] = values[name].cast("string")
     kept = filtered(rows, source.settings).select(
         *(value.alias(name) for name, value in values.items()), file.alias("_source_file")
     )
-    texts = [name for name in wanted if isinstance(types[name], StringType | BinaryType)]
+    texts = [column.name for column in present if isinstance(types[column.source_name], StringType | BinaryType)]
+    raw = F.struct(*(F.col(column.name).alias(column.source_name) for column in present))
     flaws = [F.when(~F.is_valid_utf8(F.col(name)), F.lit(f"{name}: not UTF-8")) for name in texts]
     return kept.select(
         *wanted,
         F.coalesce(F.lit(None).cast("string"), *flaws).alias("_malformed"),
-        F.to_json(F.struct(*wanted), {"ignoreNullFields": "false"}).alias("_raw"),
+        F.to_json(raw, {"ignoreNullFields": "false"}).alias("_raw"),
         "_source_file",
     )
 
@@ -80,8 +82,8 @@ def _type(source_type: DataType) -> DataType:
 
 def _value(name: str, source_type: DataType) -> Column:
     if isinstance(source_type, _NESTED):
-        return F.to_json(F.col(name))
-    return F.col(name) if isinstance(source_type, _PLAIN) else F.col(name).cast(_type(source_type))
+        return F.to_json(named(name))
+    return named(name) if isinstance(source_type, _PLAIN) else named(name).cast(_type(source_type))
 
 
 def _casts(rows: DataFrame, value: Column, kind: str) -> bool:

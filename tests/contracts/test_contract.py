@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark.contracts import accounting, check_arrow, check_spark, contract
+from mlspark.contracts import accounting, check_arrow, check_spark, contract, json_lines
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.data_frames import from_pandas
@@ -34,9 +34,17 @@ PEOPLE = Contract.model_validate_json(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lable": "rich"}, "lable: Extra inputs are not permitted"),
+        ({"lable": "rich"}, "line 34: lable: unknown key, did you mean label?"),
+        ({"sorted": True}, "sorted: unknown key, known here: name, label, columns, rules, unique_key, min_rows"),
+        (
+            {"columns": [{"name": "a", "typ": "int"}]},
+            "columns.0.type: missing; line 7: columns.0.typ: unknown key, did",
+        ),
+        ({"min_rows": "many"}, "line 34: min_rows: input should be a valid integer, got 'many'"),
+        ({"columns": [{"name": "a-b", "type": "int"}]}, "line 6: columns.0.name: 'a-b' is no name of a column"),
+        ({"columns": [{"name": "a b", "type": "int"}]}, 'Give it such a name, and "header": "a b" where the source'),
         ({"label": "poor"}, "label 'poor' is not among the columns"),
-        ({"columns": []}, "columns: Tuple should have at least 1 item"),
+        ({"columns": []}, "line 4: columns: tuple should have at least 1 item"),
         (
             {"columns": [{"name": "a", "type": "string", "min": 1}]},
             "a: min needs a number, date or timestamp, not string",
@@ -45,16 +53,54 @@ PEOPLE = Contract.model_validate_json(
         ({"columns": [{"name": "a", "type": "int"}] * 2, "label": None}, "columns declared twice: a"),
         (
             {"columns": [{"name": "a", "type": "integer"}]},
-            "columns.0.type: 'integer' is not a type of a column, did you mean int? Types are boolean, smallint",
+            "line 7: columns.0.type: 'integer' is not a type of a column, did you mean int? Types are boolean, smallint",
         ),
+        ({"columns": [{"name": "a", "type": "long"}]}, "'long' is not a type of a column, did you mean bigint?"),
+        ({"columns": [{"name": "a", "type": "int64"}]}, "'int64' is not a type of a column, did you mean bigint?"),
+        ({"columns": [{"name": "a", "type": "BIGINT"}]}, "'BIGINT' is not a type of a column, did you mean bigint?"),
     ],
 )
 def test_wrong_contract_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     file = tmp_path / "people.json"
-    file.write_text(json.dumps(contract.to_json(PEOPLE) | change))
+    file.write_text(json.dumps(contract.to_json(PEOPLE) | change, indent=1))
     with pytest.raises(ContractError, match=r"people\.json") as refused:
         contract.load(str(file))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"name": "a",\n "columns": [,]}', "line 2, column 14: not JSON: Expecting value"),
+        (b'{"name": "a",\n\n "name": "b"}', "line 3: key 'name' is given twice, first in line 1"),
+        (
+            b'{"name": "a", "columns": [{"name": "x", "type": "int", "max": 1,\n"max": 2}]}',
+            "line 2: key 'max' is given",
+        ),
+        (b'{"name": "\xff"}', "is not UTF-8; save it as UTF-8"),
+        (b"[]", "input should be an object, got []"),
+        (b"", "line 1, column 1: not JSON: Expecting value"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_file_that_is_no_contract_at_all_is_refused_with_its_place(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "people.json").write_bytes(content)
+    with pytest.raises(ContractError, match=r"contract .*people\.json: ") as refused:
+        contract.load(str(tmp_path / "people.json"))
+    assert message in str(refused.value)
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    text = '{"name": "a, \\"b\\" {", "columns": [\n {"name": "x",\n  "type": "int"},\n {}\n]}'
+    assert json_lines.lines_of(text) == {
+        (): 1, ("name",): 1, ("columns",): 1, ("columns", 0): 2, ("columns", 0, "name"): 2, ("columns", 0, "type"): 3,
+        ("columns", 1): 4,
+    }  # fmt: skip
+    file = tmp_path / "people.json"
+    file.write_text("\ufeff" + json.dumps(contract.to_json(PEOPLE)), encoding="utf-8")
+    assert contract.load(str(file)) == PEOPLE
 
 
 def test_absent_contract_file_names_the_setting() -> None:

@@ -20,6 +20,8 @@ CONTRACT = Contract(
     label="rich",
     columns=(
         ColumnRule(name="age", type="int"),
+        ColumnRule(name="education_num", header="education-num", type="int"),
+        ColumnRule(name="class", type="int"),
         ColumnRule(name="wage", type="double"),
         ColumnRule(name="job", type="string"),
         ColumnRule(name="born", type="date"),
@@ -39,7 +41,10 @@ def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
 @pytest.mark.parametrize(
     ("feature", "message"),
     [
-        ({"kind": "number", "columns": ["pay"]}, "number pay: pay: not a column of contract people (age, wage, job"),
+        (
+            {"kind": "number", "columns": ["pay"]},
+            "number pay: pay: not a column of contract people (age, education_num",
+        ),
         ({"kind": "number", "columns": ["job"]}, "number job: job: type string, expected a number or boolean"),
         ({"kind": "index", "columns": ["wage"]}, "index wage: wage: type double, expected text, a whole number"),
         ({"kind": "index", "columns": ["rich"]}, "index rich: rich: is the label"),
@@ -51,11 +56,17 @@ def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
             {"kind": "number", "expression": "age + length(born)", "name": "x"},
             "number x: born: type date, expected text",
         ),
-        ({"kind": "number", "expression": "age +", "name": "x"}, "number x: expression 'age +': invalid syntax"),
+        ({"kind": "number", "expression": "age +", "name": "x"}, "number x: expression 'age +': cannot be read at its"),
         ({"kind": "number", "expression": "exp(age)", "name": "x"}, "'exp(age)' cannot be used; known are columns"),
-        ({"kind": "number", "expression": "age ** 2", "name": "x"}, "'age ** 2' cannot be used"),
+        ({"kind": "number", "expression": "age ** 2", "name": "x"}, "'age ** 2': cannot be read at *"),
         ({"kind": "number", "expression": "__import__('os')", "name": "x"}, "cannot be used"),
-        ({"kind": "number", "expression": "age.real", "name": "x"}, "'age.real' cannot be used"),
+        ({"kind": "number", "expression": "age.real", "name": "x"}, "expression 'age.real': '.' cannot be used"),
+        (
+            {"kind": "number", "columns": ["education-num"]},
+            "is the header of column education_num; write education_num",
+        ),
+        ({"kind": "index", "columns": ["Job"]}, "Job: not a column of contract people, did you mean job?"),
+        ({"kind": "index", "columns": ["a b", "(x"]}, "a b: not a column of contract people (age, education_num"),
     ],
 )
 def test_features_that_the_contract_cannot_give_are_refused(feature: dict[str, Any], message: str) -> None:
@@ -106,6 +117,26 @@ def test_declarations_that_contradict_themselves_are_refused(inputs: list[dict[s
     with pytest.raises(ValidationError) as refused:
         declared(*inputs)
     assert message in str(refused.value)
+
+
+def test_message_about_a_wide_contract_stays_short() -> None:
+    wide = Contract(
+        name="wide",
+        label="rich",
+        columns=(CONTRACT.column("rich"), *(ColumnRule(name=f"column_{n}", type="int") for n in range(41))),
+    )
+    with pytest.raises(FeatureError) as refused:
+        check(declared({"kind": "number", "columns": ["education-num"]}), TASK, wide, "people")
+    assert "education-num: not a column of contract wide (rich, column_0, " in str(refused.value)
+    assert str(refused.value).endswith("column_18 and 22 more)")
+
+
+def test_columns_called_like_words_of_python_are_columns() -> None:
+    check(declared({"kind": "number", "columns": ["class"], "log1p": True}), TASK, CONTRACT, "people")
+    rows = pa.table({"class": [1, 2], "is": [3, 4]})
+    assert parse("class").evaluate(rows).tolist() == [1.0, 2.0]
+    assert parse("`class` * 2 - `is`").evaluate(rows).tolist() == [-1.0, 0.0]
+    assert parse("class + 1").sql() == "(CAST(`class` AS DOUBLE) + 1.0D)"
 
 
 def test_good_features_pass() -> None:

@@ -38,7 +38,9 @@ class DeclaredNumbers(Declared):
 
     @property
     def uses(self) -> dict[str, Use]:
-        return {column: _USES[use] for (text,) in self.sources for column, use in parse(text).columns.items()}
+        if not self.expression:
+            return dict.fromkeys(self.columns, NUMBER)
+        return {column: _USES[use] for column, use in parse(self.expression).columns.items()}
 
 
 class NumberStatistics(Part):
