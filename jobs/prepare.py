@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mlspark.commands import job, options
+from mlspark.stages.check import check_prepare
 from mlspark.stages.prepare import prepare
 
 
@@ -24,7 +25,7 @@ def main(
     ] = Mode.REBUILD,
 ) -> None:
     """Build the feature table from raw rows; bad rows go to the quarantine table with their reasons."""
-    job.run("prepare", partial(prepare, mode=mode.value), config, set_, report)
+    job.run("prepare", partial(prepare, mode=mode.value), check_prepare, config, set_, report)
 
 
 if __name__ == "__main__":

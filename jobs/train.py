@@ -1,12 +1,13 @@
 """Feature table -> registered model version: SPARK_CONF_DIR=conf spark-submit jobs/train.py --config conf/census.yaml"""
 
 from mlspark.commands import job, options
+from mlspark.stages.check import check_train
 from mlspark.stages.train import train
 
 
 def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Train on the newest feature table with distributed ranks, evaluate on the test rows and register a model version."""
-    job.run("train", train, config, set_, report)
+    job.run("train", train, check_train, config, set_, report)
 
 
 if __name__ == "__main__":

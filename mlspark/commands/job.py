@@ -38,11 +38,12 @@ def _print_error(message: str) -> None:
 def run(
     name: str,
     work: Callable[[SparkSession, Settings], dict[str, Any]],
+    check: Callable[[Settings], object],
     files: list[str],
     overrides: list[str] | None,
     report: str | None,
 ) -> None:
-    """Run one job from command-line arguments to exit status.
+    """Run one job from command-line arguments to exit status; `check` refuses what it can before Spark starts.
 
     Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct.
     """
@@ -52,6 +53,7 @@ def run(
         settings = loading.load(files, overrides or ())
         if report and not Path(report).resolve().parent.is_dir():
             raise ConfigError(f"--report {report}: the folder does not exist")
+        check(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
             result = work(spark, settings)

@@ -14,6 +14,7 @@ from mlspark.commands import options
 from mlspark.errors import MlsparkError
 
 COMMANDS = {
+    "check": "Check a pipeline's settings, contracts and features, without data and without Spark.",
     "contract": "Draft a contract from data; hold data against a contract.",
     "demo": "Run prepare, train and score on census rows and sum up what came of it.",
     "explain-features": "Show how one raw row becomes its numbers.",

@@ -46,12 +46,17 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-        absent = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
-        raise SourceError(
-            f"{absent}: no such file or folder; check sources.*.path (scoring.source.path), sources.root and MLSPARK_DATA, "
-            f"or get the census files with: mlspark fetch adult"
-        ) from None
+        place = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
+        raise absent(place, "sources.*.path (scoring.source.path)") from None
     return tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
+
+
+def absent(uri: str, setting: str) -> SourceError:
+    """Return the error that says that nothing is at `uri`, which `setting` names."""
+    return SourceError(
+        f"{uri}: no such file or folder; check {setting}, sources.root and MLSPARK_DATA, "
+        f"or get the census files with: mlspark fetch adult"
+    )
 
 
 def existing_parts(spark: SparkSession, uri: str, *, holds_tables: bool = False) -> tuple[Part, ...]:

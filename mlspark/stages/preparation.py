@@ -9,10 +9,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from mlspark import tables
-from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
-from mlspark.features import prepared, split
-from mlspark.features.check import check
+from mlspark.features import prepared
 from mlspark.features.prepared import Prepared
 from mlspark.intake import joins as joining
 from mlspark.intake.joins import Join
@@ -20,6 +18,7 @@ from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.source import Source
 from mlspark.stages import append as appending
+from mlspark.stages.check import check_prepare
 from mlspark.tables import Commit
 
 TRANSFORM_VERSION = 5
@@ -68,14 +67,13 @@ def plan(spark: SparkSession, settings: Settings, *, mode: str) -> Preparation:
     Raises:
         SourceError: a source is absent, empty or cannot be reached.
         ContractError: a contract file is wrong.
-        FeatureError: the task or the features do not fit the contract.
+        FeatureError: the joins, the task or the features do not fit the contract.
         ConfigError: the split does not fit the contract; append to a table of other settings, or to none.
     """
-    contract, table = contracts.load(settings.contract), settings.table("features")
-    split.check(settings.split, contract)
+    contract, table = check_prepare(settings), settings.table("features")
     all_sources = find_sources(spark, settings)
     joins = joining.find(spark, settings.joins, root=settings.sources.root)
-    check(settings.features, settings.task, contract, settings.name, joined=joining.types(spark, joins, contract))
+    joining.types(spark, joins, contract)
     base = tables.latest(table)
     sources, in_force = all_sources, None
     if mode == "append":

@@ -21,6 +21,7 @@ from mlspark.scoring import batch
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.source import Source, refuse_changed
+from mlspark.stages.check import check_score
 from mlspark.tracking import runs
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         In all these cases nothing was written that counts.
     """
     started = time.monotonic()
-    if settings.scoring.source is None:
-        raise ConfigError("scoring.source: missing; give scoring.source.path the raw rows to score")
+    check_score(settings)
     client = runs.connect(settings.tracking, settings.root)
     model = versions.find(client, settings.registry.model_name, settings.scoring.model)
     rows_source, joins = _find_source(spark, settings), _joins(spark, model, settings)

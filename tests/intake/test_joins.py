@@ -9,10 +9,14 @@ import yaml
 from pyspark.sql import SparkSession
 
 from mlspark import tables
-from mlspark.errors import ConfigError, FeatureError
+from mlspark.contracts import contract as contracts
+from mlspark.errors import ConfigError, ContractError, FeatureError
 from mlspark.features import prepared
+from mlspark.intake import join_types
+from mlspark.intake import joins as joining
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
+from mlspark.stages.check import check_prepare
 from mlspark.stages.prepare import prepare
 
 VISITS = ["ann,2024-03-01,2,yes", "ann,2024-03-05,4,no", "bob,2024-03-05,6,no", "cyd,2024-03-09,8,yes"]
@@ -98,6 +102,9 @@ def visits(tmp_path: Path) -> Any:
 
 def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -> None:
     data, settings = visits
+    found = joining.find(spark, settings().joins, root=str(data))
+    contract = contracts.load(settings().contract)
+    assert join_types.declared(settings().joins, contract) == joining.types(spark, found, contract)
     report = prepare(spark, settings())
     rows = tables.read(spark, report["table"]).select(
         "pages", "clicks_seconds", "count_clicks_7d", "mean_clicks_seconds_7d"
@@ -129,16 +136,42 @@ def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -
         ({"keys": {"person": "whom"}}, FeatureError, r"joins: clicks: .*whom"),
         ({"label_time": "pages"}, FeatureError, r"joins: clicks: .*pages"),
         ({"columns": ["minutes"]}, FeatureError, r"joins: clicks: .*minutes"),
+        (
+            {"event_time": "seconds"},
+            FeatureError,
+            r"joins: clicks: event_time: seconds is int, expected date or timest",
+        ),
+        (
+            {"aggregates": [{"function": "max", "column": "x", "window_seconds": 1}]},
+            FeatureError,
+            r"aggregates: x: not ",
+        ),
+        ({"contract": "none.json"}, ContractError, r"contract none.json: cannot be read"),
         ({"name": "taps"}, FeatureError, r"number .*clicks_seconds: not a column of contract visits"),
     ],
 )
 def test_joins_that_do_not_fit_are_refused_before_anything_is_read(
-    spark: SparkSession, visits: Any, tmp_path: Path, of_join: dict[str, Any], exception: type, message: str
+    visits: Any, tmp_path: Path, of_join: dict[str, Any], exception: type, message: str
 ) -> None:
     _, settings = visits
     with pytest.raises(exception, match=message):
-        prepare(spark, settings(**of_join))
+        check_prepare(settings(**of_join))
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("function", ["count", "sum", "mean", "min", "max", "distinct", "last"])
+@pytest.mark.parametrize("column", ["seconds", "who", "at"])
+def test_types_of_joined_columns_are_known_without_spark(
+    spark: SparkSession, visits: Any, function: str, column: str
+) -> None:
+    data, settings = visits
+    if function in ("sum", "mean") and column != "seconds":
+        pytest.skip("a sum is of numbers")
+    aggregate = {"function": function, "column": column, "window_seconds": 3600}
+    joins = settings(columns=["at", "who"], aggregates=[aggregate]).joins
+    contract = contracts.load(settings().contract)
+    found = joining.types(spark, joining.find(spark, joins, root=str(data)), contract)
+    assert join_types.declared(joins, contract) == found
 
 
 def test_a_join_cannot_be_called_like_a_source_of_the_pipeline(visits: Any) -> None:

@@ -1,0 +1,67 @@
+"""What can be wrong with a pipeline before a row is read: settings, contracts, features, splits, paths. Needs no Spark."""
+
+import re
+
+from mlspark import storage
+from mlspark.contracts import contract as contracts
+from mlspark.contracts.contract import Contract
+from mlspark.errors import ConfigError
+from mlspark.features import check as features
+from mlspark.features import prepared as preparations
+from mlspark.features import split
+from mlspark.intake import join_types
+from mlspark.settings.pipeline import Settings
+from mlspark.sources import files
+from mlspark.sources.settings import FilesSettings, SourceSettings
+from mlspark.sources.source import absolute_uri
+
+
+def check_prepare(settings: Settings) -> Contract:
+    """Return the contract, once all that prepare needs besides data is right.
+
+    Raises:
+        ContractError: a contract file is wrong.
+        ConfigError: the split does not fit the contract.
+        FeatureError: the joins, the task or the features do not fit the contract.
+        SourceError: a local file or folder is not there.
+    """
+    contract = contracts.load(settings.contract)
+    split.check(settings.split, contract)
+    joined = join_types.declared(settings.joins, contract)
+    features.check(settings.features, settings.task, contract, settings.name, joined=joined)
+    joins = {f"joins.{join.name}.source": join.source for join in settings.joins}
+    rows = {f"sources.{name}": source for name, source in settings.sources.rows.items()}
+    for name, source in (rows | joins).items():
+        _check_path(source, settings, name)
+    return contract
+
+
+def check_train(settings: Settings) -> None:
+    """Refuse what cannot be trained on the newest feature table.
+
+    Raises:
+        TableError: nothing was prepared yet.
+        ConfigError: the table was prepared for another task.
+    """
+    prepared = preparations.latest(settings.table("features"))
+    settings.task.on_table(prepared.task, prepared.table)
+
+
+def check_score(settings: Settings) -> None:
+    """Refuse what says not what is to be scored.
+
+    Raises:
+        ConfigError: scoring.source is not set.
+        SourceError: a local file or folder is not there.
+    """
+    if settings.scoring.source is None:
+        raise ConfigError("scoring.source: missing; give scoring.source.path the raw rows to score")
+    _check_path(settings.scoring.source, settings, "scoring.source")
+
+
+def _check_path(source: SourceSettings, settings: Settings, name: str) -> None:
+    if not isinstance(source, FilesSettings) or re.search(r"[\[\]{}*?]", source.path):
+        return
+    uri = absolute_uri(source.path, settings.sources.root)
+    if storage.is_local(uri) and not storage.exists(uri):
+        raise files.absent(uri, f"{name}.path")
