@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import posixpath
+import re
 import uuid
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -70,6 +71,7 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     raise ConfigError(f"{uri}: no reader for scheme {scheme!r}; use file:, hdfs:, s3: or s3a:")
 
 
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -109,9 +111,21 @@ def _hdfs(authority: str, process: int) -> fs.FileSystem:
 
 
 def rust_uri(uri: str) -> str:
-    """Return `uri` as deltalake names it: it knows s3: where Hadoop says s3a:."""
+    """Return `uri` as deltalake names it: it knows s3: where Hadoop says s3a:.
+
+    Raises:
+        ConfigError: credentials in the URI, or a local path that deltalake would take for another one.
+    """
     credentials.refuse_in_uri(uri)
-    return "s3://" + uri.removeprefix("s3a://") if uri.startswith("s3a://") else uri
+    if not is_local(uri):
+        return "s3://" + uri.removeprefix("s3a://") if uri.startswith("s3a://") else uri
+    path = local_path(uri)
+    if escape := _ESCAPE.search(path):
+        raise ConfigError(
+            f"{path}: deltalake reads {escape[0]} in a local path as {unquote(escape[0])!r}; use a folder without it, "
+            f"or a link to this one"
+        )
+    return path
 
 
 def exists(uri: str) -> bool:

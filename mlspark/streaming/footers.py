@@ -1,45 +1,90 @@
-"""What the footer of a live Parquet file says: its row groups, and where the file stands in the order of a snapshot."""
+"""From a live Parquet file to its rows to stream: row groups, without deleted rows and those for which conditions fail."""
 
 import posixpath
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
-from mlspark import storage
-from mlspark.errors import DatasetError
+from mlspark.errors import DatasetError, MlsparkError
+from mlspark.streaming.file_columns import FileColumns, open_file
 from mlspark.streaming.filters import Conditions
-from mlspark.streaming.snapshot import DataFile, unpack_rows
+from mlspark.streaming.snapshot import DataFile, pack_rows, unpack_rows
+
+SortKey: TypeAlias = tuple[Any, ...]
+"""Where a file stands in the order of its snapshot."""
 
 _RANDOM_NAME = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _COLUMNS_OF_KEY = 16
 
 
-def described(uri: str, file: DataFile, deleted: str, checks: Conditions) -> tuple[tuple[Any, ...], DataFile]:
-    """Return (key to sort by, the file with its row groups) from the file's footer."""
-    filesystem, location = storage.filesystem(uri)
+def described(uri: str, file: DataFile, checks: Conditions) -> tuple[SortKey, DataFile]:
+    """Return (key to sort by, the file with its row groups and the rows that are left out).
+
+    Reads the footer, and of row groups whose statistics leave it open which rows satisfy the conditions, their columns.
+
+    Args:
+        uri: of the file.
+        file: with path, size, partition and deleted rows.
+        checks: conditions, of which those on partitions hold.
+
+    Raises:
+        DatasetError: the file is gone, damaged, or holds what a condition cannot be applied to; names the file.
+    """
     try:
-        footer = pq.read_metadata(location, filesystem=filesystem)
+        opened = open_file(uri)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{uri}: the footer of this live file cannot be read: {error}") from error
-    rows = np.array([footer.row_group(index).num_rows for index in range(footer.num_row_groups)], dtype=np.int64)
-    if deleted:
-        starts = np.cumsum(rows) - rows
-        mask = unpack_rows(deleted, int(rows.sum()))
-        rows = np.array(
-            [count - mask[start : start + count].sum() for start, count in zip(starts, rows, strict=True)], np.int64
-        )
-    if checks.on_rows:
-        for index in range(footer.num_row_groups):
-            if not checks.may_hold_in(footer.row_group(index), uri):
-                rows[index] = 0
-    file = replace(file, row_groups=tuple(rows.tolist()), deleted=deleted)
+    with opened:
+        footer = opened.metadata
+        sizes = np.array([footer.row_group(index).num_rows for index in range(footer.num_row_groups)], np.int64)
+        left_out = unpack_rows(file.left_out, int(sizes.sum())) if file.left_out else None
+        statistics = _statistics(footer)
+        if checks.on_rows:
+            try:
+                left_out = _failing(opened, sizes, left_out, checks)
+            except (OSError, pa.ArrowException, MlsparkError) as error:
+                texts = " and ".join(comparison.text for comparison in checks.on_rows)
+                raise DatasetError(f"{uri}: condition {texts} cannot be applied: {error}") from error
+    rows = sizes
+    if left_out is not None:
+        starts = np.cumsum(sizes) - sizes
+        streamed = [size - left_out[start : start + size].sum() for start, size in zip(starts, sizes, strict=True)]
+        rows = np.array(streamed, np.int64)
+    packed = "" if left_out is None or not left_out.any() else pack_rows(left_out)
+    described_file = replace(file, row_groups=tuple(rows.tolist()), left_out=packed)
     partition = tuple((name, value is None, value or "") for name, value in sorted(file.partition.items()))
     name = _RANDOM_NAME.sub("", posixpath.basename(file.path))
-    return (partition, name, file.row_groups, file.size_bytes, _statistics(footer), file.path), file
+    return (partition, name, described_file.row_groups, file.size_bytes, statistics, file.path), described_file
+
+
+def _failing(
+    opened: pq.ParquetFile, sizes: NDArray[np.int64], left_out: NDArray[np.bool_] | None, checks: Conditions
+) -> NDArray[np.bool_]:
+    """Return which rows of the file are left out: those that already are, and those for which a condition fails."""
+    columns = {comparison.column.name: comparison.column for comparison in checks.on_rows}
+    in_file = FileColumns(opened, tuple(columns.values()))
+    failing = np.zeros(int(sizes.sum()), np.bool_) if left_out is None else left_out.copy()
+    for number, (stop, size) in enumerate(zip(np.cumsum(sizes), sizes, strict=True)):
+        rows = failing[stop - size : stop]
+        answers = []
+        for comparison in checks.on_rows:
+            known = in_file.values_within(comparison.column, number)
+            answers.append(None if known is None else comparison.holds_within(known))
+        if False in answers or rows.all():
+            rows[:] = True
+            continue
+        unknown = [check for check, answer in zip(checks.on_rows, answers, strict=True) if answer is None]
+        if unknown:
+            wanted = {comparison.column.name for comparison in unknown}
+            values = in_file.only(wanted).read(number)
+            for comparison in unknown:
+                rows |= ~comparison.holds(values.column(comparison.column.name))
+    return failing
 
 
 def _statistics(footer: pq.FileMetaData) -> str:
@@ -48,4 +93,5 @@ def _statistics(footer: pq.FileMetaData) -> str:
         return ""
     group = footer.row_group(0)
     columns = [group.column(index).statistics for index in range(min(_COLUMNS_OF_KEY, group.num_columns))]
-    return repr([(column.min, column.max) for column in columns if column is not None and column.has_min_max])
+    # As they are stored: Python has no dates before year 1 or after 9999.
+    return repr([(column.min_raw, column.max_raw) for column in columns if column is not None and column.has_min_max])

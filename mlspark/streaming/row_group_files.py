@@ -4,13 +4,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import pyarrow as pa
-from pyarrow import fs
-from pyarrow import parquet as pq
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from mlspark import storage
 from mlspark.errors import DatasetError, MlsparkError
 from mlspark.streaming.disk_cache import DiskCache
+from mlspark.streaming.file_columns import FileColumns, open_file
 from mlspark.streaming.filters import partition_value
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import RowGroup, unpack_rows
@@ -37,7 +35,7 @@ class RowGroupFiles:
             cache: keeps what was read; None: every read goes to the file.
         """
         self._columns, self._cache = tuple(columns), cache
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._files: OrderedDict[str, FileColumns] = OrderedDict()
         self._retrying = Retrying(
             retry=retry_if_exception(may_pass),
             stop=stop_after_attempt(ATTEMPTS),
@@ -51,7 +49,7 @@ class RowGroupFiles:
         self._files.clear()
 
     def read(self, group: RowGroup) -> pa.Table:
-        """Return the columns of a row group, without deleted rows.
+        """Return the columns of a row group, without the rows that are left out.
 
         Raises:
             DatasetError: the file has other rows than the snapshot, or lacks a column.
@@ -70,7 +68,7 @@ class RowGroupFiles:
             table = self._read_columns(group, names)
         else:
             wanted = [column for column in self._columns if column.name in names]
-            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.deleted}\n{wanted}"
+            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.left_out}\n{wanted}"
             table = self._cache.get(key, lambda: self._read_columns(group, names))
         if table.num_rows != group.rows:
             raise DatasetError(f"{table.num_rows} rows where the snapshot has {group.rows}: the file was changed")
@@ -80,73 +78,27 @@ class RowGroupFiles:
         return table
 
     def _read_columns(self, group: RowGroup, names: tuple[str, ...]) -> pa.Table:
-        file = self._open(group.uri)
-        wanted = [column for column in self._columns if column.name in names]
-        in_file = {column.name: _name_in_file(column, file.schema_arrow) for column in wanted}
-        stored = file.read_row_group(
-            group.number, columns=[name for name in in_file.values() if name is not None], use_threads=False
-        )
-        num_rows = file.metadata.row_group(group.number).num_rows  # also when no column is in the file
-        arrays = {}
-        for column in wanted:
-            name = in_file[column.name]
-            if name is not None:
-                arrays[column.name] = _as_declared(stored.column(name), column)
-            elif column.type is not None:  # written before the column was added: null, as for Spark
-                arrays[column.name] = pa.chunked_array([pa.nulls(num_rows, column.type)])
-            else:
-                raise DatasetError(f"no column {column.name}; there are {', '.join(file.schema_arrow.names)}")
-        rows = pa.table(arrays) if arrays else pa.table({"": pa.nulls(num_rows)}).select([])
-        if group.deleted:
-            first = sum(file.metadata.row_group(index).num_rows for index in range(group.number))
-            is_deleted = unpack_rows(group.deleted, file.metadata.num_rows)[first : first + num_rows]
-            rows = rows.filter(pa.array(~is_deleted))
+        opened = self._open(group.uri, names)
+        rows = opened.read(group.number)
+        if group.left_out:
+            footer = opened.file.metadata
+            first = sum(footer.row_group(index).num_rows for index in range(group.number))
+            is_left_out = unpack_rows(group.left_out, footer.num_rows)[first : first + rows.num_rows]
+            rows = rows.filter(pa.array(~is_left_out))
         return rows
 
-    def _open(self, uri: str) -> pq.ParquetFile:
+    def _open(self, uri: str, names: tuple[str, ...]) -> FileColumns:
         """Return the open file: a plan visits a file's row groups in any order, between those of others."""
-        file = self._files.pop(uri, None)
-        if file is None:
-            filesystem, path = storage.filesystem(uri)
-            is_local = isinstance(filesystem, fs.LocalFileSystem)
-            file = pq.ParquetFile(
-                path if is_local else filesystem.open_input_file(path),
-                # Not memory_map, though it saves 5 ns a row: mapped pages count as this process's memory, so that
-                # it seems to grow with the table.
-                pre_buffer=not is_local,  # one request for neighbouring columns, where a request takes long
-                coerce_int96_timestamp_unit="us",
-            )
-        self._files[uri] = file
+        opened = self._files.pop(uri, None)
+        if opened is None:
+            opened = FileColumns(open_file(uri), [column for column in self._columns if column.name in names])
+        self._files[uri] = opened
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)
-        return file
-
-
-def _name_in_file(column: TableColumn, schema: pa.Schema) -> str | None:
-    if column.field_id is None:
-        return column.physical if column.physical in schema.names else None
-    wanted = str(column.field_id).encode()
-    return next((field.name for field in schema if (field.metadata or {}).get(b"PARQUET:field_id") == wanted), None)
-
-
-def _as_declared(values: pa.ChunkedArray, column: TableColumn) -> pa.ChunkedArray:
-    """Return the column in the table's type: a file may be older than a widening of it."""
-    declared, stored = column.type, values.type
-    if declared is None or stored == declared or not _is_plain(declared):
-        return values
-    if pa.types.is_timestamp(declared) and pa.types.is_timestamp(stored) and stored.tz is None:
-        values = values.cast(pa.timestamp(stored.unit, declared.tz))  # INT96: UTC without saying so
-    return values.cast(declared)
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_primitive(kind) or types.is_decimal(kind))
+        return opened
 
 
 def _constant(group: RowGroup, column: TableColumn, num_rows: int) -> pa.ChunkedArray:
     """Return a partition column, whose value stands in the table's log and not in the file."""
-    text = group.partition[column.name]
-    if text is None:
-        return pa.chunked_array([pa.nulls(num_rows, column.type or pa.string())])
-    return pa.chunked_array([pa.repeat(partition_value(text, column), num_rows)])
+    value = partition_value(group.partition[column.name], column)
+    return pa.chunked_array([pa.repeat(value, num_rows) if value.is_valid else pa.nulls(num_rows, value.type)])

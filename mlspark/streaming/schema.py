@@ -21,6 +21,9 @@ _PRIMITIVES = {
     "string": pa.string(),
     "binary": pa.binary(),
 }
+_CHAR_OR_VARCHAR = "__CHAR_VARCHAR_TYPE_STRING"
+"""Where a field's metadata has the type of a string column that Spark declared with a length."""
+_CHAR = re.compile(r"char\((\d+)\)")
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 
 
@@ -37,6 +40,10 @@ class TableColumn:
     """Type as the table declares it."""
     type: pa.DataType | None
     """The same as Arrow type; None: a type that cannot be streamed, or a column of which only the name is known."""
+    char_length: int | None = None
+    """Characters that Spark fills a shorter text up to with spaces, set for CHAR(n)."""
+    collation: str = ""
+    """Name of the order and equality of texts that the table declares; empty: that of their bytes."""
 
     @classmethod
     def named(cls, name: str) -> "TableColumn":
@@ -54,12 +61,16 @@ def table_columns(schema: Mapping[str, Any], *, is_mapped_by_id: bool = False) -
     columns = {}
     for field in schema.get("fields", ()):
         about = field.get("metadata", {})
+        text = about.get(_CHAR_OR_VARCHAR, "") if field["type"] == "string" else ""
+        char = _CHAR.fullmatch(text)
         columns[field["name"]] = TableColumn(
             name=field["name"],
             physical=about.get("delta.columnMapping.physicalName", field["name"]),
             field_id=about.get("delta.columnMapping.id") if is_mapped_by_id else None,
-            declared=_spelled(field["type"]),
+            declared=text or _spelled(field["type"]),
             type=arrow_type(field["type"]),
+            char_length=int(char[1]) if char else None,
+            collation=about.get("__COLLATIONS", {}).get(field["name"], ""),
         )
     return columns
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark import storage
+from mlspark.errors import DatasetError
 from mlspark.streaming.schema import TableColumn, table_columns
 
 
@@ -26,9 +27,9 @@ class DataFile:
     partition: Mapping[str, str | None]
     """Partition column -> value; these columns are not in the file."""
     row_groups: tuple[int, ...]
-    """Rows to stream of each row group: without those deleted, 0 where a filter leaves the row group out."""
-    deleted: str = ""
-    """Rows of the file that are deleted, as `pack_rows` writes them; empty: none."""
+    """Rows to stream of each row group: without those that are left out."""
+    left_out: str = ""
+    """Rows of the file that are deleted or for which a condition fails, as `pack_rows` writes them; empty: none."""
 
 
 class RowGroup(NamedTuple):
@@ -38,12 +39,12 @@ class RowGroup(NamedTuple):
     number: int
     """Number of the row group in the file."""
     rows: int
-    """Rows of the row group that are not deleted."""
+    """Rows of the row group to stream."""
     size_bytes: int
     """Size of the whole file; with the URI its identity."""
     partition: Mapping[str, str | None]
-    deleted: str
-    """Deleted rows, as in DataFile."""
+    left_out: str
+    """Rows of the file that are left out, as in DataFile."""
 
 
 class RowGroups(Sequence[RowGroup]):
@@ -69,7 +70,7 @@ class RowGroups(Sequence[RowGroup]):
         file = self._snapshot.files[number]
         index = place - int(self._ends[number]) + len(file.row_groups)
         return RowGroup(
-            self._snapshot.uri(file), index, file.row_groups[index], file.size_bytes, file.partition, file.deleted
+            self._snapshot.uri(file), index, file.row_groups[index], file.size_bytes, file.partition, file.left_out
         )
 
 
@@ -86,6 +87,10 @@ class Snapshot:
     """Files, in the order in which every plan counts the rows."""
     is_mapped_by_id: bool = field(default=False, kw_only=True)
     """Whether the files' columns are matched by id (delta.columnMapping.mode = id)."""
+    table_id: str = field(default="", kw_only=True)
+    """Id that the table has wherever it lies; empty: its URI is all that tells it from others."""
+    conditions: tuple[str, ...] = field(default=(), kw_only=True)
+    """What left rows and files out, as it was written."""
 
     @property
     def num_rows(self) -> int:
@@ -93,8 +98,15 @@ class Snapshot:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over version, schema and files: equal fingerprints stream equal rows in equal order."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 over table, version, schema, files and rows left out: equal ones stream equal rows in equal order.
+
+        The path by which a table with an id was opened does not count, nor do the words of conditions.
+        """
+        about = self.to_json()
+        del about["conditions"]
+        if self.table_id:
+            del about["table"]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def columns(self) -> dict[str, TableColumn]:
@@ -111,19 +123,57 @@ class Snapshot:
 
     def uri(self, file: DataFile) -> str:
         """Return the absolute URI of a data file."""
-        return file.path if "://" in file.path else storage.join(self.table, file.path)
+        return file_uri(self.table, file.path)
 
     def where(self, **partition: str) -> "Snapshot":
         """Return the snapshot of those files whose partition columns have the given values; possibly none."""
         kept = [
             file for file in self.files if all(file.partition.get(name) == value for name, value in partition.items())
         ]
-        return replace(self, files=tuple(kept))
+        texts = tuple(f"{name} = {value!r}" for name, value in partition.items())
+        return replace(self, files=tuple(kept), conditions=self.conditions + texts)
+
+    def refuse_no_rows(self) -> None:
+        """Raise DatasetError where there is no row to stream; names table and conditions."""
+        if self.num_rows:
+            return
+        if not self.conditions:
+            raise DatasetError(f"{self.table}: version {self.version} has no rows; write some, or open another version")
+        raise DatasetError(
+            f"{self.table}: no row of version {self.version} satisfies {' and '.join(self.conditions)}; "
+            f"change the condition, or open another version"
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Return in a few words what is streamed, for people: {"table", "table_id", "version", "conditions"}."""
+        return {
+            "table": self.table,
+            "table_id": self.table_id,
+            "version": self.version,
+            "conditions": list(self.conditions),
+        }
+
+    def other_than_this(self, other: Mapping[str, Any]) -> str:
+        """Return how another snapshot, which `about` describes, differs from this one, and how to open it."""
+        mine, remedies = self.about(), []
+        same_table = (
+            other.get("table_id" if self.table_id else "table") == mine["table_id" if self.table_id else "table"]
+        )
+        if other and not same_table:
+            remedies.append(f"table {other['table']}")
+        if other and (not same_table or other["version"] != mine["version"]):
+            remedies.append(f"version={other['version']}")
+        if other and other["conditions"] != mine["conditions"]:
+            remedies.append(f"where {' and '.join(other['conditions'])}" if other["conditions"] else "no condition")
+        if not remedies:
+            return f"other rows than those of {_words(mine)}, whose files were changed since; begin anew"
+        return (
+            f"{_words(other)}, and this stream is of {_words(mine)}; open it with {', '.join(remedies)}, or begin anew"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "table": self.table,
-            "version": self.version,
+            **self.about(),
             "schema": self.schema,
             "is_mapped_by_id": self.is_mapped_by_id,
             "files": [
@@ -133,7 +183,7 @@ class Snapshot:
                     "partition": dict(file.partition),
                     "row_groups": list(file.row_groups),
                 }
-                | ({"deleted": file.deleted} if file.deleted else {})
+                | ({"left_out": file.left_out} if file.left_out else {})
                 for file in self.files
             ],
         }
@@ -146,7 +196,7 @@ class Snapshot:
                 file["size_bytes"],
                 file["partition"],
                 tuple(file["row_groups"]),
-                file.get("deleted", ""),
+                file.get("left_out", ""),
             )
             for file in value["files"]
         )
@@ -156,6 +206,8 @@ class Snapshot:
             value["schema"],
             files,
             is_mapped_by_id=value.get("is_mapped_by_id", False),
+            table_id=value.get("table_id", ""),
+            conditions=tuple(value.get("conditions", ())),
         )
 
     def save(self, uri: str) -> None:
@@ -164,6 +216,16 @@ class Snapshot:
     @classmethod
     def load(cls, uri: str) -> "Snapshot":
         return cls.from_json(storage.read_json(uri))
+
+
+def _words(about: Mapping[str, Any]) -> str:
+    conditions = f" where {' and '.join(about['conditions'])}" if about["conditions"] else ""
+    return f"version {about['version']} of {about['table']}{conditions}"
+
+
+def file_uri(table: str, path: str) -> str:
+    """Return the absolute URI of a table's file whose path is relative to the table, or is a URI or local path by itself."""
+    return path if "://" in path or path.startswith("/") else storage.join(table, path)
 
 
 def pack_rows(rows: NDArray[np.bool_]) -> str:

@@ -72,7 +72,7 @@ class Stream(IterableDataset[TensorDict]):
         lanes: into which the rows are parted for the ranks, part of the order. Ranks have equally many lanes, and with them
             equal shares of each batch, where world_size divides lanes. Each lane's edge cuts a row group, read twice.
         remainder: what becomes of the last, short batch: kept as it is, or dropped.
-        where: conditions that leave out partitions and row groups: see `delta_files.take`.
+        where: conditions that every row satisfies, such as [("age", ">=", 18)]: see `delta_files.take`.
         fill: column -> value that stands for null, and for all rows of files older than the column. Without one a null
             is an error.
         lengths: string, binary or list column -> its one length: (B, length) and no offsets.
@@ -138,6 +138,7 @@ class Stream(IterableDataset[TensorDict]):
     ) -> None:
         """Open the table; no row is read before `iter`. See the class for the arguments."""
         self.snapshot = _snapshot(table, version, where)
+        self.snapshot.refuse_no_rows()
         self.rank, self.world_size = _place(rank, world_size)
         source, known = self.snapshot.table, self.snapshot.columns | (transform.columns if transform else {})
         specs = tuple(specs) or specify(
@@ -205,6 +206,7 @@ class Stream(IterableDataset[TensorDict]):
             "epoch": self.epoch,
             "step": self.step,
             "fingerprint": self.snapshot.fingerprint,
+            "source": self.snapshot.about(),
             **{name: getattr(self._plan, name) for name in _ORDER},
         }
 
@@ -215,7 +217,10 @@ class Stream(IterableDataset[TensorDict]):
             DatasetError: it is of another table, version, seed, batch size, ...; names what differs.
         """
         mine = self.state_dict()
-        different = [name for name in mine if name not in ("epoch", "step") and state.get(name) != mine[name]]
+        if state.get("fingerprint") != mine["fingerprint"]:
+            raise DatasetError(f"this position is of {self.snapshot.other_than_this(state.get('source') or {})}")
+        words = ("epoch", "step", "source")
+        different = [name for name in mine if name not in words and state.get(name) != mine[name]]
         if different:
             parts = (_difference(name, state.get(name), mine[name]) for name in different)
             raise DatasetError(f"this position is of a stream with other {', '.join(parts)}; open the stream as it was")
@@ -307,8 +312,6 @@ def _snapshot(table: str | Snapshot, version: int | None, where: Iterable[Condit
 
 def _difference(name: str, then: Any, now: Any) -> str:
     """Return what differs between two positions, by the argument of `open` that decides it."""
-    if name == "fingerprint":
-        return "table, version or filters"
     if name == "has_fixed_lanes":
         return f"memory_bytes {'above 0' if then else 0} (now {'above 0' if now else 0})"
     return f"{name} {then} (now {now})"

@@ -13,6 +13,7 @@ from pyarrow import parquet as pq
 from mlspark.errors import DatasetError
 from mlspark.streaming import row_group_files
 from mlspark.streaming.disk_cache import DiskCache
+from mlspark.streaming.file_columns import FileColumns
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.snapshot import Snapshot
@@ -134,16 +135,16 @@ def test_file_with_other_rows_than_the_snapshot_has_is_an_error(tmp_path):
 def test_read_errors_that_pass_are_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(row_group_files, "_FIRST_PAUSE_SECONDS", 0.001)
     snapshot = write_snapshot(tmp_path, [[3] * 10])
-    real, failures, lock = pq.ParquetFile.read_row_group, [], threading.Lock()
+    real, failures, lock = FileColumns.read, [], threading.Lock()
 
-    def flaky(self, number, *args, **kwargs):
+    def flaky(self, number):
         with lock:
             if failures.count(number) < 3:
                 failures.append(number)
                 raise OSError("connection reset")
-        return real(self, number, *args, **kwargs)
+        return real(self, number)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", flaky)
+    monkeypatch.setattr(FileColumns, "read", flaky)
     assert read(snapshot) == list(range(30))
     assert sorted(failures) == sorted([*range(10)] * 3)
 
@@ -152,11 +153,11 @@ def test_read_errors_that_do_not_pass_end_after_four_attempts(tmp_path, monkeypa
     monkeypatch.setattr(row_group_files, "_FIRST_PAUSE_SECONDS", 0.001)
     attempts = []
 
-    def broken(self, number, *args, **kwargs):
+    def broken(self, number):
         attempts.append(number)
         raise OSError("connection reset")
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", broken)
+    monkeypatch.setattr(FileColumns, "read", broken)
     with pytest.raises(DatasetError, match=r"row group 0 cannot be read after 4 attempts: OSError: connection reset"):
         read(write_snapshot(tmp_path, [[3]]), workers=1)
     assert attempts == [0] * 4

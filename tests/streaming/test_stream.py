@@ -210,12 +210,40 @@ def test_position_of_another_order_is_refused_by_name(table, change):
         other.load_state_dict(one.state_dict())
 
 
-def test_position_in_another_version_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({}, r"version 0 of .*, and this stream is of version 1 of .*; open it with version=0, or begin anew"),
+        ({"where": [("id", ">", 1)]}, r"; open it with version=0, where id > 1, or begin anew"),
+        ({"version": 1, "where": [("id", ">", 1)]}, r"; open it with where id > 1, or begin anew"),
+    ],
+)
+def test_position_in_another_version_says_how_to_open_it(tmp_path, other, message):
     for ids in ([1, 2], [3]):
         deltalake.write_deltalake(str(tmp_path), pa.table({"id": ids}), mode="append")
-    state = Stream(str(tmp_path), version=0, batch_size=1).state_dict()
-    with pytest.raises(DatasetError, match="table, version or filters"):
+    options = {"version": 0, "batch_size": 1} | other
+    state = json.loads(json.dumps(Stream(str(tmp_path), **options).state_dict()))
+    with pytest.raises(DatasetError, match=f"this position is of .*{message}"):
         Stream(str(tmp_path), batch_size=1).load_state_dict(state)
+    Stream(str(tmp_path), **options).load_state_dict(state)
+
+
+def test_position_of_another_table_names_it(tmp_path):
+    for name in ("one", "other"):
+        deltalake.write_deltalake(str(tmp_path / name), pa.table({"id": [1]}))
+    state = Stream(str(tmp_path / "one"), batch_size=1).state_dict()
+    with pytest.raises(DatasetError, match=r"open it with table .*/one, version=0, or begin anew"):
+        Stream(str(tmp_path / "other"), batch_size=1).load_state_dict(state)
+
+
+def test_one_table_is_the_same_by_every_path(tmp_path, monkeypatch):
+    table = tmp_path / "a table, 100%"
+    deltalake.write_deltalake(str(table), pa.table({"id": [1, 2]}))
+    (tmp_path / "link").symlink_to(table)
+    monkeypatch.chdir(tmp_path)
+    position = Stream(str(table), batch_size=1).state_dict()
+    for path in (f"./{table.name}", f"{table.name}/", f"{table}//", table.as_uri(), "link"):
+        Stream(path, batch_size=1).load_state_dict(position)
 
 
 def test_share_that_does_not_fit_the_memory_is_an_error_with_figures(table):
