@@ -1,5 +1,6 @@
 """Small files at a URI of any scheme: read whole, written whole or not at all. Runs anywhere; needs no Spark."""
 
+import contextlib
 import functools
 import json
 import os
@@ -180,16 +181,64 @@ def write_bytes(uri: str, content: bytes) -> None:
     folder, name = posixpath.split(path)
     filesys.create_dir(folder, recursive=True)
     temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    try:
+        _write(filesys, temporary, content)
+        if isinstance(filesys, fs.LocalFileSystem):
+            os.replace(temporary, path)
+        else:
+            filesys.move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what is written is whole or absent, but a full disk must not get fuller
+            filesys.delete_file(temporary)
+        raise
+
+
+def _write(filesys: fs.FileSystem, path: str, content: bytes) -> None:
     if isinstance(filesys, fs.LocalFileSystem):
-        with open(temporary, "xb") as file:
+        with open(path, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        return
-    with filesys.open_output_stream(temporary, compression=None) as stream:
-        stream.write(content)
-    filesys.move(temporary, path)
+    else:
+        with filesys.open_output_stream(path, compression=None) as stream:
+            stream.write(content)
+
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+
+
+def sweep(uri: str) -> None:
+    """Delete what writers of files in folder `uri` have left that were killed; nobody may be writing there."""
+    for file in list_files(uri):
+        if _TEMPORARY.fullmatch(posixpath.basename(file)):
+            delete(file)
+
+
+def create(uri: str, content: bytes) -> bool:
+    """Write a new file, whole at once, and return True; return False, and write nothing, where there is one already.
+
+    Of several that create it at the same time one gets True. For local disks and HDFS; object stores need more than one
+    file for that, see `stages.training_mark`.
+    """
+    filesys, path = filesystem(uri)
+    assert not isinstance(filesys, fs.S3FileSystem), uri
+    folder, name = posixpath.split(path)
+    filesys.create_dir(folder, recursive=True)
+    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    try:
+        _write(filesys, temporary, content)
+        if isinstance(filesys, fs.LocalFileSystem):
+            os.link(temporary, path)
+        else:
+            filesys.handler.fs.client.rename(temporary, path, overwrite=False)
+    except Exception:  # HDFS has errors of its own for a file that is there
+        if not exists(uri):
+            raise
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            filesys.delete_file(temporary)
+    return True
 
 
 def read_json(uri: str) -> Any:

@@ -60,6 +60,7 @@ def save(
         about: JSON values.
         state: nested dicts, lists, numbers, strings and tensors; None: not saved.
     """
+    storage.sweep(uri)  # leftovers of a writer that was killed here may be what fills the disk
     contents = {"weights": (".safetensors", weights_file.to_bytes(weights))}
     if state is not None:
         buffer = io.BytesIO()
@@ -144,6 +145,17 @@ def prune(uri: str, keep: int) -> None:
     whole = [folder for folder in folders if exists(folder)]
     for folder in folders:
         if whole[-keep:] and folder < whole[-keep:][0]:
+            storage.delete_folder(folder)
+
+
+def sweep(uri: str) -> None:
+    """Delete what writers of a run's checkpoints left that were killed: temporary files, folders without a manifest."""
+    for folder in storage.list_folders(uri):
+        if not folder.rpartition("/")[2].startswith("step-"):
+            continue
+        if exists(folder):
+            storage.sweep(folder)
+        else:
             storage.delete_folder(folder)
 
 

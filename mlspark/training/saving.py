@@ -50,6 +50,8 @@ class RunCheckpoints:
                 f"{self._spec.checkpoints_uri}: the ranks see different checkpoints, of steps {sorted(steps)}; "
                 f"storage.root must be one place for all nodes"
             )
+        if self._context.rank == 0:
+            checkpoint.sweep(self._spec.checkpoints_uri)
         if newest is None:
             return
         self._state.load(newest)

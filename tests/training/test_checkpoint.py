@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +102,48 @@ def test_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     storage.write_json(str(tmp_path / "manifest.json"), {"format": 2, "about": {}, "files": {}})
     with pytest.raises(CheckpointError, match="format 2, expected 1"):
         checkpoint.load(str(tmp_path))
+
+
+def test_full_disk_is_not_filled_further_and_used_again_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each try has written is removed, and what a killed writer left is swept."""
+    uri, fsync, room = str(tmp_path / "step-0000000010"), os.fsync, [False]
+    checkpoint.save(uri, weights=WEIGHTS, about={"step": 1}, state=STATE)
+    leftover = tmp_path / "step-0000000010" / (".state-0123.pt." + "a" * 32)
+    leftover.write_bytes(b"half")
+
+    def full(descriptor: int) -> None:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        assert [path for path in (tmp_path / "step-0000000010").iterdir() if path.name.startswith(".")] == []
+        room[0] = True
+
+    writer = checkpoint.Writer(retry_seconds=30.0, on_trouble=tell)
+    changed = {name: value + 1 for name, value in WEIGHTS.items()}
+    writer.submit(lambda: checkpoint.save(uri, weights=changed, about={"step": 2}, state=STATE))
+    writer.wait()
+    writer.close()
+    assert told[0].startswith("a checkpoint could not be written, trying again: [Errno 28] No space left on device")
+    assert checkpoint.load(uri).about == {"step": 2}
+    assert len(list((tmp_path / "step-0000000010").iterdir())) == 3
+
+
+def test_checkpoints_that_were_not_written_to_their_end_are_swept(tmp_path: Path) -> None:
+    checkpoint.save(checkpoint.step_uri(str(tmp_path), 3), weights=WEIGHTS, about={})
+    for name in (
+        "step-0000000003/.manifest.json." + "a" * 32,
+        "step-0000000005/weights-0123.safetensors",
+        "other/file",
+    ):
+        storage.write_bytes(str(tmp_path / name), b"half")
+    checkpoint.sweep(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "step-0000000003"]
+    assert checkpoint.load(checkpoint.step_uri(str(tmp_path), 3)).about == {}
