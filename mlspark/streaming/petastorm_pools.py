@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ from mlspark.streaming.petastorm_import import (
 
 _START_SECONDS = 120.0
 _END_SECONDS = 5.0
+_LINGER_MILLISECONDS = 1000
+_MOST_PATH = 60
 _LOOK_SECONDS = 0.1  # how often a consumer that waits for a result checks whether a worker is gone
 
 
@@ -83,7 +86,24 @@ class PlannedThreads(ThreadPool):  # type: ignore[misc]
 
 
 class PlannedProcesses(ProcessPool):  # type: ignore[misc]
-    """Petastorm's processes, with a dead one noticed: stock `ProcessPool.get_results` waits for it for ever."""
+    """Petastorm's processes, with a dead one noticed: stock `ProcessPool.get_results` waits for it for ever.
+
+    They and this process talk in pickles, over sockets in a folder of this user's own; Petastorm's are TCP ports, to which
+    anybody on the machine may send pickles.
+    """
+
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        # A socket's path has about 100 characters at most.
+        place = None if len(tempfile.gettempdir()) < _MOST_PATH else "/tmp"  # noqa: S108 (a private folder in it)
+        self._sockets = tempfile.TemporaryDirectory(prefix="mlspark-", dir=place)
+        super().start(*args, **kwargs)
+
+    def _create_local_socket_on_random_port(self, context: Any, socket_type: int) -> tuple[Any, str]:
+        created = context.socket(socket_type)
+        created.linger = _LINGER_MILLISECONDS
+        address = f"ipc://{self._sockets.name}/{uuid.uuid4().hex[:12]}"
+        created.bind(address)
+        return created, address
 
     def get_results(self) -> Any:
         while not self._results_receiver_poller.poll(_LOOK_SECONDS * 1000):
@@ -126,3 +146,4 @@ class PlannedProcesses(ProcessPool):  # type: ignore[misc]
                 for worker in self._workers:
                     worker.kill()
         super().join()
+        self._sockets.cleanup()

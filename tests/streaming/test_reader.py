@@ -1,11 +1,13 @@
 """The reader on Petastorm's engine: nothing lost, nothing silent, whatever happens to a worker or a file."""
 
+import stat
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
@@ -74,6 +76,19 @@ def test_workers_serve_reads_that_follow_one_given_up(tmp_path, pool):
                 assert [next(reader) for _ in range(taken)] == [[3 * n, 3 * n + 1, 3 * n + 2] for n in range(taken)]
         with PlannedReader(workers, snapshot.row_group_items()) as reader:
             assert sum(reader, []) == list(range(120))
+
+
+def test_processes_are_reached_through_a_folder_of_this_user_alone(tmp_path):
+    before = {connection.laddr for connection in psutil.Process().net_connections("inet")}
+    with Workers(["row_id"], ids_of, options=ReadOptions(1, "process")) as workers:
+        folder = Path(workers.pool._sockets.name)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert len(list(folder.iterdir())) == 3
+        # Whoever may connect may send pickles, which are run: no port of the machine is open.
+        assert {connection.laddr for connection in psutil.Process().net_connections("inet")} <= before
+        with PlannedReader(workers, write_snapshot(tmp_path, [[3] * 4]).row_group_items()) as reader:
+            assert sum(reader, []) == list(range(12))
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("pool", ["thread", "process"])
