@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from mlspark.errors import ConfigError
 from mlspark.evaluation import predictions
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import network, parallel
@@ -74,6 +75,11 @@ def fit(
         progress = run.state.progress
         error.add_note(f"in epoch {progress.epoch + 1}, after step {progress.steps} of the run")
         run.save_after_failure()
+        if "find_unused_parameters" in str(error):  # torch's advice
+            raise ConfigError(
+                f"{spec.model.name}: a step left some parameters unused, for whose gradients the other ranks wait; set "
+                f"training.unused_parameters=true, or let every step use them"
+            ) from error
         raise
     finally:
         run.data.close()
@@ -96,7 +102,14 @@ class _Run:
         torch.manual_seed(spec.training.seed)  # the same initial weights on every rank
         model = network.build(spec, functions, context.device)
         self.steps_per_epoch = steps_per_epoch(spec, splits["train"])
-        whole = parallel.over_ranks(model, world_size=context.world_size, shard=spec.training.shard)
+        of_several = context.world_size > 1 and not spec.training.shard
+        whole = parallel.over_ranks(
+            model,
+            world_size=context.world_size,
+            shard=spec.training.shard,
+            has_unused=of_several
+            and (spec.training.unused_parameters or network.has_unused(spec, model, context.device)),
+        )
         self.state = TrainState(spec.training, whole, self.steps_per_epoch)
         self.data = RankData(spec, splits, context)
         self.stepper = Stepper(spec, functions, context, self.state, train=splits["train"])

@@ -57,3 +57,19 @@ class Outputs:
     def _computing(self) -> Iterator[None]:
         with torch.autocast(self._device.type, dtype=self._dtype) if self._dtype else contextlib.nullcontext():
             yield
+
+
+def has_unused(spec: TrainingSpec, model: nn.Module, device: torch.device) -> bool:
+    """Return whether some parameters get no gradient, tried with two rows of zeros. Leaves the model as it was."""
+    outputs, buffers = Outputs(spec, device), {name: buffer.clone() for name, buffer in model.named_buffers()}
+    zeros = {
+        tensor.name: torch.zeros(2, len(tensor.columns), dtype=getattr(torch, tensor.dtype), device=device)
+        for tensor in spec.tensors.specs
+    }
+    outputs(model, zeros).sum().backward()  # type: ignore[no-untyped-call]
+    unused = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return bool(unused)

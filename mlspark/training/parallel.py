@@ -54,9 +54,9 @@ class Alone:
 class DataParallel(Alone):
     """The model of a rank of several, by DDP."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, has_unused: bool) -> None:
         super().__init__(model)
-        self._ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self._ddp = DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=has_unused)
         self.forward = self._ddp
 
     @contextlib.contextmanager
@@ -106,11 +106,18 @@ class Sharded(Alone):
         set_optimizer_state_dict(self.model, optimizer, dict(state), options=_from_rank_0())
 
 
-def over_ranks(model: nn.Module, *, world_size: int, shard: bool) -> Alone:
-    """Return the model as part of a run of `world_size` ranks. Called on every rank."""
+def over_ranks(model: nn.Module, *, world_size: int, shard: bool, has_unused: bool) -> Alone:
+    """Return the model as part of a run of `world_size` ranks. Called on every rank.
+
+    Args:
+        model: of this rank.
+        world_size: number of ranks.
+        shard: whether each holds a part of it.
+        has_unused: whether a step may leave parameters without a gradient, for which the ranks would wait for ever.
+    """
     if shard:
         return Sharded(model)
-    return Alone(model) if world_size == 1 else DataParallel(model)
+    return Alone(model) if world_size == 1 else DataParallel(model, has_unused=has_unused)
 
 
 def share_buffers(model: nn.Module, world_size: int) -> None:

@@ -86,6 +86,9 @@ class TrainingSettings(Section):
     """Whether batch norm takes its statistics over all ranks instead of each rank's; GPU only. Those of rank 0 are kept."""
     shard: bool = False
     """Whether weights, gradients and optimizer state are spread over the ranks (FSDP), for models too large for one GPU."""
+    unused_parameters: bool = False
+    """Whether each step of several ranks looks for parameters that it did not use, which models with branches need; it takes
+    time. Parameters that no step uses are found without it."""
     deterministic: bool = True
     """Whether only operations are used that return the same bits each time; one without such a form is an error."""
     memory_bytes: Annotated[int, Field(ge=0)] = 0

@@ -17,7 +17,7 @@ from mlspark.training.settings import TrainingSettings
 
 _ORDER = ("lanes", "shuffle_window_rows", "remainder")
 """Streaming settings that decide the order of the rows; the others decide how fast they come."""
-_NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank"}
+_NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank", "unused_parameters"}
 """Training settings that do not decide what is trained, except for the last bits of float sums."""
 
 

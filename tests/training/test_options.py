@@ -193,3 +193,33 @@ def test_batch_larger_than_the_table_is_refused_where_it_would_be_dropped(tmp_pa
     dropping = replace(spec, streaming=spec.streaming.model_copy(update={"remainder": "drop"}))
     with pytest.raises(ConfigError, match=r"global_batch_size=4096 is more than the 2003 training rows"):
         fit_here(dropping)
+
+
+def of_own(spec: TrainingSpec, factory: str) -> TrainingSpec:
+    return replace(spec, model=CustomSettings(factory=f"tests.training.own_models:{factory}"))
+
+
+def test_layer_that_is_not_used_trains_on_two_ranks_as_on_one(tmp_path: Path, snapshot: Snapshot) -> None:
+    alone, two = (
+        of_own(new_run(tmp_path / str(ranks), snapshot, num_processes=ranks, epochs=1), "UnusedLayer")
+        for ranks in (1, 2)
+    )
+    fit_here(alone)
+    done = run_ranks(two)
+    assert done.returncode == 0, done.stdout + done.stderr
+    of_one, of_two = (last_checkpoint(spec).weights for spec in (alone, two))
+    assert torch.equal(of_one["spare.weight"], of_two["spare.weight"])
+    torch.testing.assert_close(of_two["layer.weight"], of_one["layer.weight"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_set", [False, True])
+def test_branches_train_with_the_setting_that_the_error_names(tmp_path: Path, snapshot: Snapshot, is_set: bool) -> None:
+    spec = of_own(new_run(tmp_path, snapshot, epochs=1, unused_parameters=is_set), "Branches")
+    done = run_ranks(spec)
+    if is_set:
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        assert done.returncode != 0
+        assert "a step left some parameters unused" in done.stdout + done.stderr
+        assert "set training.unused_parameters=true" in done.stdout + done.stderr
