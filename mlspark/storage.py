@@ -108,6 +108,11 @@ def _hdfs(authority: str, process: int) -> fs.FileSystem:
         def mv(self, path1: str, path2: str, **_: Any) -> None:
             self.client.rename(path1, path2, overwrite=True)
 
+        def _convert_file_status(self, file_status: Any) -> dict[str, Any]:
+            # pyarrow looks for "mtime" in seconds; without it a file's time of change is None.
+            status: dict[str, Any] = super()._convert_file_status(file_status)
+            return status | {"mtime": file_status.modification_time / 1000}
+
     return fs.PyFileSystem(fs.FSSpecHandler(Hdfs(authority)))
 
 

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 
 from mlspark import storage
 from mlspark.errors import DatasetError
-from mlspark.streaming import delta_files
+from mlspark.streaming import snapshots
 from mlspark.streaming.decoding import is_list, is_number
 from mlspark.streaming.plan import DEFAULT_LANES as LANES
 from mlspark.streaming.schema import TableColumn
@@ -86,7 +86,7 @@ def measure(
     """Return the figures of streaming `table` for some seconds, epoch after epoch, as a training loop would.
 
     Args:
-        table: URI of a Delta table.
+        table: URI of a Delta table, or of Parquet files.
         version: of the table; None: the latest.
         columns: to stream, nulls as zeros or empty; None: all that can be.
         batch_size: rows of a batch.
@@ -99,9 +99,8 @@ def measure(
     Raises:
         DatasetError: the table has no rows, or no column that can be streamed.
     """
-    snapshot = delta_files.take(table, version=version)
-    if not snapshot.num_rows:
-        raise DatasetError(f"{table}: version {snapshot.version} has no rows")
+    snapshot = snapshots.take(table, version=version)
+    snapshot.refuse_no_rows()
     streamable = [name for name, column in snapshot.columns.items() if _can_be_streamed(column)]
     chosen = list(columns or streamable)
     if not chosen:

@@ -9,6 +9,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from mlspark.errors import DatasetError, MlsparkError
 from mlspark.streaming.disk_cache import DiskCache
 from mlspark.streaming.file_columns import FileColumns, open_file
+from mlspark.streaming.file_identity import refuse_changed
 from mlspark.streaming.filters import partition_value
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import RowGroup, unpack_rows
@@ -68,7 +69,7 @@ class RowGroupFiles:
             table = self._read_columns(group, names)
         else:
             wanted = [column for column in self._columns if column.name in names]
-            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.left_out}\n{wanted}"
+            key = f"{group.uri}\n{group.size_bytes}\n{group.number}\n{group.left_out}\n{group.mark}\n{wanted}"
             table = self._cache.get(key, lambda: self._read_columns(group, names))
         if table.num_rows != group.rows:
             raise DatasetError(f"{table.num_rows} rows where the snapshot has {group.rows}: the file was changed")
@@ -78,6 +79,19 @@ class RowGroupFiles:
         return table
 
     def _read_columns(self, group: RowGroup, names: tuple[str, ...]) -> pa.Table:
+        if not group.mark:
+            return self._read_rows(group, names)
+        if group.uri not in self._files:
+            refuse_changed(group.uri, group.size_bytes, group.mark, footer_too=True)
+        try:
+            rows = self._read_rows(group, names)
+        except Exception:  # what is being written over fails in any way
+            refuse_changed(group.uri, group.size_bytes, group.mark, footer_too=False)
+            raise
+        refuse_changed(group.uri, group.size_bytes, group.mark, footer_too=False)
+        return rows
+
+    def _read_rows(self, group: RowGroup, names: tuple[str, ...]) -> pa.Table:
         opened = self._open(group.uri, names)
         rows = opened.read(group.number)
         if group.left_out:

@@ -16,6 +16,9 @@ from mlspark import storage
 from mlspark.errors import DatasetError
 from mlspark.streaming.schema import TableColumn, table_columns
 
+PLAIN_FILES = -1
+"""In place of a version: plain Parquet files, whose version is the snapshot's fingerprint."""
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -30,6 +33,8 @@ class DataFile:
     """Rows to stream of each row group: without those that are left out."""
     left_out: str = ""
     """Rows of the file that are deleted or for which a condition fails, as `pack_rows` writes them; empty: none."""
+    mark: str = ""
+    """What tells the file from a changed one, as `file_identity.mark` writes it; empty: a file of a table never changes."""
 
 
 class RowGroup(NamedTuple):
@@ -45,6 +50,8 @@ class RowGroup(NamedTuple):
     partition: Mapping[str, str | None]
     left_out: str
     """Rows of the file that are left out, as in DataFile."""
+    mark: str
+    """What tells the file from a changed one, as in DataFile."""
 
 
 class RowGroups(Sequence[RowGroup]):
@@ -70,17 +77,24 @@ class RowGroups(Sequence[RowGroup]):
         file = self._snapshot.files[number]
         index = place - int(self._ends[number]) + len(file.row_groups)
         return RowGroup(
-            self._snapshot.uri(file), index, file.row_groups[index], file.size_bytes, file.partition, file.left_out
+            self._snapshot.uri(file),
+            index,
+            file.row_groups[index],
+            file.size_bytes,
+            file.partition,
+            file.left_out,
+            file.mark,
         )
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one Delta version, or those of some partitions of it."""
+    """The files of one Delta version, or those of some partitions of it; or plain Parquet files as they were."""
 
     table: str
     """URI of the table."""
     version: int
+    """Version of the table; PLAIN_FILES: there is no table."""
     schema: Mapping[str, Any]
     """Delta's own schema, as JSON."""
     files: tuple[DataFile, ...]
@@ -137,11 +151,13 @@ class Snapshot:
         """Raise DatasetError where there is no row to stream; names table and conditions."""
         if self.num_rows:
             return
+        rows, have, remedy = f"version {self.version}", "has", ", or open another version"
+        if self.version == PLAIN_FILES:
+            rows, have, remedy = "the files", "have", ""
         if not self.conditions:
-            raise DatasetError(f"{self.table}: version {self.version} has no rows; write some, or open another version")
+            raise DatasetError(f"{self.table}: {rows} {have} no rows; write some{remedy}")
         raise DatasetError(
-            f"{self.table}: no row of version {self.version} satisfies {' and '.join(self.conditions)}; "
-            f"change the condition, or open another version"
+            f"{self.table}: no row of {rows} satisfies {' and '.join(self.conditions)}; change the condition{remedy}"
         )
 
     def about(self) -> dict[str, Any]:
@@ -184,6 +200,7 @@ class Snapshot:
                     "row_groups": list(file.row_groups),
                 }
                 | ({"left_out": file.left_out} if file.left_out else {})
+                | ({"mark": file.mark} if file.mark else {})
                 for file in self.files
             ],
         }
@@ -197,6 +214,7 @@ class Snapshot:
                 file["partition"],
                 tuple(file["row_groups"]),
                 file.get("left_out", ""),
+                file.get("mark", ""),
             )
             for file in value["files"]
         )
@@ -220,7 +238,8 @@ class Snapshot:
 
 def _words(about: Mapping[str, Any]) -> str:
     conditions = f" where {' and '.join(about['conditions'])}" if about["conditions"] else ""
-    return f"version {about['version']} of {about['table']}{conditions}"
+    rows = "the files" if about["version"] == PLAIN_FILES else f"version {about['version']}"
+    return f"{rows} of {about['table']}{conditions}"
 
 
 def file_uri(table: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Streams of torch tensors from a Delta table, for any training loop. Runs in a rank or anywhere else; needs no Spark."""
+"""Streams of torch tensors from a table or files, for any training loop. Runs in a rank or anywhere else; needs no Spark."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mlspark.errors import DatasetError
-from mlspark.streaming import delta_files
+from mlspark.streaming import snapshots
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
 from mlspark.streaming.filters import Condition
@@ -45,7 +45,7 @@ class Transform:
 
 
 class Stream(IterableDataset[TensorDict]):
-    """Batches of a rank from a Delta table, epoch after epoch: {field: tensor} with "is_padding" (B,) bool.
+    """Batches of a rank from a table, epoch after epoch: {field: tensor} with "is_padding" (B,) bool.
 
     Each `iter` yields one epoch; after one that was broken off the next one begins. `state_dict` between two batches and
     `load_state_dict`, in another process of another world size too, go on with the next batch instead. Use it as it is, or
@@ -57,8 +57,9 @@ class Stream(IterableDataset[TensorDict]):
     than lanes, or with hardly more rows in a batch than ranks) gets one of its others, which "is_padding" marks.
 
     Args:
-        table: URI, or a snapshot that was taken before (all ranks of a run should share one).
-        version: of the table; None: the latest now.
+        table: URI of a Delta table; of a Parquet file, a folder or a glob of such (`parquet_files.take`); or a snapshot that
+            was taken before (all ranks of a run should share one).
+        version: of a Delta table; None: the latest now.
         columns: names, each a field; or {field: column, or list of numeric columns for one (B, F) matrix}; None: all.
             `decoding` says what each type becomes; a ragged field has two tensors, NAME and NAME_offsets (B + 1,).
         specs: the fields in full, in place of columns, lengths, vocabularies and dtypes: see `feature_table`.
@@ -302,7 +303,7 @@ class Stream(IterableDataset[TensorDict]):
 
 def _snapshot(table: str | Snapshot, version: int | None, where: Iterable[Condition]) -> Snapshot:
     if not isinstance(table, Snapshot):
-        return delta_files.take(table, version=version, where=where)
+        return snapshots.take(table, version=version, where=where)
     if version not in (None, table.version) or tuple(where):
         raise DatasetError(
             f"{table.table}: a snapshot of version {table.version} was given; version and where belong to delta_files.take"

@@ -1,8 +1,10 @@
 """Small files and snapshots on HDFS and S3."""
 
+import io
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
+from mlspark.errors import DatasetError
 from mlspark.streaming import delta_files
 from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.snapshot import DataFile, Snapshot
@@ -49,6 +52,21 @@ def test_listing_has_the_files_of_one_folder(root: str) -> None:
     assert storage.list_files(root) == [storage.join(root, "a"), storage.join(root, "b")]
     assert storage.exists(storage.join(root, "sub"))
     assert storage.read_json(storage.join(root, "sub", "c")) == {"name": "sub/c"}
+
+
+def test_plain_parquet_files_stream_and_one_that_is_written_again_is_named(root: str) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"id": range(10)}), content, row_group_size=4)
+    for day in (1, 2):
+        storage.write_bytes(storage.join(root, f"day={day}", "part 0%20.parquet"), content.getvalue())
+    with Stream(storage.join(root, "day=*", "*.parquet"), where=[("id", ">", 5)], batch_size=8) as rows:
+        assert sorted(
+            row for batch in rows for row in zip(batch["id"].tolist(), batch["day"].tolist(), strict=True)
+        ) == [(number, day) for number in range(6, 10) for day in (1, 2)]
+        time.sleep(1.1)  # S3's times are whole seconds
+        storage.write_bytes(storage.join(root, "day=2", "part 0%20.parquet"), content.getvalue())
+        with pytest.raises(DatasetError, match=r"day=2/part 0%20\.parquet: this file has another time of change"):
+            list(rows)
 
 
 def test_names_stand_for_themselves(cluster_spark: SparkSession, root: str) -> None:
