@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import session, storage
-from mlspark.commands import options, source_arguments
+from mlspark.commands import options, source_arguments, terminal
 from mlspark.contracts import contract as contracts
 from mlspark.contracts import infer as drafting
 from mlspark.errors import ConfigError, ContractError
@@ -33,7 +33,8 @@ Option = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="As in the sources of a configuration; may be repeated. csv: header=true, separator=';', missing='?', ...",
+        help="As in the sources of a configuration; may be repeated. csv: header=true, separator=';', missing='?', "
+        "missing=NA, missing.age=-1, ...",
     ),
 ]
 
@@ -49,10 +50,15 @@ def infer(
     name: Annotated[str | None, typer.Option(help="The contract's; else from the source.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to be predicted.")] = None,
     into: Annotated[str | None, typer.Option(metavar="FILE", help="A new file; else it is printed.")] = None,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="Take no other values than those seen: ranges, lists, lengths, shares.")
+    ] = False,
 ) -> None:
-    """Draft a contract from data: types, ranges, category lists and a key, as seen; widen it before use."""
+    """Draft a contract from data: names, types, missing values, the label's values and a key, as seen."""
 
-    run_infer(source, kind=kind, options=option or (), columns=columns, name=name, label=label, into=into)
+    run_infer(
+        source, kind=kind, options=option or (), columns=columns, name=name, label=label, into=into, closed=closed
+    )
 
 
 @app.command()
@@ -94,6 +100,7 @@ def run_infer(
     name: str | None,
     label: str | None,
     into: str | None,
+    closed: bool,
 ) -> None:
     """Draft a contract and print it, or write it to the file `into`; notes go to standard error.
 
@@ -107,7 +114,12 @@ def run_infer(
     settings = _settings(place, kind, options)
     with _session("contract infer", catalog.spark_settings([settings])) as spark:
         draft = drafts.draft_from(
-            spark, settings, name=name or source_arguments.default_name(place), label=label, columns=columns
+            spark,
+            settings,
+            name=name or source_arguments.default_name(place),
+            label=label,
+            columns=columns,
+            closed=closed,
         )
     for note in draft.notes:
         typer.echo(note, err=True)
@@ -156,7 +168,7 @@ def run_check(
         sources = pipeline.sources.rows
     with _session("contract check", spark_settings) as spark:
         report = checking.check(spark, contract, sources, root=root)
-    show(report, Console())
+    show(report, terminal.console())
     if json_file:
         Path(json_file).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if report["problems"]:

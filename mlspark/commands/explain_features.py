@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mlspark.commands import options
+from mlspark.commands import options, terminal
 from mlspark.contracts import check_arrow
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import Contract
@@ -21,6 +20,7 @@ from mlspark.features import prepared
 from mlspark.features.explain import Explained, explain
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
+from mlspark.sources import markers
 from mlspark.sources.csv import CsvSettings
 
 app = options.app()
@@ -88,7 +88,7 @@ def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, An
         return values
     source = settings.sources.learn
     names = [column.name for column in contract.columns]
-    separator, missing = (source.separator, source.missing) if isinstance(source, CsvSettings) else (",", "")
+    separator, missing = (source.separator, source.missing) if isinstance(source, CsvSettings) else (",", {})
     [fields] = csv.reader([row], delimiter=separator, skipinitialspace=True)
     if contract.label is not None and len(fields) == len(names) - 1:
         names.remove(contract.label)
@@ -96,8 +96,9 @@ def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, An
         raise ConfigError(
             f"ROW: {len(fields)} fields, expected {len(names)} ({', '.join(names)}), or a JSON object, or @FILE with one"
         )
-    texts = (field.strip() for field in fields)
-    return {name: None if text in ("", missing) else text for name, text in zip(names, texts, strict=True)}
+    texts = {name: field.strip() for name, field in zip(names, fields, strict=True)}
+    marked = {name: markers.of(missing, name, contract.column(name).source_name) for name in names}
+    return {name: None if text in ("", *marked[name]) else text for name, text in texts.items()}
 
 
 def _as_table(values: Mapping[str, Any], contract: Contract) -> pa.Table:
@@ -124,7 +125,7 @@ def _show(explained: list[Explained], caption: str) -> None:
         "number": {"justify": "right"},
         "meaning": {},
     }.items():
-        table.add_column(name, **style)  # type: ignore[arg-type]
+        table.add_column(name, overflow="fold", **style)  # type: ignore[arg-type]
     before = None
     for entry in explained:
         raw = ", ".join(f"{name}={'missing' if value is None else value}" for name, value in entry.inputs.items())
@@ -134,4 +135,4 @@ def _show(explained: list[Explained], caption: str) -> None:
         # Values of the data: not to be taken for markup.
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
         before = entry.feature
-    Console().print(table)
+    terminal.console().print(table)

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlspark import credentials, storage
 from mlspark.errors import ConfigError
+from mlspark.sources import markers
 from mlspark.sources.catalog import READERS, AnySource
 from mlspark.sources.settings import SourceSettings
 
@@ -23,7 +24,8 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
     Args:
         source: path or URI of files or a Delta table, database.table of a metastore, or jdbc: URL.
         kind: one of READERS.
-        options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab.
+        options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab. `missing` may be
+            given several times, and as missing.COLUMN=TEXT.
 
     Raises:
         ConfigError: one line that names every wrong option, or an argument holds what looks like a secret.
@@ -32,15 +34,26 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
     if kind not in READERS:
         raise ConfigError(f"--kind {kind}: must be one of {', '.join(READERS)}")
     place = READERS[kind].PLACE
-    values: dict[str, str] = {"kind": kind, place: source}
+    values: dict[str, Any] = {"kind": kind, place: source}
+    missing: dict[str, list[str]] = {}
     if source.lower().endswith(".tsv") and kind == "csv":
         values["separator"] = "\t"
+    given: set[str] = set()
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or key in ("kind", place):
             raise ConfigError(f"--option {key}: expected KEY=VALUE, and KEY other than kind and {place}")
         credentials.refuse(value, at=f"--option {key}")
-        values[key] = value.replace("\\t", "\t")
+        value = value.replace("\\t", "\t")
+        if key == "missing" or key.startswith("missing."):
+            missing.setdefault(key[len("missing.") :] or markers.OTHERS, []).append(value)
+        elif key in given:
+            raise ConfigError(f"--option {option}: {key} is given twice; only missing may be")
+        else:
+            given.add(key)
+            values[key] = value
+    if missing:
+        values["missing"] = missing
     try:
         # Not strict: on a command line everything is text.
         return _SETTINGS.validate_python(values, strict=False)

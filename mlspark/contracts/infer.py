@@ -28,6 +28,10 @@ _MOST = 0.95
 """Share of values from which those of another type are worth a note."""
 
 
+_WIDEN = "widen before use; ranges, lists, lengths and shares are those seen"
+_IS_OPEN = "takes other values of the same types, but of the label; for ranges and lists as seen: --closed"
+
+
 @dataclass(frozen=True)
 class Draft:
     """A contract that the rows it is drawn from meet, and what a person should know before it is used."""
@@ -44,9 +48,13 @@ def draft(
     name: str,
     label: str | None = None,
     has_types: bool = False,
-    missing: str = "",
+    missing: Mapping[str, Sequence[str]] | None = None,
+    closed: bool = False,
 ) -> Draft:
     """Return a contract that accepts the rows it is drawn from. The same rows yield the same draft.
+
+    It is open: it takes other values of the same types, but of the label, so that the encoder and not the contract decides
+    what becomes of a category that nobody has seen.
 
     The first pass finds types, ranges, lengths and missing values, the second the values of text with few different
     ones and whether a column is unique. Both turn columns into rows, so that plan and time do not grow with the square
@@ -58,7 +66,8 @@ def draft(
         name: of the contract.
         label: its label.
         has_types: whether the types are the source's own, and are kept; else the narrowest that fits the text is taken.
-        missing: text that marks a missing value in JSON objects; `read` has null for it.
+        missing: key of JSON objects, "*" for all others -> texts that mark a missing value; `read` has null for them.
+        closed: whether every column gets the ranges, lists of values, lengths and missing values that were seen.
 
     Raises:
         ContractError: no rows, no usable column, no such label, or more rows that cannot be parsed than a contract allows.
@@ -83,7 +92,8 @@ def draft(
     seen = profile.columns
     rules = {column.name: _rule(column, profile.num_rows, by_name[column.name], has_types) for column in seen}
     plain = Contract(name=name, label=label, columns=tuple(rules.values()))
-    few = [c.name for c in seen if rules[c.name].is_text and _is_few(c.distinct, c.present, slack=1.2)]
+    listed = [c for c in seen if closed or c.name == label]
+    few = [c.name for c in listed if rules[c.name].is_text and _is_few(c.distinct, c.present, slack=1.2)]
     keys = [c.name for c in seen if _may_be_key(c, rules[c.name], profile.num_rows)]
     types = {column: rules[column].type for column in rules if column in few or column in keys}
     values = shapes.different_values(read(plain), types, listed=few) if types else {}
@@ -93,9 +103,10 @@ def draft(
             change = {"allowed": tuple(categories), "max_length": None}
             rules[column.name] = rules[column.name].model_copy(update=change)
     unique = [column for column in keys if values[column][0] == profile.num_rows]
-    drafted = Contract(name=name, label=label, columns=tuple(rules.values()), unique_key=tuple(unique[:1]))
+    columns_drafted = (rule if closed else _open(rule, is_label=rule.name == label) for rule in rules.values())
+    drafted = Contract(name=name, label=label, columns=tuple(columns_drafted), unique_key=tuple(unique[:1]))
     notes = [
-        f"draft from {profile.num_rows:,} rows: widen before use; ranges, lists, lengths and shares are those seen",
+        f"draft from {profile.num_rows:,} rows: {_WIDEN if closed else _IS_OPEN}",
         *_flaw_notes(profile),
         *(f"left out: {what}" for what in left_out),
         *_name_notes(usable),
@@ -175,6 +186,14 @@ def _rule(column: Seen, num_rows: int, source: ColumnRule, has_types: bool) -> C
         max_missing_share=share if missing else None,
         **bounds,
     )
+
+
+def _open(rule: ColumnRule, *, is_label: bool) -> ColumnRule:
+    """Return a rule that takes other values of its type, and more missing ones; a label keeps its list of values."""
+    share = 1.0 if rule.max_missing_share == 1.0 else None
+    opened = rule.model_copy(update={"max_length": None, "max_missing_share": share})
+    is_open = not (is_label and rule.type in column_types.WHOLE_BITS)
+    return opened.model_copy(update={"min": None, "max": None}) if is_open else opened
 
 
 def _outward(extreme: float | None, kind: str, side: str) -> float | None:

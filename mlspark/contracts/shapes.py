@@ -69,15 +69,17 @@ class Profile:
     """Columns in the source's order."""
 
 
-def profile(rows: DataFrame, columns: Mapping[str, str] | None, *, missing: str = "") -> Profile:
+def profile(
+    rows: DataFrame, columns: Mapping[str, str] | None, *, missing: Mapping[str, Sequence[str]] | None = None
+) -> Profile:
     """Return what the columns hold. One Spark job, one pass over the rows.
 
     Args:
         rows: columns, `_malformed`, `_raw` as `sources.catalog.read` returns them.
         columns: name -> type of those to look at; None: the keys of the JSON objects in `_raw`.
-        missing: text that marks a missing value in those objects; columns have null for it already.
+        missing: key of those objects, "*" for all others -> texts that mark a missing value; columns have null for them.
     """
-    groups = _shapes(rows, _entries(missing) if columns is None else _columns(columns)).collect()
+    groups = _shapes(rows, _entries(missing or {}) if columns is None else _columns(columns)).collect()
     rows_by_flaw = {group.shape: group.values for group in groups if group.name is None}
     num_rows = rows_by_flaw.pop(None, 0)
     by_name: dict[str, list[Row]] = {}
@@ -114,12 +116,19 @@ def _columns(columns: Mapping[str, str]) -> Column:
     return F.array(*(_pair(F.lit(name), _as_text(name, kind)) for name, kind in columns.items()))
 
 
-def _entries(missing: str) -> Column:
+def _entries(missing: Mapping[str, Sequence[str]]) -> Column:
     """Return (key, text) of each entry of the JSON object in `_raw`, in its order."""
     # As sources read them: a variant keeps the digits of a number.
     values = F.try_parse_json("_raw").cast("map<string,string>")
     keys = F.json_object_keys("_raw")
-    return F.transform(keys, lambda key: _pair(key, F.nullif(values[key], F.lit(missing)) if missing else values[key]))
+
+    def value(key: Column) -> Column:
+        texts = F.array(*map(F.lit, missing.get("*", ()))).cast("array<string>")
+        for own, listed in missing.items():
+            texts = F.when(key == F.lit(own), F.array(*map(F.lit, listed)).cast("array<string>")).otherwise(texts)
+        return F.when(~F.array_contains(texts, values[key]), values[key])
+
+    return F.transform(keys, lambda key: _pair(key, value(key) if missing else values[key]))
 
 
 def _shapes(rows: DataFrame, pairs: Column) -> DataFrame:

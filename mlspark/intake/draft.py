@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -27,6 +28,7 @@ def draft_from(
     name: str,
     label: str | None = None,
     columns: str | None = None,
+    closed: bool = False,
 ) -> Draft:
     """Return a draft from a source. Besides the passes of `infer.draft` it reads the first lines of text.
 
@@ -36,6 +38,7 @@ def draft_from(
         name: of the contract.
         label: its label.
         columns: names, separated by commas, for CSV without a header; else they are c1, c2, ...
+        closed: see `infer.draft`.
 
     Raises:
         SourceError: the source is absent, empty or unreadable.
@@ -61,7 +64,8 @@ def draft_from(
             name=name,
             label=label,
             has_types=catalog.has_types(source),
-            missing=settings.missing if isinstance(settings, JsonSettings) else "",
+            missing=settings.missing if isinstance(settings, JsonSettings) else {},
+            closed=closed,
         )
     return Draft(draft.contract, draft.num_rows, (*notes, *draft.notes))
 
@@ -71,7 +75,8 @@ def _bare_names(spark: SparkSession, source: Source, notes: list[str]) -> list[s
     settings = source.settings
     assert isinstance(settings, CsvSettings)
     one_column = Contract(name="lines", columns=(ColumnRule(name="c1", type="string"),))
-    rows = catalog.read(spark, source.with_parts(source.parts[:1]), one_column).select("_raw")
+    first = replace(source, parts=source.parts[:1], settings=settings.model_copy(update={"missing": {}}))
+    rows = catalog.read(spark, first, one_column).select("_raw")
     lines = [row[0] for row in rows.where(F.length("_raw") <= _SAMPLE_CHARACTERS).take(_SAMPLE_LINES)]
     if not lines:
         raise ContractError(f"{source.uri}: no line to tell the columns from; name them: --columns a,b,c")

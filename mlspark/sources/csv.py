@@ -10,7 +10,8 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import files, text_lines
+from mlspark.sources import files, markers, text_lines
+from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import STRICT, Source, absolute_uri
 
@@ -25,8 +26,9 @@ class CsvSettings(FilesSettings):
     """Whether the first line of each file names the columns; else the fields are in the contract's order."""
     comment: Annotated[str, Field(max_length=1)] = ""
     """Character at the start of lines to skip; empty: every line is a row."""
-    missing: str = ""
-    """Text that stands for a missing value, as an empty field always does."""
+    missing: Annotated[Markers, Field(default_factory=dict)]
+    """Texts that stand for a missing value, as empty fields always do: a text, a list of texts, or either for each
+    column, with "*" for all columns that have none of their own."""
     max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     """Most bytes of a line; a longer one is a bad row."""
 
@@ -75,7 +77,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     Blank lines, lines that start with `settings.comment` and each file's header are no rows. Quotes are doubled inside
     quotes; a row does not go over several lines. A line is bad that has not as many fields as there are columns, leaves
     a quote open or has one in the middle of a field, repeats the header, is longer than max_line_bytes, has control
-    characters or a byte order mark, or is not UTF-8. A field is null that is empty or `settings.missing`.
+    characters or a byte order mark, or is not UTF-8. A field is null that is empty or one of the
+    column's `settings.missing`.
 
     Raises:
         SourceError: at once: `filter` is not a boolean SQL condition over these columns; when it runs: a file's header
@@ -95,8 +98,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         "escape": '"',
         "ignoreLeadingWhiteSpace": "true",
         "ignoreTrailingWhiteSpace": "true",
-        "nullValue": settings.missing,
-        "emptyValue": settings.missing,
+        "nullValue": "",
+        "emptyValue": "",
     }
     # By position: a header may name its columns in any characters.
     schema = ", ".join([*(f"c{index} string" for index in range(len(names))), "_corrupt string"])
@@ -111,14 +114,15 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
         (F.col("_fields._corrupt").isNotNull(), F.lit(f"not {len(names)} fields")),
     ]
-    # What the header calls "_..." could be taken for a column of ours; no filter knows it.
-    fields = [F.col(f"_fields.c{i}").alias(name) for i, name in enumerate(names) if name and not name.startswith("_")]
-    places = {name: place for place, name in enumerate(names)}
-    values = {
-        column.name: F.col(f"_fields.c{places[column.source_name]}")
-        for column in contract.columns
-        if column.source_name in places
+    named_here = dict(zip(names, contract.named_here(names), strict=True))
+    markers.check(settings.missing, [*names, *contract.names], source.uri)
+    texts = {
+        name: text_lines.without(F.col(f"_fields.c{place}"), markers.of(settings.missing, name, named_here[name]))
+        for place, name in enumerate(names)
     }
+    # What the header calls "_..." could be taken for a column of ours; no filter knows it.
+    fields = [text.alias(name) for name, text in texts.items() if name and not name.startswith("_")]
+    values = {column.name: texts[column.source_name] for column in contract.columns if column.source_name in texts}
     return text_lines.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, values, flaws)
 
 

@@ -8,7 +8,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mlspark.contracts.contract import Contract
-from mlspark.sources import files, text_lines
+from mlspark.sources import files, markers, text_lines
+from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import Source, absolute_uri
 
@@ -17,8 +18,9 @@ class JsonSettings(FilesSettings):
     """Lines that hold one JSON object each."""
 
     kind: Literal["json"]
-    missing: str = ""
-    """Text that stands for a missing value, as null and an absent key always do; empty: no text does."""
+    missing: Annotated[Markers, Field(default_factory=dict)]
+    """Texts that stand for a missing value, as null and absent keys always do: a text, a list of texts, or either for each
+    column, with "*" for all columns that have none of their own."""
     max_line_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     """Most bytes of a line; a longer one is a bad row."""
 
@@ -87,9 +89,10 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     if contract.schema_policy.extra == "refuse":
         extra = F.array_except(keys, F.array(*map(F.lit, names)))
         flaws.append((F.size(extra) > 0, F.concat(F.lit("extra key: "), F.array_join(extra, ", "))))
-    texts = {name: _text(name) for name in names}
-    if settings.missing:
-        texts = {name: F.nullif(text, F.lit(settings.missing)) for name, text in texts.items()}
+    named_here = dict(zip(names, contract.names, strict=True))
+    texts = {
+        name: text_lines.without(_text(name), markers.of(settings.missing, name, named_here[name])) for name in names
+    }
     # What a key calls "_..." could be taken for a column of ours.
     fields = [text.alias(name) for name, text in texts.items() if name and not name.startswith("_")]
     values = {column.name: texts[column.source_name] for column in contract.columns}

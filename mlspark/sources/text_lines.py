@@ -22,6 +22,11 @@ def lines(spark: SparkSession, source: Source) -> DataFrame:
     )
 
 
+def without(text: Column, markers: Sequence[str]) -> Column:
+    """Return a text, null where it is one of `markers`."""
+    return F.when(~text.isin(*markers), text) if markers else text
+
+
 def damage(line: Column, max_line_bytes: int) -> list[tuple[Column, Column]]:
     """Return (whether a line has it, its name) for each way in which a line of text is no text."""
     return [

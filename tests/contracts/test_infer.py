@@ -34,7 +34,7 @@ def draft_of(rows: DataFrame, **arguments: Any) -> Draft:
         named = {column.source_name: column.name for column in contract.columns}
         return raw(rows.select(*(F.col(f"`{name}`").alias(named[name]) for name in columns if name in named)))
 
-    return infer.draft(read, columns, **{"name": "things"} | arguments)
+    return infer.draft(read, columns, **{"name": "things", "closed": True} | arguments)
 
 
 def num_bad(rows: DataFrame, contract: Contract) -> int:
@@ -101,6 +101,31 @@ def test_each_text_gets_the_narrowest_type_that_people_mean(texts_draft: Draft) 
     assert found == {name: {"nullable": False} | expected for name, (_, expected) in TEXTS.items()}
     assert texts_draft.contract.label == "whole"
     assert texts_draft.contract.unique_key == ()
+
+
+def test_open_draft_has_types_and_the_labels_values_alone(spark: SparkSession) -> None:
+    """Numbers, categories, days and gaps that were not seen are the encoder's business."""
+    days = ["2024-01-01", "2024-06-01"]
+    rows = [(n, "abcd"[n % 4], days[n % 2], None if n % 3 else n / 2, n % 2, ["no", "yes"][n % 2]) for n in range(120)]
+    frame = spark.createDataFrame(rows, "id int, job string, day string, gap double, flag int, rich string")
+    draft = draft_of(frame.coalesce(1), closed=False, label="rich")
+    found = {rule.name: rule.model_dump(exclude_defaults=True, exclude={"name"}) for rule in draft.contract.columns}
+    assert found == {
+        "id": {"type": "int", "nullable": False},
+        "job": {"type": "string", "nullable": False},
+        "day": {"type": "date", "nullable": False},
+        "gap": {"type": "double"},
+        "flag": {"type": "int", "nullable": False},
+        "rich": {"type": "string", "nullable": False, "allowed": ("no", "yes")},
+    }
+    assert draft.contract.unique_key == ("id",)
+    assert draft.notes[0] == (
+        "draft from 120 rows: takes other values of the same types, but of the label; for ranges and lists as seen: --closed"
+    )
+    flag = draft_of(frame.coalesce(1), closed=False, label="flag").contract.column("flag")
+    assert (flag.min, flag.max, flag.allowed) == (0, 1, None)
+    empty = draft_of(frame.where("gap is null").coalesce(1), closed=False, has_types=True).contract.column("gap")
+    assert empty.max_missing_share == 1.0
 
 
 def test_draft_accepts_the_rows_it_is_drawn_from(texts: DataFrame, texts_draft: Draft) -> None:
@@ -201,7 +226,7 @@ def test_keys_of_json_objects_are_columns_in_the_order_of_the_lines(spark: Spark
             *(F.nullif(value, F.lit("?")).alias(name) for name, value in values.items()), *frame.columns
         )
 
-    draft = infer.draft(read, None, name="people", missing="?")
+    draft = infer.draft(read, None, name="people", missing={"*": ["?"]}, closed=True)
     assert [(rule.name, rule.type, rule.nullable) for rule in draft.contract.columns] == [
         ("name", "string", False),
         ("age", "double", True),
@@ -274,7 +299,7 @@ def test_draft_of_the_real_census_has_its_numbers_and_categories(spark: SparkSes
     path = str(adult / "adult" / "adult.data")
     names = [rule.name for rule in contracts.load(str(Path(__file__).parents[2] / "schemas" / "census.json")).columns]
     settings = CsvSettings(kind="csv", path=path)
-    draft = drafts.draft_from(spark, settings, name="census", label="income", columns=",".join(names))
+    draft = drafts.draft_from(spark, settings, name="census", label="income", columns=",".join(names), closed=True)
     rules = {rule.name: rule for rule in draft.contract.columns}
     numbers = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week"}
     rows = [line.split(", ") for line in Path(path).read_text().splitlines() if line]
