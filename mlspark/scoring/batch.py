@@ -1,7 +1,7 @@
 """Good rows of a source become rows of the score table. Driver, lazy, but for what runs in `_scorer` on executors."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,21 +14,22 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from mlspark import storage, tables
+from mlspark.contracts import naming
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
-from mlspark.errors import ContractError, TableError
+from mlspark.errors import ConfigError, ContractError, TableError
 from mlspark.features import encode_spark, split
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring.predictor import Predictor
 
-PROVENANCE = ("model_name", "model_version", "source_version", "score_id")
-"""Columns that say where a score comes from."""
+PROVENANCE = ("source_file", "row_number", "model_name", "model_version", "source_version", "score_id")
+"""Columns that say where a row and its score come from."""
 
 
-def contract_of_rows(package: Package, *, has_label: bool) -> Contract:
-    """Return what a source of rows to be scored holds, columns in the order in which they were trained on.
+def contract_of_rows(package: Package, *, has_label: bool, kept: Sequence[ColumnRule] = ()) -> Contract:
+    """Return what a source of rows to be scored holds, columns in the order in which they were trained on, then `kept`.
 
     The label, in its place, and the sample weight are read where they are, and not checked: they decide no score.
     """
@@ -40,10 +41,37 @@ def contract_of_rows(package: Package, *, has_label: bool) -> Contract:
         if column.name not in rules and (has_label or column.name != whole.label)
     }
     columns = (rules.get(column.name, unchecked.get(column.name)) for column in whole.columns)
-    return checked.model_copy(update={"columns": tuple(column for column in columns if column is not None)})
+    return checked.model_copy(update={"columns": (*(column for column in columns if column is not None), *kept)})
 
 
-def check(package: Package, table: str) -> None:
+def kept_columns(package: Package, keep: Sequence[str], types: Mapping[str, str] | None) -> list[ColumnRule]:
+    """Return the columns of a source that scores are to have besides those of the contract.
+
+    Args:
+        package: the version.
+        keep: their names in the source.
+        types: columns of the source -> Spark types; None where it names none: rows of CSV without a header.
+
+    Raises:
+        ConfigError: a column is not there, or has the name of one that the score table has.
+    """
+    wanted = [name for name in keep if name not in {*package.contract.names_by_header, *package.contract.names}]
+    if wanted and types is None:
+        raise ConfigError(f"scoring.keep: {', '.join(wanted)}: the rows of scoring.source have no names; leave it out")
+    if missing := [name for name in wanted if name not in (types or {})]:
+        raise ConfigError(f"scoring.keep: {', '.join(missing)}: not a column of the source ({', '.join(types or {})})")
+    kept, untyped = naming.usable({name: (types or {})[name] for name in wanted})
+    if untyped:
+        kept, _ = naming.usable(dict.fromkeys(wanted, "string"))
+    taken = {*package.contract.names, "row_id", *package.task.prediction_types, *PROVENANCE}
+    if clashing := sorted({rule.name for rule in kept if rule.name.lower() in {name.lower() for name in taken}}):
+        raise ConfigError(
+            f"scoring.keep: {', '.join(clashing)}: the score table has columns of this name; leave it out"
+        )
+    return [rule.model_copy(update={"max_missing_share": 1.0}) for rule in kept]
+
+
+def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> None:
     """Refuse a version whose scores cannot stand in a score table. Reads the table's log alone.
 
     Raises:
@@ -59,12 +87,17 @@ def check(package: Package, table: str) -> None:
         )
     if not tables.exists(table):
         return
-    wanted = {column.name: column.type for column in package.contract.columns} | types
+    wanted = {column.name: column.type for column in (*package.contract.columns, *kept)} | types
     schema = StructType.fromJson(json.loads(DeltaTable(storage.rust_uri(table)).schema().to_json()))
     different = [
         f"{field.name} is {field.dataType.simpleString()}, now {wanted[field.name]}"
         for field in schema
         if field.name in wanted and field.dataType.simpleString() != wanted[field.name]
+    ]
+    different += [
+        f"{field.name} is there, now it is not"
+        for field in schema
+        if field.name.startswith("probabilit") and field.name not in wanted
     ]
     if different:
         raise TableError(
@@ -73,12 +106,16 @@ def check(package: Package, table: str) -> None:
         )
 
 
-def scored(good: DataFrame, model: ModelVersion, *, score_id: str, source_version: str) -> DataFrame:
-    """Return the contract's columns with row_id, the task's predictions and where they come from. Lazy.
+def scored(
+    good: DataFrame, model: ModelVersion, *, score_id: str, source_version: str, kept: Sequence[ColumnRule] = ()
+) -> DataFrame:
+    """Return the contract's columns and `kept` with row_id, the predictions and where they come from. Lazy.
 
     Args:
-        good: good rows with the encoder's inputs, and the label as text where the source has it.
+        good: good rows with the encoder's inputs, `source_file` and `row_number`, and the label as text where the source
+            has it.
         model: the version.
+        kept: further columns of the rows, from `kept_columns`.
         score_id: of this scoring.
         source_version: SHA-256 of what was scored.
     """
@@ -86,15 +123,17 @@ def scored(good: DataFrame, model: ModelVersion, *, score_id: str, source_versio
     contract, encoder = package.contract, package.encoder
     tensors = encoder.tensors(package.task)
     names = [column.name for column in package.scoring_contract.columns]
-    kept = [*names, *([_label(good, contract)] if contract.label else [])]
+    columns = [*names, *([_label(good, contract)] if contract.label else []), *(rule.name for rule in kept)]
     prepared, encoded = encode_spark.encoded(good, encoder)
     by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
     inputs = prepared.select(
-        *kept,
+        *columns,
         split.row_id(contract.unique_key or names),
+        "source_file",
+        "row_number",
         *(F.array(*(by_name[name] for name in spec.columns)).alias(f"_{spec.name}") for spec in tensors.specs),
     )
-    num_kept = len(kept) + 1
+    num_kept = len(columns) + 3
     predictions = [
         StructField(name, _spark_type(good, kind), nullable=False)
         for name, kind in package.task.prediction_types.items()

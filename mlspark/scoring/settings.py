@@ -7,5 +7,8 @@ from mlspark.sources.catalog import AnySource
 class ScoringSettings(Section):
     source: AnySource | None = None
     """Source of the raw rows to score."""
+    keep: tuple[str, ...] = ()
+    """Further columns of `source`, by their names there, that the score table gets as they are. It has the contract's
+    columns, key and label among them, anyway."""
     model: int | str = "champion"
     """Version number or alias of the registered model to score with."""

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage, tables
 from mlspark.errors import ConfigError
 from mlspark.intake import joins as joining
+from mlspark.intake import row_numbers
 from mlspark.intake.joins import Join
 from mlspark.intake.rows import take_in
 from mlspark.registry import versions
@@ -20,6 +21,7 @@ from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import batch
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
+from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
 from mlspark.stages.check import check_score
 from mlspark.tracking import runs
@@ -45,9 +47,10 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     client = runs.connect(settings.tracking, settings.root)
     model = versions.find(client, settings.registry.model_name, settings.scoring.model)
     rows_source, joins = _find_source(spark, settings), _joins(spark, model, settings)
-    score_id = _score_id(rows_source, joins, model)
+    kept = batch.kept_columns(model.package, settings.scoring.keep, _types(spark, rows_source, settings))
+    score_id = _score_id(rows_source, joins, model, settings)
     table = settings.table("scores")
-    batch.check(model.package, table)
+    batch.check(model.package, table, kept=kept)
 
     done = tables.find_commit(table, score_id)
     if done is not None:
@@ -59,13 +62,14 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             take_in(
                 spark,
                 {"score": rows_source},
-                batch.contract_of_rows(model.package, has_label=rows_source.settings.has_label),
+                batch.contract_of_rows(model.package, has_label=rows_source.settings.has_label, kept=kept),
                 columns=model.package.scoring_contract,
-                ignored=model.package.ignored,
+                ignored=(*model.package.ignored, *(rule.source_name for rule in kept)),
+                extended=row_numbers.with_position,
             )
         )
         joined = stack.enter_context(joining.read(spark, joins))
-        good = joining.attach(taken.good, joined.good, joins)
+        good = joining.attach(row_numbers.numbered(taken.rows, taken.good), joined.good, joins)
         differences, totals = taken.differences["score"], taken.account.totals
         metadata = {
             "id": score_id,
@@ -79,7 +83,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         storage.write_bytes(tables.sidecar(table, score_id, "config.yaml"), settings.to_yaml().encode())
         bad, num_bad = joined.with_bad(taken.bad), totals["rows_quarantined"] + joined.num_bad
         tables.write_quarantine(bad, settings.table("scores_quarantine"), score_id, num_bad)
-        scored = batch.scored(good, model, score_id=score_id, source_version=rows_source.identity["sha256"])
+        scored = batch.scored(good, model, score_id=score_id, source_version=rows_source.identity["sha256"], kept=kept)
         _refuse_changed(spark, settings, rows_source, joins)
         part = {"part": "score_id", "value": score_id}
         written = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
@@ -91,6 +95,16 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
 def _find_source(spark: SparkSession, settings: Settings) -> Source:
     assert settings.scoring.source is not None
     return catalog.find(spark, settings.scoring.source, root=settings.sources.root)
+
+
+def _types(spark: SparkSession, source: Source, settings: Settings) -> dict[str, str] | None:
+    """Return the source's columns -> types as far as `scoring.keep` needs them; None where rows have no names."""
+    if not settings.scoring.keep:
+        return {}
+    if isinstance(source.settings, JsonSettings):
+        return dict.fromkeys(settings.scoring.keep, "string")  # each line names its own
+    schema = catalog.columns(spark, source)
+    return None if schema is None else {field.name: field.dataType.simpleString() for field in schema}
 
 
 def _joins(spark: SparkSession, model: ModelVersion, settings: Settings) -> tuple[Join, ...]:
@@ -108,12 +122,13 @@ def _joins(spark: SparkSession, model: ModelVersion, settings: Settings) -> tupl
     return joins
 
 
-def _score_id(rows_source: Source, joins: Sequence[Join], model: ModelVersion) -> str:
+def _score_id(rows_source: Source, joins: Sequence[Join], model: ModelVersion, settings: Settings) -> str:
     """Return the hash of everything that decides the scores; the threshold is part of the version."""
     decides = {
         "source": rows_source.identity,
         "joins": [join.identity for join in joins],
         "model": [model.name, model.version, model.package.digest],
+        "keep": settings.scoring.keep,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 

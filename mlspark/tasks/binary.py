@@ -82,14 +82,16 @@ class BinaryTask(ClassTask):
         return values if event == other == 1.0 else values * (other + (event - other) * target)
 
     def predictions(self, outputs: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Return probability (n,) float64 and prediction (n,) int32, 1 from the threshold on."""
+        """Return probability (n,) float64 and prediction (n,), a class in its type: the event from the threshold on."""
         probability = probabilities(outputs_of(self, outputs)[:, 0])
-        return {"probability": probability, "prediction": (probability >= self.threshold).astype(np.int32)}
+        event = self.known_classes.index(self.event_class)
+        ids = np.where(probability >= self.threshold, event, 1 - event)
+        return {"probability": probability, "prediction": self.classes_of(ids)}
 
     @property
     def prediction_types(self) -> dict[str, str]:
         """See `Task.prediction_types`."""
-        return {"probability": "double", "prediction": "int"}
+        return {"probability": "double", "prediction": self.spark_type}
 
     def metrics(
         self, outputs: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, *, intervals: bool = True

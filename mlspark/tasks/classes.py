@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from mlspark.errors import ConfigError
@@ -15,6 +17,7 @@ from mlspark.tasks.task import INTEGERS, ClassValue, Column, Seen, Task, is_numb
 
 MOST_CLASSES = 10_000
 _WORDS = {bool: "booleans", int: "integers", float: "floats", str: "texts"}
+_NUMPY_TYPES: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64, str: object}
 _SPARK_TYPES = {bool: "boolean", int: "bigint", float: "double", str: "string"}
 
 
@@ -107,6 +110,10 @@ class ClassTask(Task):
     def spark_type(self) -> str:
         """Spark type of a class."""
         return _SPARK_TYPES[type(self.known_classes[0])]
+
+    def classes_of(self, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the classes with these ids, in their type."""
+        return np.array(self.known_classes, _NUMPY_TYPES[type(self.known_classes[0])])[ids]
 
     def seen_sql(self, column_type: str) -> dict[str, str]:
         """See `Task.seen_sql`."""

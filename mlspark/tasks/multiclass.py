@@ -23,8 +23,6 @@ from mlspark.tasks.task import outputs_of
 if TYPE_CHECKING:
     import torch
 
-_NUMPY_TYPES: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64, str: object}
-
 
 class MulticlassTask(ClassTask):
     """Predict the class and the probability of each. The label is the class's id, its place in `classes`."""
@@ -75,8 +73,7 @@ class MulticlassTask(ClassTask):
     def predictions(self, outputs: ArrayLike) -> dict[str, NDArray[Any]]:
         """Return prediction (n,), a class in its type, and the probabilities: float64 (n,) each, or (n, K)."""
         probability = softmax(outputs_of(self, outputs))
-        classes = np.array(self.known_classes, _NUMPY_TYPES[type(self.known_classes[0])])
-        columns: dict[str, NDArray[Any]] = {"prediction": classes[probability.argmax(axis=1)]}
+        columns: dict[str, NDArray[Any]] = {"prediction": self.classes_of(probability.argmax(axis=1))}
         if self.probabilities == "array":
             return columns | {"probabilities": probability}
         names = list(self.prediction_types)[1:]

@@ -50,7 +50,7 @@ def scored_accuracy(data: Path, scores: pd.DataFrame, names: list[str]) -> tuple
 
     Equal rows must have equal predictions.
     """
-    predictions: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    predictions: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in scores.itertuples():
         predictions[tuple("?" if pd.isna(getattr(row, name)) else str(getattr(row, name)) for name in names)].add(
             row.prediction
@@ -61,7 +61,7 @@ def scored_accuracy(data: Path, scores: pd.DataFrame, names: list[str]) -> tuple
         *fields, label = [field.strip() for field in text.split(",")]
         if tuple(fields) in predictions and label in ("<=50K.", ">50K."):
             total += 1
-            right += predictions[tuple(fields)] == {int(label == ">50K.")}
+            right += predictions[tuple(fields)] == {label.removesuffix(".")}
     return total, right / total
 
 

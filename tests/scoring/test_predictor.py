@@ -22,7 +22,7 @@ def test_predictions_are_the_columns_of_the_task(kind: str) -> None:
 
 def test_prediction_follows_the_threshold_of_the_task() -> None:
     [probability] = Predictor(package()).predict(rows())["probability"]
-    for threshold, expected in ((probability, 1), (probability + 1e-9, 0)):
+    for threshold, expected in ((probability, "yes"), (probability + 1e-9, "no")):
         predictions = Predictor(package(threshold=float(threshold))).predict(rows())
         assert (predictions["probability"][0], predictions["prediction"][0]) == (probability, expected)
 

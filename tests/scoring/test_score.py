@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.contracts.contract import SchemaPolicy
-from mlspark.errors import ContractError, RegistryError, SourceError, TableError
+from mlspark.errors import ConfigError, ContractError, RegistryError, SourceError, TableError
 from mlspark.registry import versions
 from mlspark.registry.package import Package
 from mlspark.scoring import batch
@@ -118,6 +118,50 @@ def test_headerless_source_has_the_label_where_the_contract_has_it(spark: SparkS
     assert set(NAMES) <= set(rows_of.columns)
 
 
+def test_scores_can_be_joined_back_to_the_rows_they_are_of(spark: SparkSession, home: Path) -> None:
+    """Equal rows have equal ids; file and number tell them apart, and columns that no contract names go along."""
+    folder = home / "several"
+    folder.mkdir()
+    names = [*NAMES, "customer-id"]
+    first = write(folder / "a.csv", NAMES).read_text().splitlines()
+    for file, count in (("b.csv", 1), ("a.csv", 3)):
+        lines = [f"{line},{file}/{at}" for at, line in enumerate(first * count)]
+        lines.insert(2, f"{first[0].replace('red', 'pink')},bad")
+        (folder / file).write_text("\n".join([",".join(names), *lines]) + "\n")
+    overrides = ("scoring.source.header=true", 'scoring.keep=["customer-id", "label", "small"]')
+    report = score(spark, settings(home, folder, *overrides))
+    assert (report["rows_scored"], report["rows_quarantined"], report["schema_differences"]) == (16, 2, {})
+    rows_of = tables.read(spark, report["output"]).where(f"score_id = '{_id(report)}'").orderBy("row_number").collect()
+    # The bad row has a number, too: 2 of a.csv's 13 rows, and 13 + 2.
+    assert [row["row_number"] for row in rows_of] == [0, 1, *range(3, 13), 13, 14, 16, 17]
+    assert [row["source_file"].rsplit("/")[-1] for row in rows_of] == ["a.csv"] * 12 + ["b.csv"] * 4
+    assert [row["customer_id"] for row in rows_of] == [
+        *(f"a.csv/{at}" for at in range(12)),
+        *(f"b.csv/{at}" for at in range(4)),
+    ]
+    assert {row["label"] for row in rows_of} == {"yes"}
+    assert score(spark, settings(home, folder, *overrides))["already_done"]
+
+
+@pytest.mark.parametrize(
+    ("header", "keep", "message"),
+    [
+        (True, "[custmer]", r"scoring\.keep: custmer: not a column of the source \(small, label"),
+        (False, "[customer]", r"scoring\.keep: customer: the rows of scoring\.source have no names; leave it out"),
+        (True, "[Probability]", r"scoring\.keep: Probability: the score table has columns of this name"),
+    ],
+)
+def test_columns_that_cannot_be_kept_are_refused(
+    spark: SparkSession, home: Path, header: bool, keep: str, message: str
+) -> None:
+    file = write(home / "kept.csv", NAMES, header=header)
+    if keep == "[Probability]":
+        file.write_text("\n".join(f"{line},Probability" for line in file.read_text().splitlines()))
+    into = settings(home, file, f"scoring.source.header={str(header).lower()}", f"scoring.keep={keep}")
+    with pytest.raises(ConfigError, match=message):
+        score(spark, into)
+
+
 def test_label_of_any_value_is_not_looked_at(spark: SparkSession, home: Path) -> None:
     report = score(spark, settings(home, write(home / "odd.csv", NAMES, label="no such class")))
     assert (report["rows_scored"], report["rows_quarantined"]) == (4, 0)
@@ -189,7 +233,7 @@ def test_table_of_scores_of_another_kind_is_refused(spark: SparkSession, home: P
     try:
         register(into, package("multiclass", joined=False))
         with pytest.raises(
-            TableError, match=r"scores of another kind \(prediction is int, now string\); move the table"
+            TableError, match=r"scores of another kind \(probability is there, now it is not\); move the table"
         ):
             score(spark, into)
     finally:
@@ -210,7 +254,7 @@ def test_column_with_the_name_of_a_score_is_refused(tmp_path: Path) -> None:
 
 def test_threshold_is_the_version_s(spark: SparkSession, tmp_path: Path) -> None:
     into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
-    for threshold, expected in ((0.001, 1), (0.999, 0)):
+    for threshold, expected in ((0.001, "yes"), (0.999, "no")):
         register(into, package(joined=False, threshold=threshold))
         report = score(spark, into)
         scores = tables.read(spark, report["output"]).where(f"model_version = {report['model_version']}")

@@ -261,8 +261,25 @@ def test_binary_predictions_begin_at_the_threshold() -> None:
     predictions = task.predictions(np.array([[0.0], [1.3], [1.5]], np.float32))
     assert list(predictions) == list(task.prediction_types) == ["probability", "prediction"]
     np.testing.assert_allclose(predictions["probability"], [0.5, 0.785835, 0.817574], atol=1e-6)
-    assert predictions["prediction"].tolist() == [0, 0, 1]
-    assert [values.dtype for values in predictions.values()] == [np.float64, np.int32]
+    assert predictions["prediction"].tolist() == ["no", "no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "event", "kind", "predicted"),
+    [
+        ([0, 1], None, "bigint", [0, 1]),
+        ([0, 1], 0, "bigint", [1, 0]),
+        ([False, True], None, "boolean", [False, True]),
+        (["<=50K", ">50K"], None, "string", ["<=50K", ">50K"]),
+        ([0.0, 1.0], None, "double", [0.0, 1.0]),
+    ],
+)
+def test_binary_predictions_are_values_of_the_label(
+    classes: list[Any], event: Any, kind: str, predicted: list[Any]
+) -> None:
+    task = from_settings({**BINARY, "classes": classes, **({} if event is None else {"event": event})})
+    assert task.prediction_types == {"probability": "double", "prediction": kind}
+    assert task.predictions([[-1.0], [1.0]])["prediction"].tolist() == predicted
 
 
 @pytest.mark.parametrize(
