@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mlspark.commands import options
+from mlspark.features import check as features
 from mlspark.settings import loading
 from mlspark.stages import check as checks
 
@@ -22,6 +23,8 @@ def check(
     contract = checks.check_prepare(settings)
     if settings.scoring.source is not None:
         checks.check_score(settings)
+    for warning in features.warnings(settings.features, contract):
+        typer.echo(f"warning: {warning}", err=True)
     num_features = sum(len(entry.names) for entry in settings.features.inputs)
     typer.echo(
         f"{', '.join(config)}: nothing wrong that can be seen without the data: contract {contract.name} with "

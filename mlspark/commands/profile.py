@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import storage, tables
-from mlspark.commands import options
+from mlspark.commands import options, terminal
 from mlspark.errors import ConfigError, TableError
 from mlspark.features import drift
 from mlspark.features import prepared as preparations
@@ -76,7 +76,7 @@ def run(
         old = _read(table, preparations.commit_at(table, against))
         comparison = drift.compare(old.record, shown.record)
         result |= {"against": {"version": old.version, "profile": old.record}, "comparison": comparison}
-    show(Console(), table, shown, against=old, comparison=comparison)
+    show(terminal.console(), table, shown, against=old, comparison=comparison)
     written = []
     if html_file:
         page = profile_page.render(settings.name, table, shown, against=old, comparison=comparison)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import credentials, session
-from mlspark.commands import options
+from mlspark.commands import options, terminal
 from mlspark.errors import ConfigError
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
@@ -132,7 +132,7 @@ def run(
         storage_url=storage_url,
     )
     tuned = _tuned(settings, search, options, prepared, task)
-    show(Console(), tuned, search, options)
+    show(terminal.console(), tuned, search, options)
     lines = [f"drawn in {tuned.plot_uri}"]
     if out:
         lines.append(_write(out, tuned, options, files))

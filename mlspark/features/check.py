@@ -41,6 +41,18 @@ def check(
         raise FeatureError(f"pipeline {pipeline}: features: " + "; ".join(problems))
 
 
+def warnings(settings: FeaturesSettings, contract: Contract) -> list[str]:
+    """Return what the features ask for that the contract makes useless."""
+    rules = {column.name: column for column in contract.columns}
+    return [
+        f"{entry.kind} {column}: {warning}"
+        for entry in settings.inputs
+        for column in entry.columns
+        if column in rules
+        for warning in entry.column_warnings(rules[column])
+    ]
+
+
 def _problems(entry: Declared, task: Task, contract: Contract, joined: dict[str, str]) -> list[str]:
     rules = {column.name: column for column in contract.columns}
     types = {name: rule.type for name, rule in rules.items()} | joined

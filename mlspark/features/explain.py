@@ -33,10 +33,11 @@ def explain(encoder: Encoder, row: pa.Table) -> list[Explained]:
     explained, places = [], Counter[str]()
     for feature in encoder.features:
         inputs = {column: values[column] for column in feature.inputs}
-        for output in feature.outputs:
+        for place, output in enumerate(feature.outputs):
             name = "ids" if output.ids else "dense"
             number: float | int = tensors[name][0, places[name]].item()
             position = f"{name}[{places[name]}]"
             places[name] += 1
-            explained.append(Explained(output.name, position, number, feature.name, inputs, output.meaning))
+            meaning = feature.words_of(place, number)
+            explained.append(Explained(output.name, position, number, feature.name, inputs, meaning))
     return explained

@@ -15,6 +15,7 @@ from mlspark import storage, tables
 from mlspark.contracts import contract as contracts
 from mlspark.features import shift as shifts
 from mlspark.features import split
+from mlspark.features.check import warnings
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
 from mlspark.features.labels import label_columns, refuse_rows_without_label, resolve
@@ -134,6 +135,8 @@ def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[En
     train = good.where(F.col("split") == split.TRAIN)
     task = resolve(train, settings.task, work.contract.column(settings.task.target))
     refuse_rows_without_label(good, task, work.contract)
+    for warning in warnings(settings.features, work.contract):
+        logger.warning("features: %s", warning)
     encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash="_group")
     logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
     return encoder, task, {}

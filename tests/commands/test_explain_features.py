@@ -1,6 +1,7 @@
 """`mlspark explain-features`: each number of a row, and where it comes from."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def pipeline(spark: SparkSession, small_census: Path, tmp_path_factory: pytest.T
 def test_every_number_is_traced_to_its_column(
     pipeline: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "40")  # of the terminal: this is none
     written = tmp_path / "explained.json"
     explain_command.run(pipeline, ROW, overrides=[], version=None, json_file=str(written))
     explained = {each["output"]: each for each in json.loads(written.read_text())}
@@ -39,7 +40,12 @@ def test_every_number_is_traced_to_its_column(
     assert explained["sex"]["number"] == 3  # Male, after Female
     assert "log(1 + capital_gain), minus " in explained["capital_gain"]["meaning"]
     shown = capsys.readouterr().out
-    assert "State-gov" in shown
+    assert max(map(len, shown.splitlines())) > 100
+    workclass, country = (line for line in shown.splitlines() if line.startswith(("workclass", "native_country")))
+    assert re.search(r"State-gov +ids\[0\] +\d+ +\d+ = State-gov$", workclass.rstrip())
+    assert "native_country=United-States" in country
+    assert explained["sex"]["meaning"] == "3 = Male"
+    assert explained["occupation"]["meaning"] == "0 = missing"
     assert "occupation=missing" in shown
 
 

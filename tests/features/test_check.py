@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.expressions import parse
 from mlspark.errors import FeatureError
-from mlspark.features.check import check
+from mlspark.features.check import check, warnings
+from mlspark.features.kinds.categories import safe_names
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.kinds import from_settings
 
@@ -154,3 +155,41 @@ def test_expressions_are_evaluated_as_written() -> None:
     assert parse("3").evaluate(rows).tolist() == [3.0, 3.0, 3.0]
     assert parse("a / b").evaluate(rows)[2] == math.inf
     assert parse("a + length(t)").columns == {"a": "number", "t": "text"}
+
+
+def test_indicator_of_a_column_that_is_never_missing_is_worth_a_warning() -> None:
+    contract = CONTRACT.model_copy(
+        update={
+            "columns": tuple(
+                rule.model_copy(update={"nullable": rule.name not in ("age", "face")}) for rule in CONTRACT.columns
+            )
+        }
+    )
+    inputs = declared(
+        {"kind": "number", "columns": ["age", "wage"], "indicator": True},
+        {"kind": "vector", "columns": ["face"], "size": 3, "indicator": True},
+        {"kind": "number", "expression": "age + wage", "name": "both", "indicator": True},
+        {"kind": "index", "columns": ["job"]},
+    )
+    why = "indicator: true, but the contract says that it is never missing: a column of zeros; leave it out"
+    assert warnings(inputs, contract) == [f"number age: {why}", f"vector face: {why}"]
+    check(inputs, TASK, contract, "people")
+    assert warnings(inputs, CONTRACT) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["Female", "Male"], ["Female", "Male"]),
+        (["<=50K", ">50K"], ["__50K", "_50K"]),
+        (["a b", "a-b", "a_b", "c"], ["a_b_0", "a_b_1", "a_b_2", "c"]),
+        (["A", "a", "a_1"], ["A_0", "a_1_", "a_1"]),
+        (["", "is_missing"], ["empty", "is_missing_1"]),
+        (["größer", "年齢", "x²", "B\u001fSales"], ["größer", "年齢", "x2", "B_x_Sales"]),
+        (["x" * 200, "x" * 201], ["x" * 60 + "_0", "x" * 60 + "_1"]),
+    ],
+)
+def test_each_category_has_a_name_that_a_column_can_have(values: list[str], names: list[str]) -> None:
+    assert safe_names(values) == names
+    assert len({name.casefold() for name in names}) == len(names)
+    assert all(f"sex__{name}".isidentifier() for name in names)

@@ -219,7 +219,7 @@ def test_columns_without_any_value_become_zeros(spark: SparkSession) -> None:
     frame = spark.createDataFrame(empty)
     encoder = fit(frame, EVERYTHING, RICH, pipeline="all")
     [row] = encode(frame, encoder).distinct().collect()
-    indicators = {"d__is_missing", "v__is_missing", "d_bucket__0", "s_is__0", "t_is__0", "l_often"}
+    indicators = {"d__is_missing", "v__is_missing", "d_bucket__0", "s_is__is_missing", "t_is__is_missing", "l_often"}
     constants = {"d": 2.5, "c_unit": 3.0, "d_rank": 0.5, "i_rank": 0.5}
     expected = dict.fromkeys(indicators, 1.0) | constants
     assert {name: value for name, value in row.asDict().items() if value} == expected
@@ -300,7 +300,7 @@ def test_quantiles_are_those_of_numpy(spark: SparkSession) -> None:
 def test_every_output_says_where_it_comes_from(fitted: Encoder) -> None:
     meanings = {output.name: (output.feature, output.meaning) for output in fitted.outputs}
     assert len(meanings) == len(fitted.outputs)
-    assert meanings["s_is__1"] == ("s_is", "s is ' a'")
+    assert meanings["s_is___a"] == ("s_is", "s is ' a'")
     assert meanings["i_bucket"] == ("i_bucket", "0 missing, then the bucket from 1")
     assert meanings["day_of__month_cos"] == ("day_of", "cos of the month of day")
     assert meanings["d_log"][1].startswith("log(1 + d clipped to [-inf, 1e+06]), minus ")

@@ -66,9 +66,17 @@ class Bucketed(FittedNumber):
         if self.into == "id":
             return (Output(self.name, self.name, "0 missing, then the bucket from 1", ids=len(self.edges) + 2),)
         names = [f"{self.name}__{place}" for place in range(len(self.edges) + 2)]
+        return tuple(Output(name, self.name, meaning) for name, meaning in zip(names, self._meanings, strict=True))
+
+    @property
+    def _meanings(self) -> list[str]:
+        """What it says of a row to be in each bucket."""
         bounds = ["-inf", *(f"{edge:g}" for edge in self.edges), "inf"]
-        meanings = ["is missing", *(f"from {low} to below {high}" for low, high in pairwise(bounds))]
-        return tuple(Output(name, self.name, meaning) for name, meaning in zip(names, meanings, strict=True))
+        return ["is missing", *(f"from {low} to below {high}" for low, high in pairwise(bounds))]
+
+    def words_of(self, place: int, number: float) -> str:
+        """Return the bucket that an id stands for: "2 = from 25 to below 40"."""
+        return f"{int(number)} = {self._meanings[int(number)]}" if self.into == "id" else self._meanings[place]
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         value = self.finite_sql(steps)

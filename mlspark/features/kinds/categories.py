@@ -1,6 +1,8 @@
 """What the kinds that start from a category share: its text, the values known, and where each is. Runs anywhere."""
 
 import logging
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ UNSEEN_ID = 1
 FIRST_ID = 2
 SEPARATOR = "\u001f"
 """Separator of the values of a cross."""
+_LONGEST_NAME = 60
 
 
 class DeclaredCategories(Declared):
@@ -143,6 +146,30 @@ def known_values(name: str, columns: tuple[str, ...], counts: TextCounts) -> dic
         "nulls": counts.nulls,
         "rare": counts.rare,
     }
+
+
+def safe_names(values: Sequence[str]) -> list[str]:
+    """Return a name for each value that a column of any table can have, no two alike whatever their case.
+
+    Letters and digits of any language stay, all else becomes "_"; of values that would share a name, and of long ones, the
+    place is part of it.
+    """
+    plain = [_plain_name(value) for value in values]
+    times = Counter(name.casefold() for name in plain)
+    names, taken = [], {"is_missing", *times}
+    for place, name in enumerate(plain):
+        if times[name.casefold()] > 1 or len(name) > _LONGEST_NAME or name.casefold() == "is_missing":
+            name = f"{name[:_LONGEST_NAME]}_{place}"
+            while name.casefold() in taken:
+                name += "_"
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _plain_name(value: str) -> str:
+    words = unicodedata.normalize("NFKC", value.replace(SEPARATOR, "_x_"))
+    return "".join(c if f"a{c}".isidentifier() else "_" for c in words) or "empty"
 
 
 def text_sql(columns: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from mlspark.features.counts import Counts
 from mlspark.features.kinds.categories import (
     FIRST_ID,
     MISSING_ID,
+    SEPARATOR,
     UNSEEN_ID,
     DeclaredCategories,
     FittedCategories,
@@ -38,6 +39,13 @@ class Indexed(FittedCategories):
     def outputs(self) -> tuple[Output, ...]:
         meaning = f"{MISSING_ID} missing, {UNSEEN_ID} unseen, then the value's place from {FIRST_ID}"
         return (Output(self.name, self.name, meaning, ids=FIRST_ID + len(self.values)),)
+
+    def words_of(self, place: int, number: float) -> str:
+        """Return the category that an id stands for: "6 = Private"."""
+        known = {MISSING_ID: "missing", UNSEEN_ID: "unseen"}
+        at = int(number)
+        value = known[at] if at in known else " x ".join(self.values[at - FIRST_ID].split(SEPARATOR))
+        return f"{at} = {value}"
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         ids = range(FIRST_ID, FIRST_ID + len(self.values))

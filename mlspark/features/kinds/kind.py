@@ -74,6 +74,10 @@ class Fitted(Part):
         """The numbers that a row becomes, in order."""
         raise NotImplementedError
 
+    def words_of(self, place: int, number: float) -> str:
+        """Return what the output at `place` says of a row when it is `number`."""
+        return self.outputs[place].meaning
+
     def to_sql(self, steps: SqlSteps) -> list[str]:
         """Return SQL of each output, float, or int for ids, never null; adds to `steps` what they are computed from."""
         raise NotImplementedError
@@ -118,6 +122,12 @@ class Declared(Section):
 
     def column_problems(self, rule: ColumnRule) -> list[str]:
         """Return what is wrong with the contract's rule of one of the columns, besides its type."""
+        return []
+
+    def column_warnings(self, rule: ColumnRule) -> list[str]:
+        """Return what is useless about one of the columns, given the contract's rule of it."""
+        if getattr(self, "indicator", False) and not rule.nullable:
+            return ["indicator: true, but the contract says that it is never missing: a column of zeros; leave it out"]
         return []
 
     def task_problems(self, task: Task) -> list[str]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mlspark.features.counts import Counts
-from mlspark.features.kinds.categories import DeclaredCategories, FittedCategories, known_values
+from mlspark.features.kinds.categories import DeclaredCategories, FittedCategories, known_values, safe_names
 from mlspark.features.kinds.kind import Encode, Kind, Output
 from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.tasks.task import Task
@@ -43,7 +43,9 @@ class OneHot(FittedCategories):
     def outputs(self) -> tuple[Output, ...]:
         meanings = [self.value_words(value) for value in self.values]
         meanings += [f"{self.source_words} is missing"] if self.has_missing else []
-        return tuple(Output(f"{self.name}__{place}", self.name, words) for place, words in enumerate(meanings))
+        names = [f"{self.name}__{name}" for name in safe_names(self.values)]
+        names += [f"{self.name}__is_missing"] if self.has_missing else []
+        return tuple(Output(name, self.name, words) for name, words in zip(names, meanings, strict=True))
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         num_known = len(self.values)
