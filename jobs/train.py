@@ -7,7 +7,7 @@ from mlspark.stages.train import train
 
 def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Train on the newest feature table with distributed ranks, evaluate on the test rows and register a model version."""
-    job.run("train", train, check_train, config, set_, report)
+    job.run("train", train, check_train, config, set_, report, shows_stages=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`mlspark contract infer` and `check`: a contract drafted from data, and data held against a contract. Driver."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import session, storage
-from mlspark.commands import options, source_arguments, terminal
+from mlspark.commands import options, source_arguments, stage_progress, terminal
 from mlspark.contracts import contract as contracts
 from mlspark.contracts import infer as drafting
 from mlspark.errors import ConfigError, ContractError
@@ -214,6 +215,7 @@ def _settings(place: str, kind: str | None, options: Sequence[str]) -> SourceSet
 def _session(name: str, spark_settings: Mapping[str, str]) -> Iterator[SparkSession]:
     spark = session.start(f"mlspark {name}", spark_settings)
     try:
-        yield spark
+        with stage_progress.shown(spark, name, output=sys.stderr):
+            yield spark
     finally:
         spark.stop()

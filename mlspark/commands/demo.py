@@ -114,9 +114,7 @@ def _job(name: str, data: str, root: str, log: Path, *arguments: str) -> Report:
         "MLSPARK_HOME": root,
     }
     typer.secho(f"\n{name}", bold=True)
-    # What the job says, spark-submit puts on standard output. Its own standard error has what nothing can switch off:
-    # spark-submit prints Ivy's report on spark.jars.packages (it is quiet in Spark's own tests only), and Java warns of
-    # the incubator module that Spark asks for.
+    # What the job says, spark-submit puts on standard output; its own standard error has what went wrong before that.
     said_nothing = True
     with (
         open(log, "a", encoding="utf-8") as out,

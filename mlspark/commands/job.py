@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from mlspark import session
-from mlspark.commands import options
+from mlspark.commands import options, stage_progress
 from mlspark.errors import ConfigError, MlsparkError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -42,12 +43,16 @@ def run(
     files: list[str],
     overrides: list[str] | None,
     report: str | None,
+    *,
+    shows_stages: bool = True,
 ) -> None:
     """Run one job from command-line arguments to exit status; `check` refuses what it can before Spark starts.
 
+    It says how far Spark's stages are where `shows_stages`: unless the work tells its progress itself.
+
     Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct.
     """
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.basicConfig(handlers=[stage_progress.Handler()])
     logging.getLogger("mlspark").setLevel(logging.INFO)
     try:
         settings = loading.load(files, overrides or ())
@@ -56,7 +61,8 @@ def run(
         check(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
-            result = work(spark, settings)
+            with stage_progress.shown(spark, name) if shows_stages else nullcontext():
+                result = work(spark, settings)
         finally:
             spark.stop()
     except MlsparkError as error:

@@ -297,7 +297,7 @@ def test_spark_submit_runs_a_job_and_writes_its_report(small_census: Path, tmp_p
         "prepare", "--config", "conf/census.yaml", "--set", f"sources.root={small_census}", "--report", str(report),
         home=tmp_path / "home",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")  # without Ivy's report, see conf/spark-env.sh
     assert json.loads(report.read_text())["rows_quarantined"] == 40
     assert "features: wrote version 0" in done.stdout
 

@@ -1,0 +1,64 @@
+"""Standard error is left to the jobs: what Ivy and Java report of a good start is taken out, and nothing else."""
+
+import os
+import subprocess
+
+from ..conftest import ROOT
+
+GOOD_START = """\
+WARNING: Using incubator modules: jdk.incubator.vector
+:: loading settings :: url = jar:file:/venv/pyspark/jars/ivy-2.5.3.jar!/org/apache/ivy/core/settings/ivysettings.xml
+Ivy Default Cache set to: /root/.ivy2.5.2/cache
+The jars for the packages stored in: /root/.ivy2.5.2/jars
+io.delta#delta-spark_4.2_2.13 added as a dependency
+:: resolving dependencies :: org.apache.spark#spark-submit-parent-7c1f;1.0
+\tconfs: [default]
+\tfound io.delta#delta-spark_4.2_2.13;4.4.0 in central
+\tfound org.antlr#antlr4-runtime;4.13.1 in local-m2-cache
+downloading https://repo1.maven.org/maven2/io/delta/delta-storage/4.4.0/delta-storage-4.4.0.jar ...
+\t[SUCCESSFUL ] io.delta#delta-storage;4.4.0!delta-storage.jar (120ms)
+:: resolution report :: resolve 90ms :: artifacts dl 3ms
+\t:: modules in use:
+\tio.delta#delta-spark_4.2_2.13;4.4.0 from central in [default]
+\t---------------------------------------------------------------------
+\t|                  |            modules            ||   artifacts   |
+\t|       conf       | number| search|dwnlded|evicted|| number|dwnlded|
+\t---------------------------------------------------------------------
+:: retrieving :: org.apache.spark#spark-submit-parent-7c1f
+\tconfs: [default]
+\t0 artifacts copied, 4 already retrieved (0kB/5ms)
+Setting default log level to "WARN".
+To adjust logging level use sc.setLogLevel(newLevel). For SparkR, use setLogLevel(newLevel).
+"""
+WORTH_SAYING = """\
+:: problems summary ::
+:::: WARNINGS
+\t\tmodule not found: io.delta#delta-spark_4.2_2.13;9.9.9
+\t==== central: tried
+\t  https://repo1.maven.org/maven2/io/delta/delta-spark_4.2_2.13/9.9.9/delta-spark_4.2_2.13-9.9.9.pom
+Exception in thread "main" java.lang.RuntimeException: [unresolved dependency: io.delta#delta-spark_4.2_2.13;9.9.9]
+12:00:00 WARN TaskSetManager: Lost task 0.0 in stage 1.0
+prepare: contract schemas/census.json: cannot be read (No such file or directory); check the setting `contract`
+"""
+
+
+def left_of(text: str, **environment: str) -> str:
+    """What of a text on standard error is left when Spark's shell has read conf/spark-env.sh."""
+    command = ["bash", "-c", ". conf/spark-env.sh; cat >&2"]
+    done = subprocess.run(
+        command, cwd=ROOT, input=text, env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    return done.stderr
+
+
+def test_a_good_start_says_nothing() -> None:
+    assert left_of(GOOD_START) == ""
+
+
+def test_all_that_went_wrong_is_said() -> None:
+    assert left_of(GOOD_START + WORTH_SAYING) == WORTH_SAYING
+
+
+def test_everything_is_said_to_those_who_ask() -> None:
+    assert left_of(GOOD_START, MLSPARK_VERBOSE="1") == GOOD_START
