@@ -103,7 +103,8 @@ def draft(
             change = {"allowed": tuple(categories), "max_length": None}
             rules[column.name] = rules[column.name].model_copy(update=change)
     unique = [column for column in keys if values[column][0] == profile.num_rows]
-    columns_drafted = (rule if closed else _open(rule, is_label=rule.name == label) for rule in rules.values())
+    classes = {c.name for c in seen if c.name == label and 0 < c.distinct <= MAX_CATEGORIES}
+    columns_drafted = (rule if closed else _open(rule, is_class=rule.name in classes) for rule in rules.values())
     drafted = Contract(name=name, label=label, columns=tuple(columns_drafted), unique_key=tuple(unique[:1]))
     notes = [
         f"draft from {profile.num_rows:,} rows: {_WIDEN if closed else _IS_OPEN}",
@@ -188,11 +189,11 @@ def _rule(column: Seen, num_rows: int, source: ColumnRule, has_types: bool) -> C
     )
 
 
-def _open(rule: ColumnRule, *, is_label: bool) -> ColumnRule:
-    """Return a rule that takes other values of its type, and more missing ones; a label keeps its list of values."""
+def _open(rule: ColumnRule, *, is_class: bool) -> ColumnRule:
+    """Return a rule that takes other values of its type, and more missing ones; a label keeps its list of classes."""
     share = 1.0 if rule.max_missing_share == 1.0 else None
     opened = rule.model_copy(update={"max_length": None, "max_missing_share": share})
-    is_open = not (is_label and rule.type in column_types.WHOLE_BITS)
+    is_open = not (is_class and rule.type in column_types.WHOLE_BITS)
     return opened.model_copy(update={"min": None, "max": None}) if is_open else opened
 
 

@@ -124,6 +124,8 @@ def test_open_draft_has_types_and_the_labels_values_alone(spark: SparkSession) -
     )
     flag = draft_of(frame.coalesce(1), closed=False, label="flag").contract.column("flag")
     assert (flag.min, flag.max, flag.allowed) == (0, 1, None)
+    number = draft_of(frame.coalesce(1), closed=False, label="id").contract.column("id")
+    assert (number.min, number.max) == (None, None)
     empty = draft_of(frame.where("gap is null").coalesce(1), closed=False, has_types=True).contract.column("gap")
     assert empty.max_missing_share == 1.0
 

@@ -124,19 +124,19 @@ def test_scores_can_be_joined_back_to_the_rows_they_are_of(spark: SparkSession, 
     folder.mkdir()
     names = [*NAMES, "customer-id"]
     first = write(folder / "a.csv", NAMES).read_text().splitlines()
-    for file, count in (("b.csv", 1), ("a.csv", 3)):
+    for file, count in (("b.csv", 1), ("a.csv", 4)):
         lines = [f"{line},{file}/{at}" for at, line in enumerate(first * count)]
         lines.insert(2, f"{first[0].replace('red', 'pink')},bad")
         (folder / file).write_text("\n".join([",".join(names), *lines]) + "\n")
     overrides = ("scoring.source.header=true", 'scoring.keep=["customer-id", "label", "small"]')
     report = score(spark, settings(home, folder, *overrides))
-    assert (report["rows_scored"], report["rows_quarantined"], report["schema_differences"]) == (16, 2, {})
+    assert (report["rows_scored"], report["rows_quarantined"], report["schema_differences"]) == (20, 2, {})
     rows_of = tables.read(spark, report["output"]).where(f"score_id = '{_id(report)}'").orderBy("row_number").collect()
-    # The bad row has a number, too: 2 of a.csv's 13 rows, and 13 + 2.
-    assert [row["row_number"] for row in rows_of] == [0, 1, *range(3, 13), 13, 14, 16, 17]
-    assert [row["source_file"].rsplit("/")[-1] for row in rows_of] == ["a.csv"] * 12 + ["b.csv"] * 4
+    # The bad row has a number, too: 2 of a.csv's 17 rows, and 17 + 2.
+    assert [row["row_number"] for row in rows_of] == [0, 1, *range(3, 17), 17, 18, 20, 21]
+    assert [row["source_file"].rsplit("/")[-1] for row in rows_of] == ["a.csv"] * 16 + ["b.csv"] * 4
     assert [row["customer_id"] for row in rows_of] == [
-        *(f"a.csv/{at}" for at in range(12)),
+        *(f"a.csv/{at}" for at in range(16)),
         *(f"b.csv/{at}" for at in range(4)),
     ]
     assert {row["label"] for row in rows_of} == {"yes"}

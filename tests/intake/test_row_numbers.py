@@ -1,0 +1,42 @@
+"""The number of a row is its place in the source, into however many tasks Spark cuts the files."""
+
+from pathlib import Path
+
+import pytest
+from pyspark import StorageLevel
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.intake import row_numbers
+from mlspark.intake import rows as intake
+from mlspark.sources import catalog
+from mlspark.sources.csv import CsvSettings
+
+CONTRACT = Contract(name="lines", columns=(ColumnRule(name="file", type="string"), ColumnRule(name="line", type="int")))
+
+
+@pytest.mark.parametrize("bytes_of_a_task", [2_000, 100_000_000])
+def test_numbers_are_those_of_the_lines(spark: SparkSession, tmp_path: Path, bytes_of_a_task: int) -> None:
+    sizes = {"a.csv": 700, "b.csv": 1500, "c.csv": 1, "d.csv": 300}
+    for name, size in sizes.items():
+        (tmp_path / name).write_text("".join(f"{name},{line}\n\n" for line in range(size)))
+    changed = {"spark.sql.files.maxPartitionBytes": str(bytes_of_a_task), "spark.sql.files.openCostInBytes": "0"}
+    before = {name: spark.conf.get(name) for name in changed}
+    try:
+        for name, value in changed.items():
+            spark.conf.set(name, value)
+        source = catalog.find(spark, CsvSettings(kind="csv", path=str(tmp_path)), root=".")
+        read = row_numbers.with_position(intake.conform(spark, {"score": source}, CONTRACT))
+        kept = read.persist(StorageLevel.MEMORY_AND_DISK)
+        numbered = row_numbers.numbered(kept, kept.where("line % 3 = 0")).orderBy("row_number")
+        found = numbered.select("row_number", "file", "line", F.regexp_extract("source_file", r"[^/]+$", 0)).collect()
+        kept.unpersist()
+    finally:
+        for name, old in before.items():
+            spark.conf.set(name, str(old))
+    expected, at = [], 0
+    for name, size in sizes.items():
+        expected += [(at + line, name, line, name) for line in range(0, size, 3)]
+        at += size
+    assert [tuple(row) for row in found] == expected
