@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
@@ -14,7 +15,8 @@ class BatchNorms:
 
     def __init__(self, model: nn.Module) -> None:
         self._norms = [module for module in model.modules() if isinstance(module, _NormBase)]
-        self.are_synced = any(isinstance(norm, nn.SyncBatchNorm) for norm in self._norms)
+        is_one_of_several = dist.is_initialized() and dist.get_world_size() > 1
+        self.are_synced = is_one_of_several and any(isinstance(norm, nn.SyncBatchNorm) for norm in self._norms)
         """Whether statistics are taken over all ranks, so that all must do the same."""
 
     @contextlib.contextmanager
@@ -31,7 +33,7 @@ class BatchNorms:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_restored(self._norms))
             for norm in self._norms:
-                if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
+                if isinstance(norm, _BatchNorm) and not (self.are_synced and isinstance(norm, nn.SyncBatchNorm)):
                     stack.callback(norm.register_forward_pre_hook(_freeze_for_one_value).remove)
             yield
 

@@ -86,6 +86,22 @@ class RankData:
         # An evaluation leaves no row out.
         return self._open(split, self._spec.streaming.model_copy(update={"remainder": "keep"}), shuffle=False)
 
+    def two_rows(self) -> Batch:
+        """Return two training rows, or the only one twice, where the rank computes: to try a model with."""
+        changes = {"lanes": 1, "shuffle_window_rows": 2, "remainder": "keep", "workers": 1, "pool": "thread"}
+        with open_feature_table(
+            self.splits["train"],
+            self._spec.tensors,
+            self._spec.streaming.model_copy(update=changes | {"read_ahead_bytes": 0}),  # one row group is read
+            rank=0,
+            world_size=1,
+            global_batch_size=2,
+            seed=self._spec.training.seed,
+            shuffle=False,
+        ) as stream:
+            rows = next(iter(stream))
+        return self.to_device({name: tensor[[0, -1]] for name, tensor in rows.items()})
+
     def to_device(self, batch: Batch) -> Batch:
         """Return the batch where the rank computes."""
         if self._context.device.type == "cpu":

@@ -102,16 +102,16 @@ class _Run:
         torch.manual_seed(spec.training.seed)  # the same initial weights on every rank
         model = network.build(spec, functions, context.device)
         self.steps_per_epoch = steps_per_epoch(spec, splits["train"])
+        self.data = RankData(spec, splits, context)
         of_several = context.world_size > 1 and not spec.training.shard
         whole = parallel.over_ranks(
             model,
             world_size=context.world_size,
             shard=spec.training.shard,
             has_unused=of_several
-            and (spec.training.unused_parameters or network.has_unused(spec, model, context.device)),
+            and (spec.training.unused_parameters or network.has_unused(spec, model, self.data.two_rows())),
         )
         self.state = TrainState(spec.training, whole, self.steps_per_epoch)
-        self.data = RankData(spec, splits, context)
         self.stepper = Stepper(spec, functions, context, self.state, train=splits["train"])
         self.evaluator = Evaluator(spec, context, self.data)
         self.checkpoints = RunCheckpoints(spec, table, context, self.state)

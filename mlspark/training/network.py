@@ -59,14 +59,11 @@ class Outputs:
             yield
 
 
-def has_unused(spec: TrainingSpec, model: nn.Module, device: torch.device) -> bool:
-    """Return whether some parameters get no gradient, tried with two rows of zeros. Leaves the model as it was."""
-    outputs, buffers = Outputs(spec, device), {name: buffer.clone() for name, buffer in model.named_buffers()}
-    zeros = {
-        tensor.name: torch.zeros(2, len(tensor.columns), dtype=getattr(torch, tensor.dtype), device=device)
-        for tensor in spec.tensors.specs
-    }
-    outputs(model, zeros).sum().backward()  # type: ignore[no-untyped-call]
+def has_unused(spec: TrainingSpec, model: nn.Module, rows: Batch) -> bool:
+    """Return whether some parameters get no gradient of these rows, at least two. Leaves the model as it was."""
+    outputs = Outputs(spec, rows["is_padding"].device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    outputs(model, rows).sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     model.zero_grad(set_to_none=True)
     with torch.no_grad():

@@ -13,9 +13,11 @@ from mlspark.training.settings import OptimizerSettings
 
 
 def optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer of the model's parameters, in its fused form: one kernel for all of them."""
+    """Return the optimizer of the model's parameters, where torch can in its fused form: one kernel for all of them."""
     common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
     if settings.kind == "sgd":
+        is_sharded = any(hasattr(parameter, "placements") for parameter in model.parameters())
+        common["fused"] = not is_sharded  # torch 2.12 has no fused SGD for parts of parameters
         return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
     return torch.optim.AdamW(model.parameters(), **common)
 

@@ -123,10 +123,11 @@ def test_three_ranks_some_without_a_row_take_the_steps_of_the_global_batches(tmp
     assert {split: of_split.num_rows for split, of_split in metrics.items()} == {"validation": 5, "test": 1}
 
 
-def test_metrics_are_those_of_the_weights_that_are_saved_on_two_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, pytest.param({"shard": True}, marks=pytest.mark.slow)])
+def test_metrics_are_those_of_the_weights_that_are_saved_on_two_ranks(tmp_path: Path, settings: dict[str, Any]) -> None:
     splits = {"train": uniform(256, 0, 9), "validation": uniform(255, 0, 9)}
     table = write(tmp_path / "table", splits)
-    spec = run(tmp_path / "run", table, num_processes=2, epochs=1, global_batch_size=64)
+    spec = run(tmp_path / "run", table, num_processes=2, epochs=1, global_batch_size=64, **settings)
     done = run_ranks(spec)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     [epoch], metrics = epochs(spec), rank_results(spec)[0]["metrics"]["validation"]
