@@ -14,7 +14,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from mlspark import session
-from mlspark.commands import options, stage_progress
+from mlspark.commands import interruption, options, stage_progress
 from mlspark.errors import ConfigError, MlsparkError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -50,7 +50,8 @@ def run(
 
     It says how far Spark's stages are where `shows_stages`: unless the work tells its progress itself.
 
-    Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct.
+    Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct; with 130
+    or 143 and one message after Ctrl-C or SIGTERM.
     """
     logging.basicConfig(handlers=[stage_progress.Handler()])
     logging.getLogger("mlspark").setLevel(logging.INFO)
@@ -61,12 +62,15 @@ def run(
         check(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
-            with stage_progress.shown(spark, name) if shows_stages else nullcontext():
+            with interruption.raised(spark), stage_progress.shown(spark, name) if shows_stages else nullcontext():
                 result = work(spark, settings)
         finally:
             spark.stop()
     except MlsparkError as error:
         _print_error(f"{name}: {error}")
         raise typer.Exit(options.USER_ERROR) from None
+    except KeyboardInterrupt as error:
+        _print_error(f"{name}: {interruption.line(error)}")
+        raise typer.Exit(interruption.status(error)) from None
     if report:
         Path(report).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import credentials, session
-from mlspark.commands import options, terminal
+from mlspark.commands import interruption, options, terminal
 from mlspark.errors import ConfigError
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
@@ -28,7 +28,6 @@ from mlspark.tuning.study import TuneOptions
 from mlspark.tuning.trials import Tuned, overlay, shown, tune
 
 _SHOWN = 5
-_INTERRUPTED = 130
 
 app = options.app()
 
@@ -146,10 +145,11 @@ def _tuned(settings: Settings, search: Search, options: TuneOptions, prepared: P
     try:
         snapshot = delta_files.take(prepared.table, version=prepared.version)
         tensors = prepared.encoder.tensors(task)
-        return tune(spark, settings, search, options, tensors=tensors, task=task, snapshot=snapshot)
-    except KeyboardInterrupt:
+        with interruption.raised(spark):
+            return tune(spark, settings, search, options, tensors=tensors, task=task, snapshot=snapshot)
+    except KeyboardInterrupt as error:
         typer.echo(f"mlspark: tune: stopped; the same command goes on with study {options.study}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(interruption.status(error)) from None
     finally:
         spark.stop()
 

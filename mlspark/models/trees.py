@@ -1,6 +1,6 @@
 """kind: trees, gradient-boosted trees by XGBoost: settings, and learning from rows in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -200,9 +200,25 @@ def matrix(settings: TreesSettings, task: Task, tensors: Tensors, rows: Rows) ->
 
 
 def grow(
-    settings: TreesSettings, task: Task, tensors: Tensors, *, train: Rows, validation: Rows | None, seed: int
+    settings: TreesSettings,
+    task: Task,
+    tensors: Tensors,
+    *,
+    train: Rows,
+    validation: Rows | None,
+    seed: int,
+    on_round: Callable[[int], None] = lambda rounds: None,
 ) -> "Booster":
     """Return the trees up to the best round by the loss of the validation rows. The same rows and seed yield the same bits.
+
+    Args:
+        settings: how they are grown.
+        task: resolved.
+        tensors: what the rows are made of.
+        train: rows to learn from.
+        validation: rows by which the best round is chosen.
+        seed: of the draws of rows and columns.
+        on_round: called after each round with the number of rounds so far; what it raises ends the growing.
 
     Raises:
         ConfigError: see `parameters`; or all training rows weigh 0.
@@ -217,6 +233,12 @@ def grow(
     stop = settings.early_stopping_rounds or None
     if validation is not None and stop:
         watched.append((matrix(settings, task, tensors, validation), "validation"))
+
+    class Rounds(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            on_round(epoch + 1)
+            return False
+
     booster = xgboost.train(
         of_xgboost,
         data,
@@ -224,5 +246,6 @@ def grow(
         evals=watched,
         early_stopping_rounds=stop if watched else None,
         verbose_eval=False,
+        callbacks=[Rounds()],
     )
     return booster[: booster.best_iteration + 1] if watched else booster

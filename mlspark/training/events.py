@@ -79,6 +79,16 @@ class Progressed(Event):
 
 
 @dataclass(frozen=True)
+class Grown(Event):
+    """Every second in which trees are grown in the driver's process."""
+
+    name = "grown"
+    rounds: int
+    most_rounds: int
+    """Rounds after which growing ends at the latest."""
+
+
+@dataclass(frozen=True)
 class EpochEnded(Event):
     """An epoch is trained and validated. Figures are over all ranks."""
 
@@ -204,6 +214,7 @@ _KINDS: dict[str, type[Event]] = {
         Resumed,
         Begun,
         Progressed,
+        Grown,
         EpochEnded,
         CheckpointWritten,
         StorageTrouble,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,17 @@ from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.metrics import Metrics
 from mlspark.training import spark_trees
 from mlspark.training.data import splits_of
-from mlspark.training.events import Evaluated, OnEvent, Started
+from mlspark.training.events import Evaluated, Grown, OnEvent, Started
 from mlspark.training.learned_model import LearnedModel
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
+
+if TYPE_CHECKING:
+    from xgboost import Booster
 
 logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
+_PROGRESS_SECONDS = 1.0
 
 
 def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functions: Functions) -> LearnedModel:
@@ -45,15 +49,7 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
     on_event(Started(spec.attempt, world_size, spec.run_uri))
     started = time.perf_counter()
     if is_in_memory:
-        held_out = _rows(spec, splits["validation"]) if splits["validation"].num_rows else None
-        booster = trees.grow(
-            settings,
-            spec.task,
-            spec.tensors,
-            train=_rows(spec, splits["train"]),
-            validation=held_out,
-            seed=spec.training.seed,
-        )
+        booster = _grown_here(spec, settings, splits, on_event)
     else:
         booster = spark_trees.grow(spark, spec, settings, snapshot)
     seconds = time.perf_counter() - started
@@ -74,6 +70,34 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
             "rows_per_second": round(num_rows * rounds / seconds),
         },
     )
+
+
+def _grown_here(
+    spec: TrainingSpec, settings: TreesSettings, splits: Mapping[str, Snapshot], on_event: OnEvent
+) -> "Booster":
+    """Return the trees, grown in this process."""
+    rounds, told = 0, time.monotonic()
+
+    def follow(so_far: int) -> None:
+        nonlocal rounds, told
+        rounds = so_far
+        if time.monotonic() - told >= _PROGRESS_SECONDS:
+            told = time.monotonic()
+            on_event(Grown(rounds, settings.num_rounds))
+
+    try:
+        return trees.grow(
+            settings,
+            spec.task,
+            spec.tensors,
+            train=_rows(spec, splits["train"]),
+            validation=_rows(spec, splits["validation"]) if splits["validation"].num_rows else None,
+            seed=spec.training.seed,
+            on_round=follow,
+        )
+    except KeyboardInterrupt as interruption:
+        interruption.args = (f"after round {rounds}; the same command grows the trees anew",)
+        raise
 
 
 def memory_bytes(tensors: Tensors, splits: Mapping[str, Snapshot]) -> int:

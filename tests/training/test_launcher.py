@@ -14,6 +14,8 @@ from pyspark.ml.torch import distributor
 from pyspark.sql import SparkSession
 
 from mlspark import storage
+from mlspark.commands import interruption
+from mlspark.commands.interruption import Interruption
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import outcome as outcomes
@@ -107,6 +109,29 @@ def test_killed_rank_is_named(spark: SparkSession, tmp_path: Path, snapshot: Sna
     with pytest.raises(TrainingFailed, match=r"rank \d of 2 on \S+: killed by SIGKILL|lost rank \d, which left no exc"):
         launch(spark, spec, kill_one)
     assert time.monotonic() - killed[0] < 30
+    assert_no_rank_is_left(spec)
+
+
+def test_interruption_leaves_a_checkpoint_and_says_at_which_step(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    spec = new_run(tmp_path, snapshot, epochs=500)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(Interruption) as raised, interruption.raised(spark):
+            launch(spark, spec, interrupt)
+    finally:
+        spark.sparkContext.setLogLevel("ERROR")
+    assert signal.getsignal(signal.SIGINT) is before
+    line = re.fullmatch(r"interrupted at step (\d+); the same command goes on", interruption.line(raised.value))
+    assert line is not None
+    assert interruption.status(raised.value) == 130
+    assert storage.list_folders(spec.checkpoints_uri)[-1].endswith(f"step-{int(line[1]):010d}")
     assert_no_rank_is_left(spec)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from mlspark.commands import interruption
 from mlspark.engines import engine
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.evaluation import predictions
@@ -18,8 +19,8 @@ from mlspark.models.trees import TreesSettings
 from mlspark.streaming import delta_files
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.kinds import from_settings
-from mlspark.training import learner
-from mlspark.training.events import Event
+from mlspark.training import learner, trees_learner
+from mlspark.training.events import Event, Grown
 from mlspark.training.learned_model import LearnedModel
 from mlspark.training.spec import Functions, TrainingSpec
 
@@ -55,6 +56,38 @@ def spec(tmp_path_factory: pytest.TempPathFactory, snapshot: Snapshot) -> Traini
 @pytest.fixture(scope="module")
 def learned(spec: TrainingSpec) -> LearnedModel:
     return learn(spec)
+
+
+def test_growing_ends_when_the_handler_of_events_raises(
+    tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a search does whose user presses Ctrl-C: the trial in its thread does not grow to its end."""
+    monkeypatch.setattr(trees_learner, "_PROGRESS_SECONDS", 0.0)
+    rounds: list[int] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Grown):
+            rounds.append(event.rounds)
+            if event.rounds == 3:
+                raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        learn(spec_of(tmp_path, snapshot), stop)
+    assert rounds == [1, 2, 3]
+
+
+def test_interrupted_trees_say_that_they_begin_anew(
+    tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees_learner, "_PROGRESS_SECONDS", 0.0)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Grown):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        learn(spec_of(tmp_path, snapshot), interrupt)
+    assert interruption.line(raised.value) == "interrupted after round 1; the same command grows the trees anew"
 
 
 def test_trees_learn_stop_early_and_say_how_they_came_about(learned: LearnedModel) -> None:

@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM in a job: Spark's work is cancelled, what can be kept is kept, and one line says so. Driver."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+AGAIN = "the same command goes on, or starts anew what cannot"
+
+
+class Interruption(KeyboardInterrupt):
+    """The user, or who runs the job, ends it. Its message, if any, says where it was."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.status = 128 + signal_number
+        """Exit status by which shells know the signal."""
+
+
+def line(interruption: KeyboardInterrupt) -> str:
+    """Return what to tell the user, without the name of the job."""
+    where = str(interruption)
+    if not where:
+        return f"interrupted; {AGAIN}"
+    return f"interrupted {where}" if ";" in where else f"interrupted {where}; the same command goes on"
+
+
+def status(interruption: KeyboardInterrupt) -> int:
+    return int(getattr(interruption, "status", 128 + signal.SIGINT))
+
+
+@contextlib.contextmanager
+def raised(spark: SparkSession) -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise Interruption meanwhile, Spark's jobs cancelled; a second one ends the process at once.
+
+    Spark's own handler does so for SIGINT, too, but lets Spark log each task that it cancels with two traces.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        with contextlib.suppress(Exception):  # the JVM may be gone
+            spark.sparkContext.setLogLevel("OFF")
+            spark.sparkContext.cancelAllJobs()
+        raise Interruption(number)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, interrupt) for number in handled}
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        _leave_to_python()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_to_python() -> None:
+    """Have spark-submit's JVM ignore Ctrl-C, which a terminal sends to both: it would end before this process can save."""
+    jvm: Any = launch_gateway().jvm  # type: ignore[no-untyped-call]
+    with contextlib.suppress(Exception):  # a JVM without sun.misc.Signal
+        jvm.sun.misc.Signal.handle(jvm.sun.misc.Signal("INT"), jvm.sun.misc.SignalHandler.SIG_IGN)
