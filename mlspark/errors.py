@@ -39,6 +39,10 @@ class RegistryError(MlsparkError):
     """A model, model version or alias is absent or incomplete."""
 
 
+class TrackingError(MlsparkError):
+    """MLflow does not answer, or refuses what a job asks of it."""
+
+
 def one_line(message: str) -> str:
     """Return the first line of an error message, without Spark's own marks, at most 300 characters of it."""
     lines = [line for line in message.splitlines() if line.strip()]

@@ -36,8 +36,10 @@ def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (section.key, value) of nested settings."""
+    """Yield (section.key, value) of nested settings; of a list of sections (section.0.key, value)."""
     for key, value in settings.items():
+        if isinstance(value, list | tuple) and value and all(isinstance(entry, Mapping) for entry in value):
+            value = {str(place): entry for place, entry in enumerate(value)}
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:

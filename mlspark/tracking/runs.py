@@ -1,11 +1,14 @@
 """MLflow runs: a tracking server, or an embedded store below storage.root. Driver only."""
 
+import contextlib
+import json
 import logging
 import os
+import re
 import tempfile
-import time
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +21,25 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Its own 7 retries take minutes, in which nobody is told anything; `answers` tries again, and says so.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow import MlflowClient, entities
+from mlflow.entities import DatasetInput, InputTag, Param
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from mlspark import storage
-from mlspark.errors import ConfigError
+from mlspark.errors import ConfigError, TrackingError
 from mlspark.section import flat
+from mlspark.tracking.answers import answered, in_words
+from mlspark.tracking.figures import Figures
 from mlspark.tracking.settings import TrackingSettings
 
 # The signature comes from the contract, so MLflow needs no example to derive it from.
 warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
+
+logger = logging.getLogger(__name__)
 
 Client = MlflowClient
 """Client of an MLflow store; only this package and the registry call it."""
@@ -38,6 +47,7 @@ Client = MlflowClient
 _SYSTEM_SECONDS = 5
 """Seconds between two samples of processor, memory, disk and GPU."""
 
+_NAME = re.compile(r"[\w.-]+")
 _MAX_BATCH = 100
 """Most parameters, and most metrics, of one request; MLflow refuses more than 100 parameters."""
 
@@ -47,6 +57,7 @@ def connect(settings: TrackingSettings, root: str) -> Client:
 
     Raises:
         ConfigError: storage.root is remote and no tracking server is set.
+        TrackingError: the server does not answer.
     """
     for name in ("mlflow", "alembic"):  # MLflow reads the variable when it is imported, maybe before this module
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
@@ -57,11 +68,21 @@ def connect(settings: TrackingSettings, root: str) -> Client:
         mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = MlflowClient()
-    if client.get_experiment_by_name(settings.experiment) is None:
-        artifacts = None if "://" in uri and not uri.startswith("sqlite:") else _artifact_root(root)
-        client.create_experiment(settings.experiment, artifact_location=artifacts)
-    mlflow.set_experiment(settings.experiment)
+    artifacts = None if "://" in uri and not uri.startswith("sqlite:") else _artifact_root(root)
+    answered(
+        "open the experiment", lambda: _open(client, settings.experiment, artifacts), seconds=settings.retry_seconds
+    )
     return client
+
+
+def _open(client: Client, experiment: str, artifacts: str | None) -> None:
+    if client.get_experiment_by_name(experiment) is None:
+        try:
+            client.create_experiment(experiment, artifact_location=artifacts)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another job was faster
+                raise
+    mlflow.set_experiment(experiment)
 
 
 @contextmanager
@@ -97,14 +118,31 @@ def _artifact_root(root: str) -> str:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """Rows that a run learnt from, as MLflow shows them."""
+
+    name: str
+    digest: str
+    """Hash by which other rows have another one; MLflow shows 36 characters at most."""
+    context: str
+    """What they are to the run: training, validation, test, source."""
+    source_type: Literal["delta_table", "spark"]
+    source: Mapping[str, Any]
+    """Where they are, in MLflow's words for the type: {"path", "delta_table_version"}, {"path"}."""
+    profile: Mapping[str, Any]
+    """Figures about them: {"num_rows": 1000}."""
+
+
 class Run:
     """A run of the store, running. Any thread may write to it: nothing here depends on MLflow's active run.
 
     As a context manager it ends the run: FINISHED, KILLED on Ctrl-C or an exit, FAILED on any other exception.
     """
 
-    client: Client
-    run_id: str
+    def __init__(self, client: Client, run_id: str, *, retry_seconds: float = 60.0) -> None:
+        self.client, self.run_id = client, run_id
+        self._retry_seconds = retry_seconds
+        self._figures = Figures(client, run_id)
 
     def __enter__(self) -> Self:
         return self
@@ -116,17 +154,35 @@ class Run:
             self.end("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log settings; nested ones as section.key."""
-        entries = [Param(key, str(value)) for key, value in flat(params)]
+        """Log settings; nested ones as section.key, lists of sections as section.0.key.
+
+        A mapping whose keys are values of the data is one setting: MLflow takes no "<=50K" in a name.
+        """
+        entries = [Param(key, str(value)) for key, value in flat(_named(params))]
         for start in range(0, len(entries), _MAX_BATCH):
-            self.client.log_batch(self.run_id, params=entries[start : start + _MAX_BATCH])
+            batch = entries[start : start + _MAX_BATCH]
+            self._ask("keep settings", lambda batch=batch: self.client.log_batch(self.run_id, params=batch))  # type: ignore[misc]
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Log figures of a step."""
-        now = int(time.time() * 1000)
-        entries = [Metric(key, value, now, step) for key, value in metrics.items()]
-        for start in range(0, len(entries), _MAX_BATCH):
-            self.client.log_batch(self.run_id, metrics=entries[start : start + _MAX_BATCH])
+        """Have figures of a step sent; they wait while MLflow does not answer."""
+        self._figures.add(metrics, step=step)
+
+    def log_datasets(self, datasets: Sequence[Dataset]) -> None:
+        """Log what the run learnt from; again, it changes nothing."""
+        inputs = [
+            DatasetInput(
+                entities.Dataset(
+                    each.name,
+                    each.digest[:36],
+                    each.source_type,
+                    json.dumps(each.source),
+                    profile=json.dumps(each.profile),
+                ),
+                [InputTag("mlflow.data.context", each.context)],
+            )
+            for each in datasets
+        ]
+        self._ask("keep the data sets", lambda: self.client.log_inputs(self.run_id, inputs))
 
     def log_text(self, text: str, name: str) -> None:
         """Keep `text` as file `name`, in place of an earlier one."""
@@ -138,25 +194,57 @@ class Run:
             path = Path(folder, Path(name).name)
             path.write_bytes(content)
             parent = str(Path(name).parent)
-            self.client.log_artifact(self.run_id, str(path), None if parent == "." else parent)
+            place = None if parent == "." else parent
+            self._ask(f"keep {name}", lambda: self.client.log_artifact(self.run_id, str(path), place))
 
     def set_tag(self, name: str, text: str) -> None:
         """Set a tag, in place of an earlier one of this name."""
-        self.client.set_tag(self.run_id, name, text)
+        self._ask(f"keep tag {name}", lambda: self.client.set_tag(self.run_id, name, text))
+
+    def flush(self) -> None:
+        """Return when all figures are sent, or MLflow has not answered for as long as the settings say."""
+        self._figures.flush(self._retry_seconds)
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """Mark the run as ended."""
-        self.client.set_terminated(self.run_id, status)
+        """Mark the run as ended, after the figures that wait; a server that does not answer is a warning."""
+        self._figures.close(self._retry_seconds)
+        try:
+            self._ask(f"end run {self.run_id}", lambda: self.client.set_terminated(self.run_id, status))
+        except TrackingError as error:
+            logger.warning("%s", error)
+
+    def _ask(self, what: str, call: Callable[[], Any]) -> None:
+        answered(what, call, seconds=self._retry_seconds)
 
     @contextmanager
     def machine_metrics(self) -> Iterator[None]:
         """Log processor, memory, disk, network and GPU of this machine every 5 seconds, as system/NAME, meanwhile."""
-        monitor = SystemMetricsMonitor(self.run_id, sampling_interval=_SYSTEM_SECONDS, resume_logging=True)  # type: ignore[no-untyped-call]
-        monitor.start()  # type: ignore[no-untyped-call]
+        is_over = threading.Event()
+        sampler = threading.Thread(target=self._sample, args=(is_over,), name="machine", daemon=True)
+        sampler.start()
         try:
             yield
         finally:
-            monitor.finish()  # type: ignore[no-untyped-call]
+            is_over.set()
+            sampler.join(_SYSTEM_SECONDS)
+
+    def _sample(self, is_over: threading.Event) -> None:
+        try:
+            # For its gauges; its own thread ends at the first call that MLflow does not answer.
+            of_mlflow: Any = SystemMetricsMonitor(self.run_id, resume_logging=True)  # type: ignore[no-untyped-call]
+            step = of_mlflow._logging_step
+            while True:
+                of_mlflow.collect_metrics()
+                if is_over.wait(_SYSTEM_SECONDS):
+                    return
+                self.log_metrics(
+                    {f"system/{name}": value for name, value in of_mlflow.aggregate_metrics().items()}, step=step
+                )
+                for gauge in of_mlflow.monitors:
+                    gauge.clear_metrics()
+                step += 1
+        except Exception as error:  # whatever the machine or MLflow does not give
+            logger.warning("the load of this machine is not logged: %s", in_words(error))
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -172,25 +260,55 @@ class Run:
             self.client.update_run(self.run_id, status="RUNNING")  # end_run has ended it
 
 
+def _named(value: Any) -> Any:
+    """Return settings with those mappings as JSON that have keys which are no names of MLflow's."""
+    if isinstance(value, list | tuple):
+        return [_named(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    if all(_NAME.fullmatch(str(key)) for key in value):
+        return {key: _named(entry) for key, entry in value.items()}
+    return json.dumps(value, ensure_ascii=False)
+
+
 def open_run(
     client: Client, settings: TrackingSettings, name: str, *, tags: Mapping[str, str], parent: Run | None = None
 ) -> Run:
     """Return a new run, below `parent` if there is one; the caller has to end it."""
-    experiment = client.get_experiment_by_name(settings.experiment)
+    experiment = answered(
+        "name its experiments",
+        lambda: client.get_experiment_by_name(settings.experiment),
+        seconds=settings.retry_seconds,
+    )
     assert experiment is not None, "connect has made it"
     parent_tag = {"mlflow.parentRunId": parent.run_id} if parent else {}
-    created = client.create_run(experiment.experiment_id, run_name=name, tags={**tags, **parent_tag})
-    return Run(client, created.info.run_id)
+    created = answered(
+        "begin a run",
+        lambda: client.create_run(experiment.experiment_id, run_name=name, tags={**tags, **parent_tag}),
+        seconds=settings.retry_seconds,
+    )
+    return Run(client, created.info.run_id, retry_seconds=settings.retry_seconds)
 
 
-def reopen_run(client: Client, run_id: str) -> Run | None:
+def reopen_run(client: Client, run_id: str, *, retry_seconds: float = 60.0) -> Run | None:
     """Return an ended or abandoned run as a running one; None when this store does not have it or it is deleted."""
-    try:
-        if client.get_run(run_id).info.lifecycle_stage != "active":
-            return None
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    client.update_run(run_id, status="RUNNING")
-    return Run(client, run_id)
+
+    def is_there() -> bool:
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    if not answered("find a run", is_there, seconds=retry_seconds):
+        return None
+    answered("go on with a run", lambda: client.update_run(run_id, status="RUNNING"), seconds=retry_seconds)
+    return Run(client, run_id, retry_seconds=retry_seconds)
+
+
+def end_abandoned(client: Client, run_id: str) -> None:
+    """Mark a run as KILLED whose driver was killed, and could not do it; one that has ended is left as it is."""
+    with contextlib.suppress(MlflowException):  # it is gone, or the next job does it
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, "KILLED")

@@ -1,9 +1,10 @@
 """What people and programs see of a training while it runs: lines, a file of events, curves. Driver."""
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,30 +14,48 @@ from matplotlib.figure import Figure
 from mlspark.errors import ConfigError
 from mlspark.tasks.metrics import title
 from mlspark.tasks.task import Task
-from mlspark.training.events import EpochEnded, Event, Progressed, RankSilent, Resumed, Started, StorageTrouble
+from mlspark.training.events import EpochEnded, Event, Grown, Progressed, RankSilent, Resumed, Started, StorageTrouble
 
 logger = logging.getLogger(__name__)
 
 
 class EventFile:
-    """A JSON-lines file that grows by a line per event: for a scheduler to follow, through restarts of the driver too."""
+    """A JSON-lines file that grows by a line per event: for a scheduler to follow, through restarts of the driver too.
+
+    A file that cannot be written is a warning, and no reason to end a training.
+    """
 
     def __init__(self, file: str) -> None:
         """Open for appending; file "": write nowhere."""
+        self._file = file
         self._stream: TextIO | None = None
         if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            self._stream = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+            with self._given_up_on_error():
+                Path(file).parent.mkdir(parents=True, exist_ok=True)
+                self._stream = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
 
     def write(self, event: Event) -> None:
         """Add a line, at once: the event, and when it was, in seconds since 1970."""
         if self._stream is not None:
-            self._stream.write(json.dumps({"time": round(time.time(), 3), **event.to_json()}) + "\n")
-            self._stream.flush()
+            with self._given_up_on_error():
+                self._stream.write(json.dumps({"time": round(time.time(), 3), **event.to_json()}) + "\n")
+                self._stream.flush()
 
     def close(self) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with self._given_up_on_error():
+                self._stream.close()
+
+    @contextlib.contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning("tracking.events: %s cannot be written (%s); training goes on without it", self._file, error)
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
 
 class TensorBoard:
@@ -56,17 +75,28 @@ class TensorBoard:
                 raise ConfigError(
                     "tracking.tensorboard needs the package tensorboard: pip install tensorboard, or leave it empty"
                 ) from None
-            self._writer = SummaryWriter(str(Path(folder) / run))
+            with self._given_up_on_error():
+                self._writer = SummaryWriter(str(Path(folder) / run))
 
     def write(self, event: Event) -> None:
         """Add the event's numbers, at its step."""
         if self._writer is not None:
-            for name, value in numbers(event).items():
-                self._writer.add_scalar(f"{event.name}/{name}", value, getattr(event, "step", 0))
+            with self._given_up_on_error():
+                for name, value in numbers(event).items():
+                    self._writer.add_scalar(f"{event.name}/{name}", value, getattr(event, "step", 0))
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with self._given_up_on_error():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning("tracking.tensorboard cannot be written (%s); training goes on without it", error)
+            self._writer = None
 
 
 def numbers(event: Event) -> dict[str, float]:
@@ -87,6 +117,8 @@ def show(event: Event) -> None:
                 event.epoch, event.epochs, f"{event.step:,}", f"{event.steps:,}", event.train_loss,
                 f"{event.rows_per_second:,.0f}", 100 * event.data_wait_fraction, duration(event.seconds_left),
             )  # fmt: skip
+        case Grown():
+            logger.info("round %s of at most %s", f"{event.rounds:,}", f"{event.most_rounds:,}")
         case EpochEnded():
             logger.info(
                 "epoch %d/%d: step %d, loss %.4f%s, %s rows/s, waited %.0f %%",

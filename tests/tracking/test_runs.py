@@ -1,7 +1,13 @@
 """Runs in the store as a user reads it: all figures on one run, every run ended, whichever thread wrote."""
 
+import json
 import os
+import socket
+import sqlite3
 import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +16,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
+from mlspark.errors import TrackingError
 from mlspark.settings.pipeline import Settings
 from mlspark.tracking import runs
-from mlspark.tracking.runs import Run
+from mlspark.tracking.runs import Dataset, Run
+from mlspark.tracking.settings import TrackingSettings
 
 from ..conftest import census_settings
 
@@ -40,6 +48,13 @@ def opened(settings: Settings, name: str = "census v0") -> Run:
     return runs.open_run(
         runs.connect(settings.tracking, settings.root), settings.tracking, name, tags={"mlspark.table_version": "0"}
     )
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def in_thread(work: Any) -> None:
@@ -92,7 +107,7 @@ def test_machine_is_measured_until_the_body_ends(settings: Settings, monkeypatch
     [read] = stored(settings).values()
     assert read.info.status == "FINISHED"
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= read.data.metrics.keys()
-    assert "SystemMetricsMonitor" not in [thread.name for thread in threading.enumerate()]
+    assert "machine" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_active_run_is_that_of_one_thread_and_goes_on_afterwards(settings: Settings) -> None:
@@ -159,3 +174,151 @@ def test_run_of_the_store_is_reopened_and_an_unknown_or_deleted_one_is_not(setti
     client.delete_run(run.run_id)
     assert runs.reopen_run(client, run.run_id) is None
     assert runs.reopen_run(client, "0" * 32) is None
+
+
+class Server:
+    """MLflow's REST interface as far as figures need it, on loopback, with faults of its own."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, int]] = []
+        self.delay_seconds, self.fails = 0.0, False
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                time.sleep(server.delay_seconds)
+                if not server.fails:
+                    server.received += [(one["key"], one["step"]) for one in json.loads(content).get("metrics", ())]
+                self.send_response(500 if server.fails else 200)
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.client = MlflowClient(f"http://127.0.0.1:{self.http.server_address[1]}")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+FIGURES = [("train_loss", step) for step in range(1, 8)]
+
+
+def log_all(run: Run) -> float:
+    """Log FIGURES, and return how long that took."""
+    started = time.monotonic()
+    for name, step in FIGURES:
+        run.log_metrics({name: 1.0}, step=step)
+    return time.monotonic() - started
+
+
+def test_slow_server_is_not_waited_for(server: Server) -> None:
+    server.delay_seconds = 1.0
+    run = Run(server.client, "0" * 32)
+    assert log_all(run) < 0.5
+    server.delay_seconds = 0.0
+    run.flush()
+    assert server.received == FIGURES
+
+
+def test_figures_wait_for_a_server_that_fails(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.fails = True
+    run = Run(server.client, "0" * 32)
+    assert log_all(run) < 0.5
+    wait_until(lambda: "MLflow does not answer; figures wait and are sent later" in caplog.text)
+    server.fails = False
+    run.flush()
+    assert server.received == FIGURES
+    assert caplog.text.count("does not answer") == 1
+
+
+def test_server_that_fails_to_the_end_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.fails = True
+    with Run(server.client, "0" * 32, retry_seconds=0.3) as run:
+        log_all(run)
+    assert "7 figures of run 00000000000000000000000000000000 could not be sent to MLflow" in caplog.text
+    assert "MLflow did not end run" in caplog.text
+
+
+def test_server_that_does_not_answer_is_named_before_a_job_begins(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    tracking = TrackingSettings(uri=f"http://127.0.0.1:{port}", experiment="census", retry_seconds=0.1)
+    stores = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        with pytest.raises(TrackingError, match=r"MLflow did not open the experiment for 0\.1 s: .*tracking\.uri"):
+            runs.connect(tracking, str(tmp_path))
+    finally:
+        mlflow.set_tracking_uri(stores[0])
+        mlflow.set_registry_uri(stores[1])
+
+
+def test_locked_store_is_waited_for(settings: Settings) -> None:
+    run = opened(settings)
+    with sqlite3.connect(runs.embedded_uri(settings.root).removeprefix("sqlite:///"), isolation_level=None) as store:
+        store.execute("BEGIN EXCLUSIVE")
+        assert log_all(run) < 0.5
+        time.sleep(6.0)  # SQLAlchemy waits for 5
+        store.execute("COMMIT")
+    store.close()
+    run.end("FINISHED")
+    history = MlflowClient(runs.embedded_uri(settings.root)).get_metric_history(run.run_id, "train_loss")
+    assert [("train_loss", figure.step) for figure in history] == FIGURES
+
+
+def test_refused_figures_do_not_hold_up_others(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(settings) as run:
+        run.log_metrics({"no/such?name": 1.0}, step=1)
+        run.flush()
+        run.log_metrics({"train_loss": 1.0}, step=1)
+    [read] = stored(settings).values()
+    assert read.data.metrics == {"train_loss": 1.0}
+    assert "MLflow refuses 1 figures" in caplog.text
+
+
+def test_data_sets_are_shown_with_source_and_digest(settings: Settings) -> None:
+    place = {"path": "/tables/census", "delta_table_version": 3}
+    rows = Dataset("census training", "ab" * 32, "training", "delta_table", place, {"num_rows": 10})
+    with opened(settings) as run:
+        for _ in range(2):
+            run.log_datasets([rows])
+    [read] = stored(settings).values()
+    [shown] = read.inputs.dataset_inputs
+    assert (shown.dataset.name, shown.dataset.digest) == ("census training", "ab" * 18)
+    assert [(tag.key, tag.value) for tag in shown.tags] == [("mlflow.data.context", "training")]
+    source: Any = mlflow.data.get_source(shown.dataset)
+    assert (source.path, source.delta_table_version) == ("/tables/census", 3)
+
+
+def test_lists_of_sections_are_settings_of_their_own(settings: Settings) -> None:
+    with opened(settings) as run:
+        run.log_params({"joins": [{"name": "a", "on": ["x", "y"]}, {"name": "b"}], "empty": []})
+    [read] = stored(settings).values()
+    assert read.data.params == {"joins.0.name": "a", "joins.0.on": "['x', 'y']", "joins.1.name": "b", "empty": "[]"}
+
+
+def test_values_of_the_data_are_no_names_of_settings(settings: Settings) -> None:
+    with opened(settings) as run:
+        run.log_params({"task": {"aliases": {"<=50K.": "<=50K"}, "class_weights": {"1": 2.0}}})
+    [read] = stored(settings).values()
+    assert read.data.params == {"task.aliases": '{"<=50K.": "<=50K"}', "task.class_weights.1": "2.0"}
+
+
+def test_run_of_a_killed_driver_is_ended_and_others_stay_as_they_are(settings: Settings) -> None:
+    running, finished = opened(settings), opened(settings)
+    finished.end("FINISHED")
+    client = MlflowClient(runs.embedded_uri(settings.root))
+    for run_id in (running.run_id, finished.run_id, "0" * 32):
+        runs.end_abandoned(client, run_id)
+    statuses = {run_id: read.info.status for run_id, read in stored(settings).items()}
+    assert statuses == {running.run_id: "KILLED", finished.run_id: "FINISHED"}

@@ -16,6 +16,7 @@ from mlspark.training.events import (
     EpochEnded,
     Evaluated,
     Event,
+    Grown,
     Progressed,
     RankSilent,
     Restarting,
@@ -40,7 +41,8 @@ EPOCH = EpochEnded(
 NUMBERS = dataclasses.replace(EPOCH, validation={"rmse": 2.5, "mae": 1.5, "median_ae": 1.0, "r2": 0.25})
 EVENTS = [
     PROGRESS, EPOCH, NUMBERS, Started(1, 2, "run"), Resumed(2, 900), Begun(1, 0), CheckpointWritten(8, 0.5),
-    StorageTrouble("no space"), Evaluated("test", 24, {"num_rows": 3, "accuracy": 0.5, "accuracy_interval": [0.1, 0.9]}),
+    StorageTrouble("no space"), Grown(12, 2000),
+    Evaluated("test", 24, {"num_rows": 3, "accuracy": 0.5, "accuracy_interval": [0.1, 0.9]}),
     RankSilent("rank 1"), AttemptFailed(1, "odd"), Restarting(1, 2, 0.5), RunEnded(is_finished=True),
 ]  # fmt: skip
 
@@ -55,7 +57,9 @@ def test_events_survive_their_json(event: Event) -> None:
 def test_metrics_stand_beside_the_other_figures_of_an_event() -> None:
     assert EPOCH.to_json()["validation_log_loss"] == 0.5
     assert EPOCH.to_json()["validation_roc_auc"] is None
-    assert progress_display.numbers(EVENTS[8]) == {"accuracy": 0.5}
+    assert progress_display.numbers(next(event for event in EVENTS if isinstance(event, Evaluated))) == {
+        "accuracy": 0.5
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,3 +120,24 @@ def test_tensorboard_is_optional(tmp_path: Path) -> None:
         board.close()
         assert list((tmp_path / "run").glob("events.*"))
     TensorBoard("", "run").write(PROGRESS)
+
+
+@pytest.mark.parametrize("file", ["/dev/full", "/proc/no/such/events.jsonl", "/"])
+def test_log_that_cannot_be_written_is_one_warning(file: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = EventFile(file)
+    for step in range(3):
+        log.write(Resumed(1, step))
+    log.close()
+    assert caplog.text.count("cannot be written") == 1
+    assert f"tracking.events: {file} cannot be written" in caplog.text
+
+
+def test_folder_of_tensorboard_that_cannot_be_written_is_one_warning(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "file").touch()
+    board = TensorBoard(str(tmp_path / "file"), "run")
+    board.write(Resumed(1, 1))
+    board.close()
+    assert caplog.text.count("tracking.tensorboard cannot be written") == 1
