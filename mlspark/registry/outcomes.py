@@ -1,6 +1,8 @@
 """A model trained from a notebook or script becomes a registered version. Driver."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlspark import credentials, storage
@@ -18,8 +20,9 @@ from mlspark.registry.versions import ModelVersion
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.task import Task
 from mlspark.tracking import runs
+from mlspark.tracking.runs import Dataset
 from mlspark.tracking.settings import TrackingSettings
-from mlspark.training import checkpoint
+from mlspark.training import checkpoint, progress_display
 from mlspark.training.outcome import TrainingOutcome
 from mlspark.training.spec import TrainingSpec
 
@@ -61,7 +64,7 @@ def register(
         _source_code(spec),
     )
     client = runs.connect(TrackingSettings(uri=tracking_uri, experiment=name), storage.absolute(root))
-    run_id = _run(client, spec.run_uri, name)
+    run_id = _run(client, outcome, spec, snapshot, name)
     package = Package.pack(
         model=files,
         encoder=encoder,
@@ -73,7 +76,9 @@ def register(
             table_version=snapshot.version,
             metrics=outcome.metrics,
             train_seconds=outcome.train_seconds,
+            table_digest=snapshot.fingerprint,
             world_size=outcome.world_size,
+            steps=outcome.steps,
         ),
     )
     version = versions.register(client, package, run_id=run_id, name=name, alias=alias)
@@ -132,13 +137,31 @@ def _source_code(spec: TrainingSpec) -> SourceCode:
     return SourceCode.of_saved(saved)
 
 
-def _run(client: Any, run_uri: str, name: str) -> str:
-    """Return the id of the MLflow run that stands for a run's folder, a new one where there is none."""
+def _run(client: Any, outcome: TrainingOutcome, spec: TrainingSpec, snapshot: Snapshot, name: str) -> str:
+    """Return the id of the MLflow run that stands for a run's folder, a new one with its figures where there is none."""
+    settings = TrackingSettings(experiment=name)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None, "connect has made it"
-    tagged = client.search_runs([experiment.experiment_id], f"tags.`{_RUN_TAG}` = '{run_uri}'")
-    if tagged:
-        return str(tagged[0].info.run_id)
-    created = client.create_run(experiment.experiment_id, run_name=name, tags={_RUN_TAG: run_uri})
-    client.set_terminated(created.info.run_id)
-    return str(created.info.run_id)
+    tagged = client.search_runs([experiment.experiment_id], f"tags.`{_RUN_TAG}` = '{spec.run_uri}'")
+    ended = [run for run in tagged if run.info.status == "FINISHED"]
+    if ended:
+        return str(ended[0].info.run_id)
+    of_pipeline = provenance.revision(Path.cwd())
+    tags = {_RUN_TAG: spec.run_uri, "mlflow.source.git.commit": of_pipeline.commit}
+    with runs.open_run(
+        client, settings, f"{name} v{snapshot.version}", tags={k: v for k, v in tags.items() if v}
+    ) as run:
+        run.log_params(
+            {
+                "model": spec.model.model_dump(mode="json"),
+                "training": spec.training.model_dump(mode="json"),
+                "streaming": spec.streaming.model_dump(mode="json"),
+                "task": json.loads(spec.task.to_json()),
+            }
+        )
+        source = {"path": snapshot.table, "delta_table_version": snapshot.version}
+        profile = {"num_rows": outcome.rows_per_epoch}
+        run.log_datasets([Dataset(name, snapshot.fingerprint, "training", "delta_table", source, profile)])
+        for epoch in outcome.epochs:
+            run.log_metrics(progress_display.numbers(epoch), step=epoch.epoch)
+    return run.run_id

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mlspark import __version__
 from mlspark.tasks.metrics import Metrics
 
+_GIT_SECONDS = 10.0
 _LIBRARIES = ("torch", "xgboost", "pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "mlflow")
 
 
@@ -20,6 +22,7 @@ def describe(
     table_version: int,
     metrics: Mapping[str, Metrics],
     train_seconds: float,
+    pipeline: Path | None = None,
     **details: Any,
 ) -> dict[str, Any]:
     """Return a version's provenance.json.
@@ -30,14 +33,17 @@ def describe(
         table_version: of it.
         metrics: split -> metrics of the registered weights.
         train_seconds: time in training alone.
+        pipeline: folder of the pipeline's own files, whose commit is kept; the working directory unless given.
         details: further JSON values; strings and whole numbers become tags of the version.
     """
+    of_pipeline = revision(pipeline or Path.cwd())
     return {
         "run_id": run_id,
         "table": table,
         "table_version": table_version,
         **details,
-        "git_commit": _git_commit(),
+        "git_commit": of_pipeline.commit,
+        "git_is_changed": of_pipeline.is_changed,
         "metrics": {split: of_split.to_json() for split, of_split in metrics.items()},
         "train_seconds": train_seconds,
         "libraries": {"mlspark": __version__, "python": platform.python_version(), **_versions()},
@@ -50,10 +56,28 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES if name in installed}
 
 
-def _git_commit() -> str:
-    """Return the commit of the pipeline, in whose folder the job was started; "" outside a checkout."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607
-        cwd=Path.cwd(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return revision.stdout.strip() if revision.returncode == 0 else ""
+@dataclass(frozen=True)
+class Revision:
+    """State of a checkout."""
+
+    commit: str
+    """SHA of its commit; empty outside a checkout, or where git is not installed."""
+    is_changed: bool = False
+    """Whether files that git follows differ from the commit."""
+
+
+def revision(folder: Path) -> Revision:
+    """Return the state of the checkout that `folder` is in."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    return Revision(commit, bool(commit and _git(folder, "status", "--porcelain", "--untracked-files=no")))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            cwd=folder, capture_output=True, text=True, errors="replace", check=False, timeout=_GIT_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,23 +1,34 @@
 """Model versions in MLflow: registered whole and once for each run, found by number or alias. Driver only."""
 
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from mlspark.errors import RegistryError
 from mlspark.registry import signature
+from mlspark.registry.card import card
 from mlspark.registry.package import DIGEST_TAG, Package
 from mlspark.registry.settings import check_names
+from mlspark.tracking.answers import answered
 
 _LOADER = "mlspark.scoring.mlflow_model"
 """Module by which MLflow loads a version; a name, since scoring stands on the registry."""
 _RULES_TAG = "mlspark.rules_not_served"
 """Tag of a version, and entry of its MLmodel file: row rules that are not checked when it is served."""
+_NO_STEP = -1
+"""Step of which the run has no figures: those of another step would count as the model's."""
+_PREFIXES = {"validation": "best_validation_", "test": "test_"}
+"""Split -> beginning of a metric's name on the run, which has the validation metrics of each epoch, too."""
 _FOLDER = "data/package"
 """Folder of the package in a version's files."""
 
@@ -31,11 +42,21 @@ class ModelVersion:
     package: Package
 
 
-def register(client: MlflowClient, package: Package, *, run_id: str, name: str, alias: str) -> int:
+def register(
+    client: MlflowClient,
+    package: Package,
+    *,
+    run_id: str,
+    name: str,
+    alias: str,
+    example: Mapping[str, Any] | None = None,
+    retry_seconds: float = 60.0,
+) -> int:
     """Log `package` as a model of run `run_id`, register it and return its version number.
 
     A run registers once under a name: again, it moves the alias to the existing version and returns that. The alias
-    moves last, so it never points to a version that is not complete. An empty alias moves nothing.
+    moves last, so it never points to a version that is not complete. An empty alias moves nothing. What an earlier call
+    left that was killed is used or deleted.
 
     Args:
         client: of the store that is this process's default.
@@ -43,38 +64,92 @@ def register(client: MlflowClient, package: Package, *, run_id: str, name: str, 
         run_id: the run, active or ended.
         name: of the registered model; created where it is new.
         alias: of the version.
+        example: a row that the model takes; column -> JSON value.
+        retry_seconds: how long a store that does not answer is tried.
 
     Raises:
         RegistryError: the run registered another model under this name, or MLflow could not find this name or alias again.
+        TrackingError: the store does not answer, or refuses; nothing is half-registered: run again.
     """
     check_names(name, alias)
-    version = _registered(client, name, run_id, package)
-    if version is None:
-        with tempfile.TemporaryDirectory() as folder:
-            package.save(Path(folder) / "package")
-            logged = Model.log(
-                None,
-                flavor=mlflow.pyfunc,
-                name="model",
-                loader_module=_LOADER,
-                data_path=str(Path(folder) / "package"),
-                signature=signature.of(package),
-                pip_requirements=package.requirements,
-                metadata={DIGEST_TAG: package.digest, _RULES_TAG: list(package.unserved_rules)},
-                run_id=run_id,
-            )
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        tags = {key: str(value) for key, value in package.provenance.items() if isinstance(value, str | int)}
-        tags[DIGEST_TAG] = package.digest
-        tags[_RULES_TAG] = ",".join(package.unserved_rules)
-        created = client.create_model_version(
-            name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=tags
-        )
-        version = int(created.version)
+
+    def version_of_run() -> int:
+        version = _registered(client, name, run_id, package)
+        return _create(client, package, run_id, name, example) if version is None else version
+
+    version = answered("register the model", version_of_run, seconds=retry_seconds)
     if alias:
-        client.set_registered_model_alias(name, alias, str(version))
+        answered(
+            f"move alias {alias}",
+            lambda: client.set_registered_model_alias(name, alias, str(version)),
+            seconds=retry_seconds,
+        )
     return version
+
+
+def _create(client: MlflowClient, package: Package, run_id: str, name: str, example: Mapping[str, Any] | None) -> int:
+    """Return the number of a new version."""
+    model_id = _logged(client, package, run_id) or _log(package, run_id, example)
+    _log_metrics(client, package, run_id, model_id)
+    text = card(package, name)
+    client.set_tag(run_id, "mlflow.note.content", text)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    tags = {key: str(value) for key, value in package.provenance.items() if isinstance(value, str | int)}
+    tags[DIGEST_TAG] = package.digest
+    tags[_RULES_TAG] = ",".join(package.unserved_rules)
+    created = client.create_model_version(
+        name, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags=tags, description=text
+    )
+    return int(created.version)
+
+
+def _log(package: Package, run_id: str, example: Mapping[str, Any] | None) -> str:
+    """Return the id of a new logged model of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        package.save(Path(folder) / "package")
+        logged = Model.log(
+            None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            loader_module=_LOADER,
+            data_path=str(Path(folder) / "package"),
+            signature=signature.of(package),
+            input_example=None if example is None else pd.DataFrame([example]),
+            pip_requirements=package.requirements,
+            metadata={DIGEST_TAG: package.digest, _RULES_TAG: list(package.unserved_rules)},
+            tags={DIGEST_TAG: package.digest},
+            run_id=run_id,
+            step=_NO_STEP,
+        )
+    return str(logged.model_id)
+
+
+def _logged(client: MlflowClient, package: Package, run_id: str) -> str | None:
+    """Return the model that an earlier call logged and did not come to register; one that is not this one is deleted."""
+    experiment = client.get_run(run_id).info.experiment_id
+    whole = None
+    for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST_TAG) == package.digest:
+            whole = str(model.model_id)
+        elif not client.search_model_versions(f"run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+    return whole
+
+
+def _log_metrics(client: MlflowClient, package: Package, run_id: str, model_id: str) -> None:
+    """Log the metrics of the registered weights, on the run and on its model."""
+    provenance, now = package.provenance, int(time.time() * 1000)
+    step = int(provenance.get("steps") or provenance.get("rounds") or 0)
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(f"{_PREFIXES[split]}{name}", value, now, step, model_id=model_id, run_id=run_id)
+            for split, of_split in provenance["metrics"].items()
+            for name, value in of_split.items()
+            if isinstance(value, float)
+        ],
+    )
 
 
 def find(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
@@ -125,3 +200,19 @@ def _registered(client: MlflowClient, name: str, run_id: str, package: Package) 
             f"again, or give another name"
         )
     return number
+
+
+def is_of_run(client: MlflowClient, name: str, version: int, run_id: str) -> bool:
+    """Return whether this version is registered, and by this run."""
+    try:
+        return bool(client.get_model_version(name, str(version)).run_id == run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
+def with_alias(client: MlflowClient, name: str, alias: str) -> int | None:
+    """Return the version that has an alias, None without one."""
+    versions = client.get_registered_model(name).aliases
+    return int(versions[alias]) if alias in versions else None

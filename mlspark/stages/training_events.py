@@ -7,7 +7,7 @@ from mlspark import storage
 from mlspark.tracking.runs import Run
 from mlspark.tracking.settings import TrackingSettings
 from mlspark.training import progress_display
-from mlspark.training.events import EpochEnded, Evaluated, Event, OnEvent, Progressed, RunEnded
+from mlspark.training.events import EpochEnded, Event, OnEvent, Progressed, RunEnded
 from mlspark.training.progress_display import EventFile, TensorBoard
 from mlspark.training.spec import TrainingSpec
 
@@ -19,7 +19,7 @@ def following(settings: TrackingSettings, spec: TrainingSpec, run: Run) -> Itera
     Args:
         settings: where the log of events and TensorBoard's files are.
         spec: the run.
-        run: in MLflow; gets the figures.
+        run: in MLflow; gets the figures of the training. Those of the model that comes of it are logged with the model.
     """
     file = settings.events
     if not file and storage.is_local(spec.run_uri):
@@ -37,8 +37,6 @@ def following(settings: TrackingSettings, spec: TrainingSpec, run: Run) -> Itera
                 run.log_metrics(figures, step=event.epoch)
             case Progressed():
                 run.log_metrics({f"step_{name}": value for name, value in figures.items()}, step=event.step)
-            case Evaluated():
-                run.log_metrics({f"{event.split}_{name}": value for name, value in figures.items()}, step=event.step)
 
     try:
         yield follow

@@ -101,22 +101,18 @@ def tune(
         study = studies.open_study(store, options, studies.identity(settings, search, options, snapshot))
         client = runs.connect(settings.tracking, settings.root)
         run = runs.reopen_run(client, study.user_attrs["run_id"]) if "run_id" in study.user_attrs else None
+        is_new = run is None
         if run is None:
             tags = {"mlspark.table": snapshot.table, "mlspark.table_version": str(snapshot.version)}
             run = runs.open_run(client, settings.tracking, f"tune {options.study}", tags=tags)
-            run.log_params({"metric": options.metric, "seed": options.seed, "search": search.to_json()})
-            study.set_user_attr("run_id", run.run_id)
-        try:
+        with run:
+            if is_new:
+                study.set_user_attr("run_id", run.run_id)
+                run.log_params({"metric": options.metric, "seed": options.seed, "search": search.to_json()})
             for run_id in studies.requeue_interrupted(study):
-                if interrupted := runs.reopen_run(client, run_id):
-                    interrupted.end("KILLED")
+                runs.end_abandoned(client, run_id)
             _Trials(spark, settings, search, options, tensors, task, snapshot, study, run).run_all()
-            tuned = _conclude(settings, search, options, study, run)
-        except BaseException as error:
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
-        run.end("FINISHED")
-    return tuned
+            return _conclude(settings, search, options, study, run)
 
 
 def _check_slots(spark: SparkSession, settings: Settings, search: Search, options: TuneOptions) -> None:
@@ -216,8 +212,12 @@ class _Trials:
         run = runs.open_run(
             self.run.client, self.settings.tracking, name, tags={"mlspark.study": self.options.study}, parent=self.run
         )
-        trial.set_user_attr("run_id", run.run_id)
-        run.log_params(values)
+        try:
+            trial.set_user_attr("run_id", run.run_id)
+            run.log_params(values)
+        except BaseException:
+            run.end("KILLED")
+            raise
         return _Running(draw + 1, trial, values, run, time.monotonic())
 
     def _train(self, attempt: _Running) -> LearnedModel:

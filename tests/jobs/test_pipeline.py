@@ -16,11 +16,12 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.contracts.data_frames import from_pandas
-from mlspark.errors import ContractError, RegistryError, TableError, TrainingFailed
+from mlspark.errors import ConfigError, ContractError, RegistryError, TableError, TrainingFailed
 from mlspark.evaluation import predictions
 from mlspark.registry import versions
 from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
+from mlspark.stages import training_record
 from mlspark.stages.prepare import prepare
 from mlspark.stages.score import score
 from mlspark.stages.train import train
@@ -193,7 +194,10 @@ def test_run_of_the_model_has_all_its_figures_and_every_run_has_ended(pipeline: 
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     stored = {run.info.run_id: run for run in client.search_runs(experiments)}
     assert {run.info.status for run in stored.values()} == {"FINISHED"}
-    assert {run.info.run_name for run in stored.values()} == {f"census v{pipeline['trained']['snapshot_version']}"}
+    assert all(
+        run.info.run_name.startswith(f"census v{pipeline['trained']['snapshot_version']} tabular ")
+        for run in stored.values()
+    )
     run_id = pipeline["trained"]["run_id"]
     metrics = stored[run_id].data.metrics
     assert {
@@ -206,6 +210,86 @@ def test_run_of_the_model_has_all_its_figures_and_every_run_has_ended(pipeline: 
     assert metrics["test_accuracy"] == pipeline["trained"]["metrics"]["test"]["accuracy"]
     epochs = client.get_metric_history(run_id, "validation_log_loss")
     assert [measured.step for measured in epochs] == list(range(1, pipeline["trained"]["epochs"] + 1))
+    best = pipeline["trained"]["metrics"]["validation"]["log_loss"]
+    assert metrics["best_validation_log_loss"] == best == min(epoch.value for epoch in epochs)
+
+
+def test_run_and_version_say_what_they_are_made_of(pipeline: dict[str, Any]) -> None:
+    """Rows with their source and digest, all settings, the pipeline's commit, a card, an example that can be sent."""
+    import mlflow
+
+    settings: Settings = pipeline["settings"]
+    prepared, trained = pipeline["prepared"], pipeline["trained"]
+    client = runs.connect(settings.tracking, settings.root)
+    run = client.get_run(trained["run_id"])
+    version = client.get_model_version("census", str(trained["model_version"]))
+
+    rows = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs if each.tags[0].value != "source"}
+    assert rows.keys() == {"training", "validation", "test"}
+    source: Any = mlflow.data.get_source(rows["training"])
+    assert (source.path, source.delta_table_version) == (prepared["table"], prepared["version"])
+    assert {split: json.loads(of_split.profile)["num_rows"] for split, of_split in rows.items()} == {
+        "training": prepared["splits"]["train"]["rows"],
+        "validation": prepared["splits"]["validation"]["rows"],
+        "test": prepared["splits"]["test"]["rows"],
+    }
+    assert len({of_split.digest for of_split in rows.values()}) == 3
+    raw = {each.dataset.name: each.dataset for each in run.inputs.dataset_inputs if each.tags[0].value == "source"}
+    assert raw.keys() == {"census source learn", "census source test"}
+    assert json.loads(raw["census source learn"].source)["path"] == prepared["sources"]["learn"]["uri"]
+    assert raw["census source learn"].digest == prepared["sources"]["learn"]["sha256"][:36]
+
+    assert run.data.params["split.validation_share"] == str(settings.split.validation_share)
+    assert run.data.params["training.optimizer.learning_rate"] == "0.02"
+    assert run.data.params["features.inputs.0.kind"] == settings.features.inputs[0].kind
+    package = versions.find(client, "census", 1).package
+    assert Settings.model_validate(package.provenance["settings"], strict=False) == settings
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert run.data.tags["mlflow.source.git.commit"] == version.tags["git_commit"] == commit.strip()
+    assert "Predicts `income` (binary) from 14 columns" in version.description
+    assert run.data.tags["mlflow.note.content"] == version.description
+    served = mlflow.pyfunc.load_model("models:/census/1")
+    [probability] = served.predict(served.input_example)["probability"]
+    assert 0 < probability < 1
+
+
+def test_training_that_is_finished_is_not_done_again(spark: SparkSession, pipeline: dict[str, Any]) -> None:
+    settings: Settings = pipeline["settings"]
+    client = runs.connect(settings.tracking, settings.root)
+    before = {version.version for version in client.search_model_versions("name = 'census'")}
+    again = train(spark, settings)
+    assert again == pipeline["trained"] | {"already_done": True}
+    assert {version.version for version in client.search_model_versions("name = 'census'")} == before
+    assert [run.info.run_id for run in client.search_runs([client.get_run(again["run_id"]).info.experiment_id])].count(
+        again["run_id"]
+    ) == 1
+    # Under another name there is none yet.
+    assert training_record.finished(client, settings, "census-0123456789abcdef") is None
+
+
+def test_of_two_trainings_at_once_one_trains_and_the_other_says_so(
+    spark: SparkSession, census: Path, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = census_settings(census, Path(pipeline["settings"].root), *FAST, "training.seed=9", "registry.alias=''")
+    client = runs.connect(settings.tracking, settings.root)
+    before = len(client.search_model_versions("name = 'census'"))
+    refused: list[str] = []
+
+    def begin_another(event: Event) -> None:
+        if isinstance(event, EpochEnded) and not refused:
+            with pytest.raises(ConfigError) as raised:
+                train(spark, settings)
+            refused.append(str(raised.value))
+
+    monkeypatch.setattr(progress_display, "show", begin_another)
+    trained = train(spark, settings)
+    assert re.fullmatch(
+        rf"run {trained['run_id']} of the same settings and table version is being trained by process {os.getpid()} on "
+        r"\S+; wait for it, or set training\.recovery\.resume=false to train another one",
+        refused[0],
+    )
+    assert len(client.search_model_versions("name = 'census'")) == before + 1
 
 
 def test_training_that_was_ended_goes_on_when_it_is_run_again(
@@ -262,7 +346,8 @@ def test_real_census_reaches_the_stated_accuracy_and_scores_equal_it(
         whole_adult, tmp_path / "home", f"scoring.source.path={unlabelled}", "scoring.source.has_label=false"
     )
     prepare(spark, settings)
-    reports = [train(spark, settings) for _ in range(2)]
+    anew = census_settings(whole_adult, tmp_path / "home", "training.recovery.resume=false")
+    reports = [train(spark, each) for each in (settings, anew)]
     evaluated = reports[0]["metrics"]["test"]
     assert evaluated["accuracy"] >= 0.853
     assert evaluated["roc_auc"] >= 0.908

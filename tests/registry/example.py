@@ -98,9 +98,28 @@ def package(kind: str = "binary", *, joined: bool = True, **task: Any) -> Packag
         encoder=fitted,
         contract=contract("double" if kind == "regression" else "string"),
         task=resolved,
-        provenance={"run_id": "none", "table": "example", "table_version": 3, "metrics": {}},
+        provenance={
+            "run_id": "none",
+            "table": "example",
+            "table_version": 3,
+            "git_commit": "c0ffee",
+            "git_is_changed": True,
+            "metrics": {"test": METRICS} if kind == "binary" else {},
+            "steps": 24,
+            "train_seconds": 1.5,
+            "libraries": {"mlspark": "0.1.0"},
+        },
     )
 
+
+METRICS = {
+    "num_rows": 600,
+    "accuracy": 0.85,
+    "accuracy_interval": [0.82, 0.88],
+    "roc_auc": None,
+    "roc_auc_interval": None,
+}
+"""Metrics of test rows, one of them not defined."""
 
 ROW: dict[str, Any] = {
     "small": 5,

@@ -29,6 +29,8 @@ from mlspark.streaming import delta_files
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks import kinds as tasks
 from mlspark.training import checkpoint, custom_model
+from mlspark.training.events import EpochEnded
+from mlspark.training.outcome import TrainingOutcome
 from mlspark.training.settings import TrainingSettings
 from mlspark.training.spec import TrainingSpec
 
@@ -92,8 +94,24 @@ def trained(folder: Path, net: Any) -> Any:
     torch.manual_seed(1)
     weights = net(spec.tensors, 1).state_dict()
     checkpoint.save(spec.best_uri, weights=weights, about={})
-    return SimpleNamespace(
-        run_uri=spec.run_uri, checkpoint_uri=spec.best_uri, metrics={}, train_seconds=1.0, world_size=2
+    epochs = [
+        EpochEnded(n, 2, 3 * n, 0.1, 1 / n, 3, 6, 30.0, 0.0, 0.1, 0.0, True, {"accuracy": 0.5, "roc_auc": None})
+        for n in (1, 2)
+    ]
+    return TrainingOutcome(
+        run_uri=spec.run_uri,
+        world_size=2,
+        restarts=0,
+        steps=6,
+        epochs=tuple(epochs),
+        rows_per_epoch=3,
+        metrics={},
+        best_epoch=1,
+        checkpoint_uri=spec.best_uri,
+        predictions={},
+        data_wait_fraction=0.0,
+        train_seconds=1.0,
+        seconds=1.0,
     )
 
 
@@ -129,6 +147,20 @@ def test_run_registers_once(tmp_path: Path, registry: str) -> None:
     first, again = (mlspark.registry.register(outcome, name="mine", root=registry) for _ in range(2))
     assert (first.version, again.version) == (1, 1)
     assert first.package.files == again.package.files
+
+
+def test_run_of_a_notebook_has_its_figures_settings_and_rows(tmp_path: Path, registry: str) -> None:
+    mlspark.registry.register(trained(tmp_path, function(CELL)), name="mine", root=registry)
+    client = mlflow.MlflowClient()
+    [run] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert run.info.status == "FINISHED"
+    losses = [(figure.step, figure.value) for figure in client.get_metric_history(run.info.run_id, "train_loss")]
+    assert losses == [(1, 1.0), (2, 0.5)]
+    assert run.data.metrics["validation_accuracy"] == 0.5
+    assert run.data.params["model.factory"] == "__main__:net"
+    [rows] = run.inputs.dataset_inputs
+    assert mlflow.data.get_source(rows.dataset).path == str(tmp_path / "table")
+    assert "Predicts `label` (binary) from 3 columns" in run.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""A row as an example of what a model takes: typical values, so that it is nobody's. Runs anywhere."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from mlspark.contracts.contract import ColumnRule, Contract
+
+_EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def typical_row(contract: Contract, profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return column -> the median of a number or moment, the commonest text; None where nothing is known.
+
+    No row of the data is shown. The values are JSON's: moments and decimals are texts.
+
+    Args:
+        contract: of the rows to be scored.
+        profile: record of the table that the model was trained on (`features.profile`).
+    """
+    return {column.name: _typical(column, profile["columns"].get(column.name, {})) for column in contract.columns}
+
+
+def _typical(column: ColumnRule, record: Mapping[str, Any]) -> Any:
+    if record.get("values"):
+        value = record["values"][0][0]
+        return value == "true" if column.type == "boolean" else value
+    if not record.get("quantiles"):
+        return None
+    median = record["quantiles"]["50"]
+    match column.type.partition("(")[0]:
+        case "date":
+            return (_EPOCH + datetime.timedelta(days=round(median))).date().isoformat()
+        case "timestamp":
+            return (_EPOCH + datetime.timedelta(days=median)).isoformat(sep=" ", timespec="seconds")
+        case "decimal":
+            return str(round(median))
+        case "float" | "double":
+            return float(median)
+        case _:
+            return round(median)
