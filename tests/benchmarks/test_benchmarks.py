@@ -17,6 +17,7 @@ KEYS = {
         "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
     },
+    "long_run.py": {"launches", "launches_threads_growth", "launches_rss_mb_growth", "streaming_threads_growth"},
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
@@ -91,6 +92,13 @@ def test_hurt_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     found = figures("training_faults.py", tmp_path / "faults.json")
     assert found["faults"] == found["equal_parameters"] == found["rows_exact"] == 5
     assert found["left_processes"] == 0
+
+
+@pytest.mark.slow
+def test_long_runs_keep_no_thread_and_no_file(tmp_path: Path) -> None:
+    found = figures("long_run.py", tmp_path / "long.json")
+    assert found["launches_threads_growth"] <= 0
+    assert found["launches_files_growth"] <= 0
 
 
 @pytest.mark.slow
