@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from mlspark.errors import DatasetError
-from mlspark.streaming import row_group_files
+from mlspark.streaming import disk_cache, row_group_files
 from mlspark.streaming.disk_cache import DiskCache
 from mlspark.streaming.file_columns import FileColumns
 from mlspark.streaming.read_ahead import ReadOptions
@@ -247,6 +247,54 @@ def test_damaged_cache_entry_is_read_anew(tmp_path):
     entry.write_bytes(entry.read_bytes()[:40])
     assert cache.get("key", lambda: table).equals(table)
     assert cache.get("key", lambda: pa.table({"x": [0]})).equals(table)
+
+
+@pytest.mark.parametrize("place", [0, 20, 47, 64, 70, 200, -300, -40, -1])
+def test_cache_entry_with_another_byte_is_read_anew(tmp_path, place):
+    table = pa.table({"x": list(range(50)), "text": ["some"] * 50})
+    DiskCache(str(tmp_path), 10**6).get("key", lambda: table)
+    (entry,) = tmp_path.glob("*.arrow")
+    content = bytearray(entry.read_bytes())
+    content[place] ^= 0x40
+    entry.write_bytes(bytes(content))
+    other = pa.table({"x": [0]})
+    assert DiskCache(str(tmp_path), 10**6).get("key", lambda: other).equals(other)
+
+
+def test_cache_entry_of_another_key_is_read_anew(tmp_path):
+    cache = DiskCache(str(tmp_path), 10**6)
+    cache.get("one", lambda: pa.table({"x": [1]}))
+    (one,) = tmp_path.glob("*.arrow")
+    cache.get("two", lambda: pa.table({"x": [2]}))
+    [two] = {*tmp_path.glob("*.arrow")} - {one}
+    two.write_bytes(one.read_bytes())
+    assert DiskCache(str(tmp_path), 10**6).get("two", lambda: pa.table({"x": [2]})).column("x").to_pylist() == [2]
+
+
+def test_checked_entry_is_not_checked_again_and_not_copied(tmp_path, monkeypatch):
+    cache, table = DiskCache(str(tmp_path), 10**7), pa.table({"x": list(range(100_000))})
+    cache.get("key", lambda: table)
+    before = pa.total_allocated_bytes()
+    first = cache.get("key", lambda: pa.table({"x": [0]}))
+    monkeypatch.setattr(disk_cache, "_seal", None)  # calling it would fail
+    again = cache.get("key", lambda: pa.table({"x": [0]}))
+    assert first.equals(table)
+    assert again.equals(table)
+    assert pa.total_allocated_bytes() - before < 100_000  # mapped; the table has 800,000 bytes
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_entries"), [(None, 0o600), (0o755, 0o600), (0o770, 0o640), (0o777, 0o644), (0o1777, 0o600)]
+)
+def test_cache_is_its_owner_s_alone_unless_its_folder_is_shared_on_purpose(tmp_path, mode, of_entries):
+    folder = tmp_path / "cache"
+    if mode is not None:
+        folder.mkdir()
+        folder.chmod(mode)
+    DiskCache(str(folder), 10**6).get("key", lambda: pa.table({"x": [1]}))
+    (entry,) = folder.glob("*.arrow")
+    assert stat.S_IMODE(entry.stat().st_mode) == of_entries
+    assert mode is not None or stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def size_of(folder: Path) -> int:
