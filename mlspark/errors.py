@@ -11,6 +11,14 @@ class ConfigError(MlsparkError):
     """A setting is unknown, missing, of the wrong type or contradicts another."""
 
 
+class DamagedFile(MlsparkError):
+    """A file that mlspark wrote is not what it was; names it."""
+
+
+class StorageError(MlsparkError):
+    """A place cannot be written: it is full, read-only or another's."""
+
+
 class SourceError(MlsparkError):
     """Raw data is absent, unreadable or not of the stated kind."""
 

@@ -2,18 +2,20 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import posixpath
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
 from mlspark import credentials
-from mlspark.errors import ConfigError
+from mlspark.errors import ConfigError, DamagedFile, StorageError, one_line
 from mlspark.section import Section
 
 
@@ -246,6 +248,52 @@ def create(uri: str, content: bytes) -> bool:
     return True
 
 
+def make_private(uri: str) -> None:
+    """Make folder `uri` and those above it, for its owner alone, on local disks and HDFS; one that exists stays as it is.
+
+    Object stores have no rights of folders: their buckets' policies decide.
+    """
+    filesys, path = filesystem(uri)
+    if isinstance(filesys, fs.S3FileSystem) or filesys.get_file_info(path).type != fs.FileType.NotFound:
+        return
+    if isinstance(filesys, fs.LocalFileSystem):
+        os.makedirs(path, mode=0o700)  # those above are made by the umask
+    else:
+        filesys.create_dir(posixpath.dirname(path), recursive=True)
+        filesys.handler.fs.client.mkdirs(path, permission=0o700)
+
+
+def check_writable(uri: str) -> None:
+    """Write a trial file of 64 KiB where folder `uri` is, or would be, and delete it.
+
+    Raises:
+        StorageError: names the folder and what the store said.
+    """
+    filesys, path = filesystem(uri)
+    folder = path.rstrip("/")
+    try:
+        if not isinstance(filesys, fs.S3FileSystem):
+            while (found := filesys.get_file_info(folder or "/")).type == fs.FileType.NotFound:
+                folder = posixpath.dirname(folder)
+            if found.type == fs.FileType.File:
+                raise NotADirectoryError(f"{folder} is a file")
+        trial = posixpath.join(folder, f".trial-{uuid.uuid4().hex}")
+        try:
+            with filesys.open_output_stream(trial, compression=None) as stream:
+                stream.write(bytes(_TRIAL_BYTES))
+        finally:
+            if filesys.get_file_info(trial).type == fs.FileType.File:
+                filesys.delete_file(trial)
+    except OSError as error:
+        raise StorageError(
+            f"{uri}: cannot be written ({one_line(str(error))}); make room there, give this user the right to write, or set "
+            f"storage.root to another place; nothing was written"
+        ) from error
+
+
+_TRIAL_BYTES = 2**16
+
+
 def read_json(uri: str) -> Any:
     """Return the parsed JSON file."""
     return json.loads(read_bytes(uri))
@@ -254,3 +302,32 @@ def read_json(uri: str) -> Any:
 def write_json(uri: str, value: Any) -> None:
     """Write `value` as JSON, keys in the value's order: the same value is always the same bytes."""
     write_bytes(uri, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+_SEAL = "sha256"
+"""Key of a sealed file's digest of the rest."""
+
+
+def write_sealed(uri: str, value: Mapping[str, Any]) -> None:
+    """Write `value`, JSON with keys that are texts, with the SHA-256 of itself, which `read_sealed` checks."""
+    assert _SEAL not in value, f"{uri}: {_SEAL} is the seal's own key"
+    write_json(uri, {**value, _SEAL: _digest(value)})
+
+
+def read_sealed(uri: str) -> dict[str, Any]:
+    """Return what `write_sealed` wrote. Raises FileNotFoundError when there is no such file.
+
+    Raises:
+        DamagedFile: it is not what was written; names the file.
+    """
+    try:
+        value = read_json(uri)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise DamagedFile(f"{uri}: damaged: it is not the JSON that was written") from error
+    if not isinstance(value, dict) or value.pop(_SEAL, None) != _digest(value):
+        raise DamagedFile(f"{uri}: changed since it was written: it has another SHA-256 than it says")
+    return value
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

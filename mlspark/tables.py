@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
-from mlspark.errors import TableError
+from mlspark.errors import DamagedFile, TableError, one_line
 
 logger = logging.getLogger(__name__)
 
 _KEY = "mlspark"
 _QUARANTINE_ROWS_PER_FILE = 100_000
 _ATTEMPTS = 5
+_LOG_FILES_LOOKED_AT = 100
+"""Newest files of a damaged log that are looked at to find the one at fault."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,54 @@ def exists(table: str) -> bool:
     return DeltaTable.is_deltatable(storage.rust_uri(table))
 
 
+def opened(table: str) -> DeltaTable:
+    """Return the newest version of a Delta table, to be asked without Spark.
+
+    Raises:
+        TableError: its log cannot be read; names the file where one is damaged.
+    """
+    try:
+        delta = DeltaTable(storage.rust_uri(table))
+        newest = next(iter(delta.history(1)), {"version": -1})
+    except (DeltaError, OSError, ValueError) as error:
+        raise TableError(
+            f"{_damaged_log_file(table) or storage.join(table, '_delta_log')}: the table's log cannot be read "
+            f"({one_line(str(error))}); {_LOG_REMEDY}"
+        ) from error
+    if newest["version"] != delta.version():  # an empty file counts as a version in which nothing happened
+        raise TableError(f"{_log_file(table, delta.version())}: the table's log cannot be read (empty); {_LOG_REMEDY}")
+    return delta
+
+
+_LOG_REMEDY = "restore the file, or move the table away and run again"
+
+
+def _log_file(table: str, version: int) -> str:
+    return storage.join(table, "_delta_log", f"{version:020d}.json")
+
+
+def _damaged_log_file(table: str) -> str | None:
+    """Return the newest file of a table's log that is not the JSON it should be; None where none of the last is."""
+    files = [uri for uri in storage.list_files(storage.join(table, "_delta_log")) if uri.endswith(".json")]
+    for uri in files[:-_LOG_FILES_LOOKED_AT:-1]:
+        try:
+            lines = storage.read_bytes(uri).decode().splitlines()
+            if not lines or not all(isinstance(action, dict) for line in lines for action in json.loads(line).values()):
+                return uri
+        except (ValueError, AttributeError):
+            return uri
+    return None
+
+
 def commits(table: str) -> list[Commit]:
-    """Return the versions that mlspark wrote, newest first; empty when there is no table. No Spark job."""
+    """Return the versions that mlspark wrote, newest first; empty when there is no table. No Spark job.
+
+    Raises:
+        TableError: the table's log cannot be read.
+    """
     if not exists(table):
         return []
-    history = DeltaTable(storage.rust_uri(table)).history()
+    history = opened(table).history()
     return [
         Commit(entry["version"], json.loads(entry["userMetadata"])[_KEY])
         for entry in history
@@ -214,6 +260,8 @@ def replace_part(
 def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> None:
     """Write the bad rows of a job, with their reasons, as partition `job_id` of its quarantine.
 
+    They are raw rows, so a quarantine that is made here is its owner's alone; make its folder beforehand to share it.
+
     They count from when the commit with that id stands in the table of the good rows: see `read_quarantine`.
 
     Args:
@@ -224,6 +272,7 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
     """
     if not num_rows and exists(table):
         return
+    storage.make_private(table)
     rows = bad.select(
         F.lit(job_id).alias("job_id"),
         "source",
@@ -269,3 +318,20 @@ def sidecar(table: str, commit_id: str, name: str) -> str:
     The folder's name starts with an underscore, so that Delta's VACUUM leaves it alone.
     """
     return storage.join(table, "_mlspark", commit_id, name)
+
+
+def read_sidecar(table: str, commit_id: str, name: str) -> dict[str, Any]:
+    """Return a JSON file that travels with a commit, written by `storage.write_sealed`.
+
+    Raises:
+        TableError: it is absent or not what was written; names it.
+    """
+    uri = sidecar(table, commit_id, name)
+    try:
+        return storage.read_sealed(uri)
+    except FileNotFoundError:
+        raise TableError(
+            f"{uri}: missing, though a version of the table needs it; restore it or prepare the table anew"
+        ) from None
+    except DamagedFile as error:
+        raise TableError(f"{error}; restore the file or prepare the table anew") from error

@@ -57,8 +57,8 @@ def run(
     logging.getLogger("mlspark").setLevel(logging.INFO)
     try:
         settings = loading.load(files, overrides or ())
-        if report and not Path(report).resolve().parent.is_dir():
-            raise ConfigError(f"--report {report}: the folder does not exist")
+        if report:
+            _check_report(Path(report))
         check(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
@@ -73,4 +73,19 @@ def run(
         _print_error(f"{name}: {interruption.line(error)}")
         raise typer.Exit(interruption.status(error)) from None
     if report:
-        Path(report).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        try:
+            Path(report).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            _print_error(
+                f"{name}: --report {report}: cannot be written ({error.strerror}); what the job did stands, run it again "
+                f"for the report"
+            )
+            raise typer.Exit(options.USER_ERROR) from None
+
+
+def _check_report(file: Path) -> None:
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--report {file}: the folder does not exist")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        raise ConfigError(f"--report {file}: cannot be written; give a file in a folder that is yours")

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlspark import storage, tables
+from mlspark import tables
 from mlspark.commands import options, terminal
-from mlspark.errors import ConfigError, TableError
+from mlspark.errors import ConfigError
 from mlspark.features import drift
 from mlspark.features import prepared as preparations
 from mlspark.features.distribution import kind
@@ -168,14 +168,7 @@ def _rate(part: int, whole: int) -> str:
 
 
 def _read(table: str, commit: Commit) -> Version:
-    uri = tables.sidecar(table, commit.metadata["id"], "profile.json")
-    try:
-        return Version(commit.version, storage.read_json(uri))
-    except FileNotFoundError:
-        raise TableError(
-            f"{table}: version {commit.version} has no profile, as an older mlspark prepared it; "
-            f"run jobs/prepare.py with the same config for a version that has one"
-        ) from None
+    return Version(commit.version, tables.read_sidecar(table, commit.metadata["id"], "profile.json"))
 
 
 def _write(file: str, content: str) -> str:

@@ -326,6 +326,11 @@ def _words(problem: Any, lines: Mapping[tuple[int | str, ...], int]) -> str:
     return f"{prefix}{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
 
 
+def from_json(value: Mapping[str, Any]) -> Contract:
+    """Return the contract whose file content is `value`."""
+    return Contract.model_validate_json(json.dumps(value))
+
+
 def to_json(contract: Contract) -> dict[str, Any]:
     """Return the contract's file content; what is at its default is left out."""
     return dict(json.loads(contract.model_dump_json(exclude_defaults=True)))

@@ -1,12 +1,14 @@
 """A prepared version of the feature table, found again with what travels with it. Driver."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from mlspark import storage, tables
+from mlspark import tables
+from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
 from mlspark.errors import TableError
 from mlspark.features.encoder import Encoder
@@ -68,12 +70,21 @@ def commit_at(table: str, version: int | None) -> Commit:
 
 
 def of_commit(table: str, commit: Commit) -> Prepared:
-    """Return what was prepared by a commit of feature table `table`."""
+    """Return what was prepared by a commit of feature table `table`.
+
+    Raises:
+        TableError: a file that travels with the rows is absent or not what was written; names it.
+    """
     commit_id = commit.metadata["id"]
-    encoder = Encoder.from_json(storage.read_json(tables.sidecar(table, commit_id, "encoder.json")))
-    assert encoder.fingerprint == commit.metadata["encoder"], f"{table}: encoder.json is not the one that was fitted"
-    contract = Contract.model_validate_json(storage.read_bytes(tables.sidecar(table, commit_id, "contract.json")))
-    task = tasks.from_json(storage.read_bytes(tables.sidecar(table, commit_id, "task.json")))
+    encoder = Encoder.from_json(tables.read_sidecar(table, commit_id, "encoder.json"))
+    contract = contracts.from_json(tables.read_sidecar(table, commit_id, "contract.json"))
+    for name, of_file in (("encoder", encoder.fingerprint), ("contract", contract.fingerprint)):
+        if of_file != commit.metadata[name]:
+            raise TableError(
+                f"{tables.sidecar(table, commit_id, f'{name}.json')}: is not the {name} of version {commit.version}; "
+                f"restore the file or prepare the table anew"
+            )
+    task = tasks.from_json(json.dumps(tables.read_sidecar(table, commit_id, "task.json")))
     return Prepared(table, commit.version, commit.metadata, encoder, task, contract)
 
 

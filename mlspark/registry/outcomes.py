@@ -129,7 +129,7 @@ def _source_code(spec: TrainingSpec) -> SourceCode:
     """Return the model's source as it was when the run began."""
     if not storage.exists(spec.code_uri):
         raise RegistryError(f"{spec.code_uri}: missing, so that the model's source is not known; train the model anew")
-    saved = storage.read_json(spec.code_uri)
+    saved = storage.read_sealed(spec.code_uri)
     if "refusal" in saved:
         raise RegistryError(
             f"{spec.run_uri}: no version can be made of this run: {saved['refusal']}; then train it anew"

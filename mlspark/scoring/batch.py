@@ -6,14 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
 from numpy.typing import NDArray
 from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from mlspark import storage, tables
+from mlspark import tables
 from mlspark.contracts import naming
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
@@ -88,7 +87,7 @@ def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> N
     if not tables.exists(table):
         return
     wanted = {column.name: column.type for column in (*package.contract.columns, *kept)} | types
-    schema = StructType.fromJson(json.loads(DeltaTable(storage.rust_uri(table)).schema().to_json()))
+    schema = StructType.fromJson(json.loads(tables.opened(table).schema().to_json()))
     different = [
         f"{field.name} is {field.dataType.simpleString()}, now {wanted[field.name]}"
         for field in schema

@@ -135,6 +135,18 @@ def reading(what: str, *, is_only_reading: bool = False) -> Iterator[None]:
         raise SourceError(f"{what}: {cause}") from error
 
 
+def storage_failure(error: PySparkException | Py4JJavaError) -> str | None:
+    """Return what a store said that did not take what Spark wrote; None for every other failure."""
+    reported = (_NOT_TAKEN.search(f"{cause.name}: {cause.message}") for cause in reversed(_causes(error)))
+    return next((one_line(line[0]) for line in reported if line is not None), None)
+
+
+_NOT_TAKEN = re.compile(
+    r"[^\n]*(?:No space left on device|Disk quota exceeded|Read-only file system|File too large|Permission denied"
+    r"|Mkdirs failed to create|AccessControlException|AccessDenied)[^\n]*"
+)
+
+
 @dataclass(frozen=True)
 class _Cause:
     """One Java exception of a chain."""

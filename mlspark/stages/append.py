@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark import storage, tables
+from mlspark import tables
 from mlspark.contracts import check_spark
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError, SourceError
@@ -42,7 +42,7 @@ def new_parts(sources: Mapping[str, Source], in_force: Prepared) -> dict[str, So
     """
     taken: dict[str, dict[str, str]] = {}
     for commit_id in in_force.metadata["ids"]:
-        for name, parts in storage.read_json(tables.sidecar(in_force.table, commit_id, "parts.json")).items():
+        for name, parts in tables.read_sidecar(in_force.table, commit_id, "parts.json").items():
             taken.setdefault(name, {}).update(parts)
     new = {}
     for name, source in sources.items():

@@ -1,5 +1,6 @@
 """The prepare stage: raw rows become one version of the feature table, every row accounted for. Driver."""
 
+import json
 import logging
 import time
 import uuid
@@ -26,6 +27,7 @@ from mlspark.intake.rows import take_in
 from mlspark.settings.pipeline import Settings
 from mlspark.sources.source import refuse_changed
 from mlspark.stages import append as appending
+from mlspark.stages import places
 from mlspark.stages.preparation import Preparation, find_sources, plan
 from mlspark.tables import Commit
 from mlspark.tasks.task import Task
@@ -53,6 +55,7 @@ def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -
         FeatureError: the task or the features do not fit the contract or the rows.
         ConfigError: append to a table of other settings, or to none.
         ConcurrentWrite: another run with other rows was first.
+        StorageError: the tables' folder is full, read-only or another's; found before a row is read where it is so then.
         In all these cases nothing was written that counts.
     """
     started, run = time.monotonic(), uuid.uuid4().hex
@@ -61,7 +64,8 @@ def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -
         assert work.base is not None
         logger.info("%s: already done, version %d of %s", settings.name, work.base.version, work.table)
         return _report(work.table, work.base, already_done=True, seconds=time.monotonic() - started)
-    commit = _write(spark, settings, work, mode=mode, run=run)
+    with places.writing(settings, ("features", "quarantine")):
+        commit = _write(spark, settings, work, mode=mode, run=run)
     seconds, is_mine = time.monotonic() - started, commit.metadata["run"] == run
     outcome = "wrote" if is_mine else "another run was first with the same rows as"
     logger.info("features: %s version %d of %s in %.1f s", outcome, commit.version, work.table, seconds)
@@ -152,10 +156,10 @@ def _write_sidecars(
         ("parts", parts),
         ("encoder", encoder.to_json()),
         ("contract", contract),
+        ("task", json.loads(task.to_json())),
         ("profile", profiled),
     ):
-        storage.write_json(tables.sidecar(work.table, work.commit_id, f"{name}.json"), value)
-    storage.write_bytes(tables.sidecar(work.table, work.commit_id, "task.json"), task.to_json().encode())
+        storage.write_sealed(tables.sidecar(work.table, work.commit_id, f"{name}.json"), value)
     storage.write_bytes(tables.sidecar(work.table, work.commit_id, "config.yaml"), settings.to_yaml().encode())
 
 

@@ -23,6 +23,7 @@ from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
+from mlspark.stages import places
 from mlspark.stages.check import check_score
 from mlspark.tracking import runs
 
@@ -40,6 +41,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         SourceError: the source is absent or empty, or changed while it was read.
         ContractError: the data as a whole does not meet the model's contract.
         TableError: the score table holds scores of another kind of task.
+        StorageError: the tables' folder is full, read-only or another's; found before a row is read where it is so then.
         In all these cases nothing was written that counts.
     """
     started = time.monotonic()
@@ -58,6 +60,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         return _report(done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started)
 
     with ExitStack() as stack:
+        stack.enter_context(places.writing(settings, ("scores", "scores_quarantine")))
         taken = stack.enter_context(
             take_in(
                 spark,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark import storage
-from mlspark.errors import DatasetError
+from mlspark.errors import DamagedFile, DatasetError
 from mlspark.streaming.schema import TableColumn, table_columns
 
 PLAIN_FILES = -1
@@ -229,11 +229,21 @@ class Snapshot:
         )
 
     def save(self, uri: str) -> None:
-        storage.write_json(uri, self.to_json())
+        storage.write_sealed(uri, self.to_json())
 
     @classmethod
     def load(cls, uri: str) -> "Snapshot":
-        return cls.from_json(storage.read_json(uri))
+        """Return the snapshot that `save` wrote.
+
+        Raises:
+            DatasetError: the file is absent, or not what was written; names it.
+        """
+        try:
+            return cls.from_json(storage.read_sealed(uri))
+        except FileNotFoundError:
+            raise DatasetError(f"{uri}: no snapshot here; take the snapshot anew") from None
+        except DamagedFile as error:
+            raise DatasetError(f"{error}; take the snapshot anew, or train in another folder") from error
 
 
 def _words(about: Mapping[str, Any]) -> str:

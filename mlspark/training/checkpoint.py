@@ -1,8 +1,8 @@
 """Checkpoints that are complete or absent, on storage of any scheme.
 
 A checkpoint is a folder: weights (safetensors), optional training state (torch's own format, without code), and
-manifest.json, which names both files with their SHA-256 and is written last. Files are named after their content, so a
-newer checkpoint never touches the files of the one it replaces; those go once the new manifest stands.
+manifest.json, which names both files with their SHA-256, has one of itself and is written last. Files are named after
+their content, so a newer checkpoint never touches the files of the one it replaces; those go once the new manifest stands.
 
 A run's checkpoints are folders step-N next to each other: a restart takes the newest that is whole.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from mlspark import storage
-from mlspark.errors import MlsparkError
+from mlspark.errors import DamagedFile, MlsparkError
 from mlspark.models import weights as weights_file
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def save(
         name = f"{role}-{digest[:16]}{suffix}"
         storage.write_bytes(storage.join(uri, name), content)
         files[role] = {"name": name, "bytes": len(content), "sha256": digest}
-    storage.write_json(_manifest(uri), {"format": _FORMAT, "about": dict(about), "files": files})
+    storage.write_sealed(_manifest(uri), {"format": _FORMAT, "about": dict(about), "files": files})
     _delete_others(uri, {file["name"] for file in files.values()})
 
 
@@ -88,14 +88,14 @@ def load(uri: str) -> Checkpoint:
         CheckpointError: no checkpoint there, or a file of it is missing or damaged; names the file.
     """
     try:
-        manifest = storage.read_json(_manifest(uri))
-        written, files = manifest["format"], manifest["files"]
+        manifest = storage.read_sealed(_manifest(uri))
     except FileNotFoundError:
         raise CheckpointError(f"{uri}: no complete checkpoint here (no manifest.json); train first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{_manifest(uri)}: damaged ({error!r}); delete the folder and train again") from error
-    if written != _FORMAT:
+    except DamagedFile as error:
+        raise CheckpointError(f"{error}; delete the folder and train again") from error
+    if (written := manifest.get("format")) != _FORMAT:
         raise CheckpointError(f"{uri}: checkpoint format {written}, expected {_FORMAT}; use the mlspark that wrote it")
+    files = manifest["files"]
     weights = weights_file.from_bytes(_read_verified(uri, files["weights"]))
     state: Mapping[str, Any] = {}
     if "state" in files:

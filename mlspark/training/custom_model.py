@@ -147,9 +147,9 @@ def _keep_source(spec: TrainingSpec, model: Callable[..., Any] | str) -> None:
     if storage.exists(spec.code_uri):
         return
     try:
-        storage.write_json(spec.code_uri, source_code.capture(model).saved())
+        storage.write_sealed(spec.code_uri, source_code.capture(model).saved())
     except RegistryError as error:
-        storage.write_json(spec.code_uri, {"refusal": str(error)})
+        storage.write_sealed(spec.code_uri, {"refusal": str(error)})
 
 
 def _name(function: Callable[..., Any] | str) -> str:

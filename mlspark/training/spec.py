@@ -153,9 +153,10 @@ class TrainingSpec:
 
     def save(self) -> str:
         """Write the spec into its attempt's folder and return its URI."""
-        storage.write_json(self.uri, self.to_json())
+        storage.write_sealed(self.uri, self.to_json())
         return self.uri
 
     @classmethod
     def load(cls, uri: str) -> "TrainingSpec":
-        return cls.from_json(storage.read_json(uri))
+        """Return the spec that `save` wrote; raises DamagedFile where the file is another."""
+        return cls.from_json(storage.read_sealed(uri))

@@ -93,7 +93,7 @@ def test_two_versions_are_compared(prepared: Settings, tmp_path: Path, capsys: p
         ({"version": 7}, TableError, "no version 7 that prepare wrote; there are 2, 1, 0"),
         ({"version": 3}, TableError, "no version 3 that prepare wrote; there are 2, 1, 0"),
         ({"against": 8}, TableError, "no version 8 that prepare wrote; there are 2, 1, 0"),
-        ({"version": 0}, TableError, "version 0 has no profile, as an older mlspark prepared it; run jobs/prepare.py"),
+        ({"version": 0}, TableError, "profile.json: missing, though a version of the table needs it; "),
         ({"html_file": "/no/such/page.html"}, ConfigError, "--html /no/such/page.html: the folder does not exist"),
         ({"json_file": "/no/such/a.json"}, ConfigError, "--json /no/such/a.json: the folder does not exist"),
     ],

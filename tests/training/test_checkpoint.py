@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path, pattern: str, dam
         checkpoint.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("of_manifest", ["format", "about", "files", "sha256"])
+def test_manifest_without_a_key_is_refused_and_an_older_checkpoint_used(tmp_path: Path, of_manifest: str) -> None:
+    run = str(tmp_path)
+    for step in (1, 2):
+        checkpoint.save(checkpoint.step_uri(run, step), weights=WEIGHTS, about={"step": step, "identity": {}})
+    manifest = Path(checkpoint.step_uri(run, 2)) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content[of_manifest]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written.*; delete the folder and"):
+        checkpoint.load(checkpoint.step_uri(run, 2))
+    older = checkpoint.newest(run, {})
+    assert older is not None
+    assert older.about["step"] == 1
+
+
+@pytest.mark.parametrize("place", range(0, 500, 23))
+def test_no_changed_byte_of_a_manifest_passes(tmp_path: Path, place: int) -> None:
+    checkpoint.save(str(tmp_path), weights=WEIGHTS, about={"epoch": 3, "metrics": {"accuracy": 0.75}}, state=STATE)
+    manifest = tmp_path / "manifest.json"
+    content = bytearray(manifest.read_bytes())
+    before = json.loads(content)
+    content[place % len(content)] ^= 1
+    manifest.write_bytes(bytes(content))
+    try:
+        checkpoint.load(str(tmp_path))
+    except CheckpointError as error:
+        assert "manifest.json" in str(error)  # noqa: PT017
+    else:
+        assert json.loads(content) == before, "a blank that means nothing"
+
+
 def test_absent_checkpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert not checkpoint.exists(str(tmp_path / "best"))
     with pytest.raises(CheckpointError, match="no complete checkpoint here"):
@@ -99,7 +132,7 @@ def test_absent_checkpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
-    storage.write_json(str(tmp_path / "manifest.json"), {"format": 2, "about": {}, "files": {}})
+    storage.write_sealed(str(tmp_path / "manifest.json"), {"format": 2, "about": {}, "files": {}})
     with pytest.raises(CheckpointError, match="format 2, expected 1"):
         checkpoint.load(str(tmp_path))
 
