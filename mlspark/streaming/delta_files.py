@@ -1,10 +1,9 @@
 """The live files of a version of a Delta table, as a snapshot. Needs no Spark."""
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mlspark import storage
 from mlspark.errors import TableError
+from mlspark.streaming import delta_log
 from mlspark.streaming.filters import Condition, conditions
 from mlspark.streaming.footers import described
 from mlspark.streaming.schema import table_columns
@@ -27,9 +27,6 @@ _READABLE_FEATURES = {
     # Those of column types that cannot be streamed stop only who asks for such a column.
     "geospatial", "timestampNanos", "variantShredding", "variantShredding-preview", "variantType", "variantType-preview",
 }  # fmt: skip
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_COMMIT = re.compile(r"(\d{20})\.json")
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet|(\d{20})\.checkpoint\..*json")
 
 
 def take(table: str, *, version: int | None = None, where: Iterable[Condition] = (), threads: int = 16) -> Snapshot:
@@ -103,19 +100,11 @@ def _open(table: str, version: int | None) -> DeltaTable:
             raise TableError(f"{table}: no Delta table here; run prepare first or check storage.root") from None
         raise TableError(f"{table}: cannot be read: {_one_line(failure)}") from failure
     latest = _open(table, None).version()
-    oldest = _oldest_version(table)
+    oldest = delta_log.oldest_version(table)
     if oldest <= version <= latest:
         raise TableError(f"{table}: version {version} cannot be read: {_one_line(failure)}") from failure
     why = "is not there yet" if version > latest else "is no version" if version < 0 else "is not kept any more"
     raise TableError(f"{table}: version {version} {why}; give one from {oldest} to {latest}") from None
-
-
-def _oldest_version(table: str) -> int:
-    """Return the oldest version that the log still tells in full: from its first commit, or from a checkpoint on."""
-    names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(storage.join(table, "_delta_log"))]
-    commits = [int(match[1]) for name in names if (match := _COMMIT.fullmatch(name))]
-    checkpoints = [int(match[1] or match[2]) for name in names if (match := _CHECKPOINT.fullmatch(name))]
-    return 0 if 0 in commits else min(checkpoints, default=0)
 
 
 def _one_line(error: Exception | None) -> str:
@@ -125,13 +114,14 @@ def _one_line(error: Exception | None) -> str:
 def _live_files(delta: DeltaTable, table: str) -> list[DataFile]:
     """Return the files of the version, each with its partition and deleted rows."""
     actions = pa.table(delta.get_add_actions(flatten=True))
-    wanted = [name for name in actions.column_names if name in ("path", "size_bytes") or name.startswith("partition.")]
-    deleted = _deleted_rows(delta, table)
+    names = [name for name in actions.column_names if name.startswith("partition.")]
+    partitions = {name.removeprefix("partition."): _texts(actions.column(name)) for name in names}
+    deleted = _deleted_rows(delta, table, actions.column("path").to_pylist())
     files = []
-    for action in actions.select(wanted).to_pylist():
-        path = _plain(action["path"])
-        rows = deleted.pop(file_uri(table, path), "")
-        files.append(DataFile(path, action["size_bytes"], _partition(action), (), rows))
+    for index, (path, size) in enumerate(zip(*map(actions.column, ("path", "size_bytes")), strict=True)):
+        name = _plain(path.as_py())
+        partition = {column: texts[index] for column, texts in partitions.items()}
+        files.append(DataFile(name, size.as_py(), partition, (), deleted.pop(file_uri(table, name), "")))
     if deleted:
         raise TableError(
             f"{table}: deleted rows of {min(deleted)} cannot be assigned to a live file; "
@@ -147,12 +137,27 @@ def _plain(path: str) -> str:
     return unquote(path)
 
 
-def _deleted_rows(delta: DeltaTable, table: str) -> dict[str, str]:
-    """Return URI -> packed mask of the deleted rows, for the files that have any."""
+def _deleted_rows(delta: DeltaTable, table: str, live: Sequence[str]) -> dict[str, str]:
+    """Return URI -> packed mask of the deleted rows, for the files that have any.
+
+    Args:
+        delta: the table.
+        table: its URI.
+        live: paths of its files as the log spells them.
+    """
     if "deletionVectors" not in (delta.protocol().reader_features or ()):
         return {}
+    try:
+        batches = delta.deletion_vectors()
+    except DeltaError as error:  # deltalake does not look for them in tables with type widening
+        if not delta_log.has_deleted_rows(table, delta.version(), live):
+            return {}
+        raise TableError(
+            f"{table}: rows of version {delta.version()} are deleted by vectors that deltalake does not read in such a "
+            f"table ({_one_line(error)}); run: REORG TABLE delta.`{table}` APPLY (PURGE)"
+        ) from error
     packed = {}
-    for batch in delta.deletion_vectors():
+    for batch in batches:
         for uri, keeps in zip(*(pa.record_batch(batch).column(index) for index in (0, 1)), strict=True):
             rows = pack_rows(~np.asarray(keeps.values.to_numpy(zero_copy_only=False), dtype=np.bool_))
             name = _plain(uri.as_py())
@@ -160,10 +165,15 @@ def _deleted_rows(delta: DeltaTable, table: str) -> dict[str, str]:
     return packed
 
 
-def _partition(action: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return an action's partition values as text: dates and timestamps in ISO form, true and false."""
-    values = {name.removeprefix("partition."): value for name, value in action.items() if name.startswith("partition.")}
-    return {name: None if value is None else _text(value) for name, value in values.items()}
+def _texts(values: pa.ChunkedArray) -> list[str | None]:
+    """Return partition values as texts that `partition_value` reads: dates and times in ISO form, true and false."""
+    kind = values.type
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):  # not as Python's, which end with the year 9999
+        is_date = pa.types.is_date(kind)
+        whole = values.cast(pa.int32() if is_date else pa.int64()).fill_null(0).to_numpy().astype(np.int64)
+        texts = whole.view(f"datetime64[{'D' if is_date else kind.unit}]").astype(str).tolist()
+        return [text if is_valid else None for text, is_valid in zip(texts, values.is_valid().to_pylist(), strict=True)]
+    return [None if value is None else _text(value) for value in values.to_pylist()]
 
 
 def _text(value: Any) -> str:
@@ -171,6 +181,4 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return value.isoformat() if isinstance(value, date) else str(value)
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -4,6 +4,7 @@ NaN is above all other numbers and equal to itself, -0.0 equals 0.0, texts are c
 no condition: on partition values, on rows and on the statistics of row groups alike.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -143,15 +144,31 @@ def partition_value(text: str | None, column: TableColumn) -> pa.Scalar:
     Raises:
         DatasetError: the text is no value of that type.
     """
-    if text is None or column.type is None:
-        return pa.scalar(text, column.type or pa.string())
-    scalar = pa.scalar(text)
+    kind = column.type
+    if text is None or kind is None:
+        return pa.scalar(text, kind or pa.string())
+    if pa.types.is_binary(kind) and ("\\u" in text or "\ufffd" in text):
+        raise DatasetError(
+            f"partition column {column.name}: a table's log holds texts only, and {text!r} may stand for other bytes; "
+            f"leave {column.name} out"
+        )
     try:
-        if pa.types.is_timestamp(column.type) and column.type.tz and "+" not in text and not text.endswith("Z"):
-            scalar = pa.scalar(text + "+00:00")
-        return scalar.cast(column.type)
-    except pa.ArrowException as error:
+        if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+            return _moment(text, kind)
+        return pa.scalar(text.ljust(column.char_length or 0)).cast(kind)
+    except (pa.ArrowException, ValueError) as error:
         raise DatasetError(f"partition column {column.name}: {text!r} is no {column.declared}: {error}") from error
+
+
+def _moment(text: str, kind: pa.DataType) -> pa.Scalar:
+    """Return a date or time; in UTC where it names no zone."""
+    is_date = pa.types.is_date(kind)
+    if re.match(r"[+-]?\d{5,}-|-", text):  # a year that Arrow does not parse
+        moment = np.datetime64(text, "D" if is_date else kind.unit)
+        return pa.scalar(int(moment.astype(np.int64)), pa.int32() if is_date else pa.int64()).cast(kind)
+    if not is_date and kind.tz and "+" not in text and not text.endswith("Z"):
+        text += "+00:00"
+    return pa.scalar(text).cast(kind)
 
 
 def _comparison(condition: Condition, columns: Mapping[str, TableColumn], table: str) -> Comparison:

@@ -15,6 +15,8 @@ from pyspark.sql import SparkSession
 
 from mlspark.errors import DatasetError, TableError
 from mlspark.streaming import delta_files
+from mlspark.streaming.filters import partition_value
+from mlspark.streaming.schema import table_columns
 from mlspark.streaming.snapshot import Snapshot, pack_rows, unpack_rows
 from mlspark.streaming.stream import Stream
 
@@ -213,3 +215,29 @@ def test_deletion_vectors_and_mapped_columns_are_read_as_spark_reads_them(spark:
             (3, 30, 19724, 0.5),
         ]
         assert delta_files.take(table, where=[("age", ">", 25)]).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "value"),
+    [
+        ("date", "+10000-01-01", pa.scalar(2932897, pa.int32())),
+        ("date", "10000-01-01", pa.scalar(2932897, pa.int32())),
+        ("date", "2024-01-01", pa.scalar(19723, pa.int32())),
+        ("timestamp", "10000-01-01T00:00:00.000001", pa.scalar(253402300800000001)),
+        ("timestamp", "2024-01-01 00:00:00", pa.scalar(1704067200000000)),
+        ("timestamp_ntz", "2024-01-01", pa.scalar(1704067200000000)),
+    ],
+)
+def test_partition_values_of_any_year_are_read(declared, text, value):
+    column = table_columns({"fields": [{"name": "x", "type": declared}]})["x"]
+    assert partition_value(text, column).cast(value.type) == value
+
+
+def test_partition_values_are_padded_as_char_and_refused_where_bytes_are_lost():
+    about = {"__CHAR_VARCHAR_TYPE_STRING": "char(5)"}
+    fields = [{"name": "c", "type": "string", "metadata": about}, {"name": "b", "type": "binary"}]
+    columns = table_columns({"fields": fields})
+    assert partition_value("ab", columns["c"]).as_py() == "ab   "
+    assert partition_value("ab", columns["b"]).as_py() == b"ab"
+    with pytest.raises(DatasetError, match="may stand for other bytes; leave b out"):
+        partition_value("\\u0061", columns["b"])
