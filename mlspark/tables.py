@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
+from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 from mlspark.errors import DamagedFile, TableError, one_line
 
 logger = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
     They count from when the commit with that id stands in the table of the good rows: see `read_quarantine`.
 
     Args:
-        bad: conformed bad rows with a column `source`.
+        bad: conformed bad rows with a column `SOURCE`.
         table: URI of the quarantine.
         job_id: the id of the commit that will hold the good rows of the same job.
         num_rows: rows of `bad`; decides the number of files.
@@ -275,10 +276,10 @@ def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> 
     storage.make_private(table)
     rows = bad.select(
         F.lit(job_id).alias("job_id"),
-        "source",
-        F.col("_source_file").alias("source_file"),
-        F.col("_reasons").alias("reasons"),
-        F.col("_raw").alias("raw"),
+        F.col(SOURCE).alias("source"),
+        F.col(SOURCE_FILE).alias("source_file"),
+        F.col(REASONS).alias("reasons"),
+        F.col(RAW).alias("raw"),
     )
     rows = rows.repartition(max(1, -(-num_rows // _QUARANTINE_ROWS_PER_FILE)))
     replace_part(rows, table, part="job_id", value=job_id, metadata={"id": job_id, "rows": num_rows})

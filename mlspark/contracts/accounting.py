@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from mlspark.contracts.check_spark import reason_name
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import REASONS, SOURCE
 from mlspark.errors import ContractError
 
 
@@ -40,9 +41,9 @@ def account(
     """Return the account of conformed rows. One Spark job.
 
     Args:
-        conformed: the result of `conform` with a column `source`.
+        conformed: the result of `conform` with a column `SOURCE`.
         contract: theirs.
-        sources: all values of `source`; one without rows is counted as 0.
+        sources: all values of `SOURCE`; one without rows is counted as 0.
         good_rows_with: name -> condition: also count the good rows that satisfy it.
     """
     counted = dict(good_rows_with or {})
@@ -50,8 +51,8 @@ def account(
     newest = (
         F.max(F.col(contract.freshness.column).cast("timestamp").cast("double")) if contract.freshness else F.lit(None)
     )
-    names = F.transform("_reasons", reason_name).alias("reasons")
-    groups = conformed.groupBy("source", names).agg(
+    names = F.transform(REASONS, reason_name).alias("reasons")
+    groups = conformed.groupBy(F.col(SOURCE).alias("source"), names).agg(
         F.count("*").alias("rows"),
         newest.alias("newest"),
         *(F.count_if(condition).alias(name) for name, condition in counted.items()),

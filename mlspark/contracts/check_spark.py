@@ -14,11 +14,11 @@ from pyspark.sql.types import StructType
 
 from mlspark.contracts import bounds, column_types, free_sql, patterns, schema_differences
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
+from mlspark.contracts.own_columns import MALFORMED, RAW, REASONS, SOURCE_FILE
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.errors import ContractError
 
 _REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
-_OWN = ("_malformed", "_raw", "_source_file")
 
 
 def conform(raw: DataFrame, contract: Contract) -> DataFrame:
@@ -28,12 +28,12 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     missing value, as pandas writes one into a Parquet file; in an array it is an element that is not finite.
 
     Args:
-        raw: the contract's columns, as strings or in any type that casts, and `_malformed` (why the row could not be
-            parsed, or null), `_raw` (the row as text), `_source_file`. A column that is absent counts as null.
+        raw: the contract's columns, as strings or in any type that casts, and `MALFORMED` (why the row could not be
+            parsed, or null), `RAW` (the row as text), `SOURCE_FILE`. A column that is absent counts as null.
 
     Returns:
-        The contract's columns in its types, then `_reasons` (array of column, rule, value; empty for a good row),
-        `_raw`, `_source_file`.
+        The contract's columns in its types, then `REASONS` (array of column, rule, value; empty for a good row),
+        `RAW`, `SOURCE_FILE`.
 
     Raises:
         ContractError: the expression of a row rule cannot be analysed.
@@ -48,12 +48,13 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
         for column in contract.columns
         for rule, failed in _failures(column, cells[column.name], types.get(column.name, "string"))
     ]
-    malformed = F.array(_reason("", "malformed", F.col("_malformed")))
-    reasons = F.when(F.col("_malformed").isNotNull(), malformed).otherwise(_reasons(failures))
+    malformed = F.array(_reason("", "malformed", F.col(MALFORMED)))
+    reasons = F.when(F.col(MALFORMED).isNotNull(), malformed).otherwise(_reasons(failures))
     conformed = raw.select(
         *(cell.typed.alias(name) for name, cell in cells.items()),
-        reasons.cast(_REASONS_TYPE).alias("_reasons"),
-        *_OWN[1:],
+        reasons.cast(_REASONS_TYPE).alias(REASONS),
+        RAW,
+        SOURCE_FILE,
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:
@@ -63,31 +64,31 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
         key = F.concat_ws(",", *(F.col(name).cast("string") for name in contract.unique_key))
         present = ~_any_null(contract.unique_key)
         reason = F.array(_reason(named, "unique", key)).cast(_REASONS_TYPE)
-        reasons = F.when(shared & present & ~is_bad(), reason).otherwise(F.col("_reasons"))
-        conformed = conformed.withColumn("_reasons", reasons)
+        reasons = F.when(shared & present & ~is_bad(), reason).otherwise(F.col(REASONS))
+        conformed = conformed.withColumn(REASONS, reasons)
     return conformed
 
 
 def without_raw(conformed: DataFrame) -> DataFrame:
-    """Return conformed rows with `_raw` of bad rows alone, to be kept in memory."""
-    return conformed.withColumn("_raw", F.when(is_bad(), F.col("_raw")))
+    """Return conformed rows with `RAW` of bad rows alone, to be kept in memory."""
+    return conformed.withColumn(RAW, F.when(is_bad(), F.col(RAW)))
 
 
 def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) -> DataFrame:
     """Return conformed rows with a reason for those good ones that satisfy `broken`."""
     reason = F.array(_reason(column, rule, F.lit(None).cast("string"))).cast(_REASONS_TYPE)
-    return conformed.withColumn("_reasons", F.when(broken & ~is_bad(), reason).otherwise(F.col("_reasons")))
+    return conformed.withColumn(REASONS, F.when(broken & ~is_bad(), reason).otherwise(F.col(REASONS)))
 
 
 def is_bad() -> Column:
     """Return whether a conformed row breaks its contract."""
-    return F.size("_reasons") > 0
+    return F.size(REASONS) > 0
 
 
 def differences(
     schema: StructType, contract: Contract, *, has_types: bool = True, ignored: Sequence[str] = ()
 ) -> SchemaDifferences:
-    """Return how the columns of a source differ from the contract's, `_malformed` and the like aside. Looks at no row.
+    """Return how the columns of a source differ from the contract's. Looks at no row.
 
     Args:
         schema: of the source, before conforming.
@@ -96,7 +97,7 @@ def differences(
         ignored: columns that may be there: the label, in rows to be scored.
     """
     return schema_differences.differences(
-        {field.name: field.dataType.simpleString() for field in schema if field.name not in _OWN},
+        {field.name: field.dataType.simpleString() for field in schema},
         contract,
         # Files of one source can differ: a column that only some have.
         partly_absent={
@@ -117,8 +118,8 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
         if rule.batch_only:
             _check_free_sql(conformed, contract, rule)
     failures = [(~F.expr(sql[rule.name]), _reason("", rule.name, F.lit(rule.expression))) for rule in contract.rules]
-    reasons = F.when(is_bad(), F.col("_reasons")).otherwise(_reasons(failures).cast(_REASONS_TYPE))
-    return conformed.withColumn("_reasons", reasons)
+    reasons = F.when(is_bad(), F.col(REASONS)).otherwise(_reasons(failures).cast(_REASONS_TYPE))
+    return conformed.withColumn(REASONS, reasons)
 
 
 def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mlspark.contracts import bounds, column_types, patterns, rule_text
 from mlspark.contracts.conditions import KNOWN, Condition, parse_condition
 from mlspark.contracts.json_lines import lines_of
+from mlspark.contracts.own_columns import PREFIX, is_own, same_but_for_case
 from mlspark.errors import ContractError
 
 
@@ -24,6 +25,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def _column_name(text: str) -> str:
+    if is_own(text):
+        raise ValueError(f"{text}: names with {PREFIX} are those of mlspark's own columns; call the column otherwise")
     if not _NAME.fullmatch(text):
         raise ValueError(
             f"{text!r} is no name of a column: a letter, then letters, digits and underscores. Give it such a name, and "
@@ -161,6 +164,11 @@ class Contract(_Part):
             if twice:
                 raise ValueError(f"{what} declared twice: {', '.join(twice)}")
         self._check_headers()
+        if alike := same_but_for_case(names):
+            pairs = ", ".join(f"{first} and {second}" for first, second in alike)
+            raise ValueError(
+                f"columns {pairs} differ in case alone, which Spark does not tell apart; call one otherwise"
+            )
         wanted = {"label": [self.label] if self.label else [], "unique_key": list(self.unique_key)}
         wanted["freshness"] = [self.freshness.column] if self.freshness else []
         for what, columns in wanted.items():

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from mlspark.contracts import accounting, check_spark
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 
 NUM_EXAMPLES = 3
 SHOWN_CHARACTERS = 200
@@ -40,9 +41,9 @@ def find(conformed: DataFrame, contract: Contract, *, sources: Sequence[str]) ->
     """Return what is wrong with conformed rows. One Spark job, and one for the examples when there are bad rows.
 
     Args:
-        conformed: the result of `spark.conform` with a column `source`.
+        conformed: the result of `spark.conform` with a column `SOURCE`.
         contract: theirs.
-        sources: all values of `source`.
+        sources: all values of `SOURCE`.
     """
     account = accounting.account(conformed, contract, sources=sources)
     return Findings(
@@ -53,19 +54,22 @@ def find(conformed: DataFrame, contract: Contract, *, sources: Sequence[str]) ->
 def _examples(conformed: DataFrame) -> dict[str, list[Example]]:
     """Return the first bad rows of each reason in the order of file and text: the same ones every time."""
     bad = conformed.where(check_spark.is_bad()).select(
-        "source", "_source_file", "_raw", F.explode("_reasons").alias("reason")
+        F.col(SOURCE).alias("source"),
+        F.col(SOURCE_FILE).alias("file"),
+        F.col(RAW).alias("raw"),
+        F.explode(REASONS).alias("reason"),
     )
-    reasons = bad.select("source", "_source_file", "_raw", "reason.*")
-    first = Window.partitionBy("column", "rule").orderBy("source", "_source_file", "_raw", "value")
+    reasons = bad.select("source", "file", "raw", "reason.*")
+    first = Window.partitionBy("column", "rule").orderBy("source", "file", "raw", "value")
     rows = (
         reasons.withColumn("number", F.row_number().over(first))
         .where(F.col("number") <= NUM_EXAMPLES)
-        .select("column", "rule", "number", _cut("value"), _cut("_raw"), "_source_file")
+        .select("column", "rule", "number", _cut("value"), _cut("raw"), "file")
     )  # fmt: skip
     examples: dict[str, list[Example]] = {}
     for row in sorted(rows.collect(), key=lambda row: (row.column, row.rule, row.number)):
         reason = f"{row.column}.{row.rule}" if row.column else row.rule
-        examples.setdefault(reason, []).append(Example(row.value, row._raw, row._source_file))
+        examples.setdefault(reason, []).append(Example(row.value, row.raw, row.file))
     return examples
 
 

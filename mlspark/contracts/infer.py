@@ -62,7 +62,7 @@ def draft(
 
     Args:
         read: rows of the source for a contract, as `sources.catalog.read` returns them.
-        columns: name -> type; None when `_raw` is a JSON object whose keys are the columns.
+        columns: name -> type; None when `RAW` is a JSON object whose keys are the columns.
         name: of the contract.
         label: its label.
         has_types: whether the types are the source's own, and are kept; else the narrowest that fits the text is taken.

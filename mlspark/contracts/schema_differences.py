@@ -66,7 +66,7 @@ def refusal(differing: SchemaDifferences, contract: Contract) -> str:
         f"{what} columns ({', '.join(names)})"
         for what, names, is_refused in (
             ("extra", differing.extra, policy.extra == "refuse"),
-            ("missing", differing.missing, policy.missing == "refuse"),
+            ("missing", _with_likes(differing), policy.missing == "refuse"),
             ("re-typed", differing.retyped, policy.retyped == "refuse"),
             (
                 "re-ordered",
@@ -81,6 +81,15 @@ def refusal(differing: SchemaDifferences, contract: Contract) -> str:
     return (
         f"the source has {'; '.join(refused)}; nothing was written. "
         f"Correct the source, or the contract's columns or its schema_policy"
+    )
+
+
+def _with_likes(differing: SchemaDifferences) -> tuple[str, ...]:
+    """Return the missing columns, each with the one that the source has in its place but for case."""
+    extra = {name.lower(): name for name in differing.extra}
+    return tuple(
+        f"{name}: there is {extra[name.lower()]}, and case counts" if name.lower() in extra else name
+        for name in differing.missing
     )
 
 

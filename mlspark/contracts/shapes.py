@@ -7,6 +7,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from mlspark.contracts.own_columns import MALFORMED, RAW
+
 MARKERS = ("?", "-", "--", ".", "NA", "N/A", "n/a", "NULL", "null", "None", "none", "NaN", "nan", "\\N", "#N/A")
 """Texts that often stand for a missing value."""
 
@@ -75,8 +77,8 @@ def profile(
     """Return what the columns hold. One Spark job, one pass over the rows.
 
     Args:
-        rows: columns, `_malformed`, `_raw` as `sources.catalog.read` returns them.
-        columns: name -> type of those to look at; None: the keys of the JSON objects in `_raw`.
+        rows: columns, `MALFORMED`, `RAW` as `sources.catalog.read` returns them.
+        columns: name -> type of those to look at; None: the keys of the JSON objects in `RAW`.
         missing: key of those objects, "*" for all others -> texts that mark a missing value; columns have null for them.
     """
     groups = _shapes(rows, _entries(missing or {}) if columns is None else _columns(columns)).collect()
@@ -101,8 +103,8 @@ def different_values(
         listed: names of those with few values.
     """
     pairs = F.array(*(_pair(F.lit(name), F.col(name).try_cast(kind).cast("string")) for name, kind in types.items()))
-    # No filter on _malformed: pushed below the parsing, it would parse every line twice.
-    values = rows.select(F.explode(F.when(F.col("_malformed").isNull(), pairs)).alias("pair")).select("pair.*")
+    # No filter on MALFORMED: pushed below the parsing, it would parse every line twice.
+    values = rows.select(F.explode(F.when(F.col(MALFORMED).isNull(), pairs)).alias("pair")).select("pair.*")
     different = values.where(F.col("value").isNotNull()).distinct()
     wanted = F.when(F.col("name").isin(*listed), F.col("value")) if listed else F.lit(None).cast("string")
     groups = different.groupBy("name").agg(
@@ -117,10 +119,10 @@ def _columns(columns: Mapping[str, str]) -> Column:
 
 
 def _entries(missing: Mapping[str, Sequence[str]]) -> Column:
-    """Return (key, text) of each entry of the JSON object in `_raw`, in its order."""
+    """Return (key, text) of each entry of the JSON object in `RAW`, in its order."""
     # As sources read them: a variant keeps the digits of a number.
-    values = F.try_parse_json("_raw").cast("map<string,string>")
-    keys = F.json_object_keys("_raw")
+    values = F.try_parse_json(RAW).cast("map<string,string>")
+    keys = F.json_object_keys(RAW)
 
     def value(key: Column) -> Column:
         texts = F.array(*map(F.lit, missing.get("*", ()))).cast("array<string>")
@@ -134,10 +136,10 @@ def _entries(missing: Mapping[str, Sequence[str]]) -> Column:
 def _shapes(rows: DataFrame, pairs: Column) -> DataFrame:
     """Return a row per column and shape of its values: counts and extremes. Lazy; one small shuffle.
 
-    A row of its own (`name` null) counts the rows for each `_malformed`, which is then `shape`.
+    A row of its own (`name` null) counts the rows for each `MALFORMED`, which is then `shape`.
     """
-    itself = F.array(_pair(F.lit(None).cast("string"), F.col("_malformed")))
-    both = F.when(F.col("_malformed").isNull(), F.concat(itself, pairs)).otherwise(itself)
+    itself = F.array(_pair(F.lit(None).cast("string"), F.col(MALFORMED)))
+    both = F.when(F.col(MALFORMED).isNull(), F.concat(itself, pairs)).otherwise(itself)
     values = rows.select(F.posexplode(both).alias("position", "pair")).select("position", "pair.name", "pair.value")
     value, shape = F.col("value"), F.col("shape")
     shaped = values.withColumn("shape", F.when(F.col("name").isNull(), value).otherwise(_shape(value)))

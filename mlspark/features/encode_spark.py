@@ -18,7 +18,7 @@ def encode(
 def encoded(
     rows: DataFrame, encoder: Encoder, *, is_training: str | None = None, row_hash: str = "row_id"
 ) -> tuple[DataFrame, list[Column]]:
-    """Return `rows` with further columns "_...", and of them `encoder.outputs` in order: float, or int for ids; never null.
+    """Return `rows` with further columns, and of them `encoder.outputs` in order: float, or int for ids; never null.
 
     Args:
         rows: conformed rows with `encoder.inputs`.
@@ -32,5 +32,5 @@ def encoded(
     # Each step computes what the next one uses several times.
     for step in steps.steps:
         if step:
-            rows = rows.withColumns({name: F.expr(sql) for name, sql in step.items()})
+            rows = rows.withColumns({name: F.expr(sql) for sql, name in step.items()})
     return rows, [F.expr(sql).alias(output.name) for sql, output in zip(outputs, encoder.outputs, strict=True)]

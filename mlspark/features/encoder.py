@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from mlspark.contracts.own_columns import OF_FEATURE_TABLE, beside
 from mlspark.errors import FeatureError
 from mlspark.features.kinds import FittedFeature
 from mlspark.features.kinds.kind import Output, Part
@@ -34,8 +36,10 @@ class Encoder(Part):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Every number that a row becomes, features in order."""
-        return tuple(output for feature in self.features for output in feature.outputs)
+        """Every number that a row becomes, features in order, each called like its column of the feature table."""
+        outputs = [output for feature in self.features for output in feature.outputs]
+        names = beside([output.name for output in outputs], OF_FEATURE_TABLE)
+        return tuple(replace(output, name=names[output.name]) for output in outputs)
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

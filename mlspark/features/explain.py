@@ -1,5 +1,6 @@
 """How one raw row becomes its numbers, output by output. Runs anywhere."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +31,10 @@ def explain(encoder: Encoder, row: pa.Table) -> list[Explained]:
     """Return what each output of one conformed row is, and why, features in order."""
     tensors = ArrowEncoder(encoder).transform(row)
     [values] = row.to_pylist()
-    explained, places = [], Counter[str]()
+    explained, places, outputs = [], Counter[str](), iter(encoder.outputs)
     for feature in encoder.features:
         inputs = {column: values[column] for column in feature.inputs}
-        for place, output in enumerate(feature.outputs):
+        for place, output in enumerate(itertools.islice(outputs, len(feature.outputs))):
             name = "ids" if output.ids else "dense"
             number: float | int = tensors[name][0, places[name]].item()
             position = f"{name}[{places[name]}]"

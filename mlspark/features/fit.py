@@ -12,8 +12,6 @@ from mlspark.features.labels import event_conditions
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.task import Task
 
-_OWN_COLUMNS = ("label", "row_id", "split", "fold")
-
 
 def fit(
     train: DataFrame, settings: FeaturesSettings, task: Task, *, pipeline: str, row_hash: str = "row_id"
@@ -52,7 +50,7 @@ def fit(
             entry.fitted(name, source, counts, task) for entry in settings.inputs for name, source in entry.features
         ),
     )
-    _refuse_equal_names(encoder, task)
+    _refuse_equal_names(encoder)
     return encoder
 
 
@@ -66,11 +64,10 @@ def _refuse_for_task(settings: FeaturesSettings, task: Task, pipeline: str) -> N
         raise FeatureError(f"pipeline {pipeline}: features: " + "; ".join(problems))
 
 
-def _refuse_equal_names(encoder: Encoder, task: Task) -> None:
+def _refuse_equal_names(encoder: Encoder) -> None:
     # Delta does not tell columns apart by case.
     names = Counter(output.name.casefold() for output in encoder.outputs)
-    reserved = (*_OWN_COLUMNS, "weight") if task.weight else _OWN_COLUMNS
-    taken = sorted(name for name, number in names.items() if number > 1 or name in reserved)
+    taken = sorted(name for name, number in names.items() if number > 1)
     if taken:
         raise FeatureError(
             f"pipeline {encoder.pipeline}: features: two columns of the table would be called {', '.join(taken)}; "

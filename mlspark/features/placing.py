@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from mlspark.contracts.own_columns import GROUP, ROW_ID, SPLIT
 from mlspark.features import split
 from mlspark.features.counts import fold as fold_sql
 from mlspark.features.encode_spark import encoded
@@ -26,17 +27,17 @@ def placed(
     """Return the encoded rows, the same rows in the same files in the same order whatever the cluster.
 
     Args:
-        good: rows with the encoder's inputs, `row_id`, `split`, `_group` and what `labels` need.
+        good: rows with the encoder's inputs, `ROW_ID`, `SPLIT`, `GROUP` and what `labels` need.
         encoder: fitted.
         labels: columns that come from the target.
         num_rows: of `good`; decides the number of files.
         folds: for cross-validation, a column `fold`; 0: none.
         was_fitted: whether the encoder was fitted on the training rows among these: they are encoded out of their fold.
     """
-    is_training = f"split = '{split.TRAIN}'" if was_fitted else None
-    prepared, features = encoded(good, encoder, is_training=is_training, row_hash="_group")
-    fold = [F.expr(fold_sql("_group", folds)).alias("fold")] if folds else []
-    rows = prepared.select(*features, *labels, *fold, "row_id", "split")
+    is_training = f"{SPLIT} = '{split.TRAIN}'" if was_fitted else None
+    prepared, features = encoded(good, encoder, is_training=is_training, row_hash=GROUP)
+    fold = [F.expr(fold_sql(GROUP, folds)).alias("fold")] if folds else []
+    rows = prepared.select(*features, *labels, *fold, F.col(ROW_ID).alias("row_id"), F.col(SPLIT).alias("split"))
     placed_rows = rows.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)), "row_id")
     # By all that can differ: rows with the same hash are the same but for label and weight, and what was joined to them.
     targets = [name for name in ("label", "weight") if name in rows.columns]

@@ -7,6 +7,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from mlspark.contracts.own_columns import PREFIX
 from mlspark.features.counts import finite
 from mlspark.features.encode_spark import encode
 from mlspark.features.encoder import Encoder
@@ -40,21 +41,22 @@ def shift(good: DataFrame, encoder: Encoder, limits: ShiftSettings) -> dict[str,
     """
     numbers = [feature for feature in encoder.features if isinstance(feature, FittedNumber)]
     categories = [feature for feature in encoder.features if isinstance(feature, FittedCategories)]
-    means = {f"_mean{place}": F.expr(finite(number.value_sql)) for place, number in enumerate(numbers)}
+    means = {f"{PREFIX}mean{place}": F.expr(finite(number.value_sql)) for place, number in enumerate(numbers)}
     known = [Indexed(**{name: getattr(feature, name) for name in _KNOWN}) for feature in categories]
-    ids = encode(good.withColumns(means), encoder.model_copy(update={"features": tuple(known)}), *means)
+    of_known = encoder.model_copy(update={"features": tuple(known)})
+    ids = encode(good.withColumns(means), of_known, *means)
     sums = [F.count("*").alias("rows")]
     sums += [what(name).alias(f"{what.__name__}{name}") for name in means for what in (F.avg, F.count)]
-    for feature in categories:
-        sums += [F.count_if(F.col(feature.name) == UNSEEN_ID).alias(f"unseen_{feature.name}")]
-        sums += [F.count_if(F.col(feature.name) == MISSING_ID).alias(f"missing_{feature.name}")]
+    for feature, output in zip(categories, of_known.outputs, strict=True):
+        sums += [F.count_if(F.col(output.name) == UNSEEN_ID).alias(f"unseen_{feature.name}")]
+        sums += [F.count_if(F.col(output.name) == MISSING_ID).alias(f"missing_{feature.name}")]
     [statistics] = ids.agg(*sums).collect()
     rows = statistics["rows"]
     columns: dict[str, dict[str, float]] = {}
     warnings = []
     fitted_nulls = {number.name: number.statistics.nulls for number in numbers}
     fitted_nulls |= {category.name: category.nulls for category in categories}
-    missing_now = {number.name: rows - statistics[f"count_mean{place}"] for place, number in enumerate(numbers)}
+    missing_now = {number.name: rows - statistics[f"count{PREFIX}mean{place}"] for place, number in enumerate(numbers)}
     missing_now |= {category.name: statistics[f"missing_{category.name}"] for category in categories}
     for name, nulls in fitted_nulls.items():
         missing = missing_now[name] / rows - nulls / encoder.rows
@@ -62,7 +64,7 @@ def shift(good: DataFrame, encoder: Encoder, limits: ShiftSettings) -> dict[str,
         if abs(missing) > limits.max_missing_shift:
             warnings.append(f"{name}: share of missing values moved by {missing:+.3f} (shift.max_missing_shift)")
     for place, number in enumerate(numbers):
-        mean = statistics[f"avg_mean{place}"]
+        mean = statistics[f"avg{PREFIX}mean{place}"]
         fitted = number.statistics
         moved = 0.0 if mean is None or not fitted.count else (mean - fitted.mean) / (fitted.std or 1.0)
         columns[number.name]["mean_shift"] = moved

@@ -9,6 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import GROUP, ROW_ID, SOURCE, SPLIT
 from mlspark.errors import ConfigError
 from mlspark.section import Section
 
@@ -84,20 +85,20 @@ def side(row_hash: Column, settings: SplitSettings) -> Column:
 
 
 def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weight: str | None = None) -> DataFrame:
-    """Return rows with `row_id`, `_group` (hash of what keeps rows on one side) and `split`. Lazy.
+    """Return rows with `ROW_ID`, `GROUP` (hash of what keeps rows on one side) and `SPLIT`. Lazy.
 
     Args:
-        rows: conformed rows with their `source`: those of a source that is not "learn" are on the side of its name.
+        rows: conformed rows with their `SOURCE`: those of a source that is not "learn" are on the side of its name.
         settings: how the rows of "learn" are divided.
         contract: its unique key, or else all columns but label and weight, is what a row is known by.
         weight: column of the sample weight, which rows to be scored need not have either.
     """
     content = [column.name for column in contract.columns if column.name not in (contract.label, weight)]
     known_by = contract.unique_key or content
-    rows = rows.withColumn("row_id", row_id(known_by)).withColumn("_group", row_id(settings.key or known_by))
+    rows = rows.withColumn(ROW_ID, row_id(known_by)).withColumn(GROUP, row_id(settings.key or known_by))
     # Files that are given as one side are on it.
-    learned = F.when(F.col("source") == "learn", side(F.col("_group"), settings))
-    return rows.withColumn("split", learned.otherwise(F.col("source")))
+    learned = F.when(F.col(SOURCE) == "learn", side(F.col(GROUP), settings))
+    return rows.withColumn(SPLIT, learned.otherwise(F.col(SOURCE)))
 
 
 def check(settings: SplitSettings, contract: Contract) -> None:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from mlspark.contracts import infer
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.infer import Draft
+from mlspark.contracts.own_columns import RAW
 from mlspark.errors import ConfigError, ContractError
 from mlspark.sources import catalog
 from mlspark.sources.csv import CsvSettings
@@ -76,8 +77,8 @@ def _bare_names(spark: SparkSession, source: Source, notes: list[str]) -> list[s
     assert isinstance(settings, CsvSettings)
     one_column = Contract(name="lines", columns=(ColumnRule(name="c1", type="string"),))
     first = replace(source, parts=source.parts[:1], settings=settings.model_copy(update={"missing": {}}))
-    rows = catalog.read(spark, first, one_column).select("_raw")
-    lines = [row[0] for row in rows.where(F.length("_raw") <= _SAMPLE_CHARACTERS).take(_SAMPLE_LINES)]
+    rows = catalog.read(spark, first, one_column).select(RAW)
+    lines = [row[0] for row in rows.where(F.length(RAW) <= _SAMPLE_CHARACTERS).take(_SAMPLE_LINES)]
     if not lines:
         raise ContractError(f"{source.uri}: no line to tell the columns from; name them: --columns a,b,c")
     options = {"sep": settings.separator}

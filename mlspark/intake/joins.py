@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 from mlspark.errors import FeatureError
 from mlspark.features.point_in_time import point_in_time_join
 from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
@@ -153,7 +154,7 @@ class Read:
 
     good: Mapping[str, DataFrame]
     bad: Sequence[DataFrame]
-    """Bad rows of each joined source, conformed, with a column `source`."""
+    """Bad rows of each joined source, conformed, with a column `SOURCE`."""
     accounts: Mapping[str, Account]
 
     @property
@@ -162,7 +163,7 @@ class Read:
 
     def with_bad(self, bad: DataFrame) -> DataFrame:
         """Return the bad rows of the pipeline and of all joined sources, as `tables.write_quarantine` wants them."""
-        kept = ("source", "_source_file", "_reasons", "_raw")
+        kept = (SOURCE, SOURCE_FILE, REASONS, RAW)
         return reduce(DataFrame.unionByName, (frame.select(*kept) for frame in (bad, *self.bad)))
 
     def to_json(self, joins: Sequence[Join]) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, LongType, StringType, StructField, StructType
 
-_POSITION = "_position"
+from mlspark.contracts.own_columns import PREFIX, ROW_NUMBER, SOURCE_FILE
+
+_FILE, _PARTITION, _SHIFT = f"{PREFIX}file", f"{PREFIX}partition", f"{PREFIX}shift"
+_POSITION = f"{PREFIX}position"
 _BITS = 33
 """Spark puts the number of the partition above so many bits of `monotonically_increasing_id`."""
 _SHIFTS = StructType(
-    [StructField("_file", StringType()), StructField("_partition", IntegerType()), StructField("_shift", LongType())]
+    [StructField(_FILE, StringType()), StructField(_PARTITION, IntegerType()), StructField(_SHIFT, LongType())]
 )
 
 
@@ -18,7 +21,7 @@ def with_position(rows: DataFrame) -> DataFrame:
 
 
 def numbered(kept: DataFrame, rows: DataFrame) -> DataFrame:
-    """Return `rows` with `source_file` and `row_number`: from 0, unique in the source. One Spark job over `kept`.
+    """Return `rows` with `ROW_NUMBER`: from 0, unique in the source. One Spark job over `kept`.
 
     Files count in the order of their names and rows in that of their file, so the number of a row in a CSV or Parquet file
     is that of its line or row, bad ones counted, blank lines, comments and filtered rows not. Rows of other sources are
@@ -28,7 +31,7 @@ def numbered(kept: DataFrame, rows: DataFrame) -> DataFrame:
         kept: all rows of the source, from `with_position`, not computed anew.
         rows: some of them.
     """
-    file, partition = F.coalesce("_source_file", F.lit("")), F.shiftright(_POSITION, _BITS).cast("int")
+    file, partition = F.coalesce(SOURCE_FILE, F.lit("")), F.shiftright(_POSITION, _BITS).cast("int")
     spans = (
         kept.groupBy(file.alias("file"), partition.alias("partition"))
         .agg(F.min(_POSITION).alias("first"), F.count("*").alias("rows"))
@@ -41,8 +44,8 @@ def numbered(kept: DataFrame, rows: DataFrame) -> DataFrame:
         before += span["rows"]
     by_span = F.broadcast(rows.sparkSession.createDataFrame(shifts, _SHIFTS))
     return (
-        rows.withColumns({"_file": file, "_partition": partition})
-        .join(by_span, on=["_file", "_partition"], how="left")
-        .withColumns({"source_file": F.col("_source_file"), "row_number": F.col(_POSITION) + F.col("_shift")})
-        .drop("_file", "_partition", "_shift")
+        rows.withColumns({_FILE: file, _PARTITION: partition})
+        .join(by_span, on=[_FILE, _PARTITION], how="left")
+        .withColumn(ROW_NUMBER, F.col(_POSITION) + F.col(_SHIFT))
+        .drop(_FILE, _PARTITION, _SHIFT)
     )

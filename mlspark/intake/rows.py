@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from mlspark.contracts import accounting, check_spark, schema_differences
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import SOURCE
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.sources import catalog
 from mlspark.sources.source import Source, reading
@@ -26,7 +27,7 @@ class TakenIn:
     """Rows of sources as they were read: typed, each with what is wrong with it, and the account of them."""
 
     rows: DataFrame
-    """The contract's columns, `source`, `_reasons`, `_raw` of bad rows, `_source_file`, and what `extended` added."""
+    """The contract's columns, `SOURCE`, `REASONS`, `RAW` of bad rows, `SOURCE_FILE`, and what `extended` added."""
     account: Account
     differences: Mapping[str, dict[str, Any]]
     """Source -> how its columns differ from the contract's; {} where they do not."""
@@ -55,7 +56,7 @@ def take_in(
 
     Args:
         spark: the session of the job.
-        sources: name -> source; the rows get a column `source` with the name.
+        sources: name -> source; the rows get a column `SOURCE` with the name.
         contract: what the rows must be.
         columns: the contract that a source's columns are compared with, before a row is read; `contract` unless given.
         ignored: columns that a source may have besides those.
@@ -89,9 +90,9 @@ def take_in(
 
 
 def conform(spark: SparkSession, sources: Mapping[str, Source], contract: Contract) -> DataFrame:
-    """Return every row of every source, typed and with what is wrong with it, and its `source`. Lazy."""
+    """Return every row of every source, typed and with what is wrong with it, and its `SOURCE`. Lazy."""
     frames = (
-        check_spark.conform(catalog.read(spark, source, contract), contract).withColumn("source", F.lit(name))
+        check_spark.conform(catalog.read(spark, source, contract), contract).withColumn(SOURCE, F.lit(name))
         for name, source in sources.items()
     )
     return reduce(DataFrame.unionByName, frames)

@@ -8,23 +8,21 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.core.broadcast import Broadcast
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from mlspark import tables
-from mlspark.contracts import naming
+from mlspark.contracts import naming, own_columns
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
-from mlspark.errors import ConfigError, ContractError, TableError
+from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
+from mlspark.errors import ConfigError, TableError
 from mlspark.features import encode_spark, split
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring.predictor import Predictor
-
-PROVENANCE = ("source_file", "row_number", "model_name", "model_version", "source_version", "score_id")
-"""Columns that say where a row and its score come from."""
 
 
 def contract_of_rows(package: Package, *, has_label: bool, kept: Sequence[ColumnRule] = ()) -> Contract:
@@ -62,7 +60,7 @@ def kept_columns(package: Package, keep: Sequence[str], types: Mapping[str, str]
     kept, untyped = naming.usable({name: (types or {})[name] for name in wanted})
     if untyped:
         kept, _ = naming.usable(dict.fromkeys(wanted, "string"))
-    taken = {*package.contract.names, "row_id", *package.task.prediction_types, *PROVENANCE}
+    taken = {*package.contract.names, *own_columns.OF_SCORES, *package.task.prediction_types}
     if clashing := sorted({rule.name for rule in kept if rule.name.lower() in {name.lower() for name in taken}}):
         raise ConfigError(
             f"scoring.keep: {', '.join(clashing)}: the score table has columns of this name; leave it out"
@@ -74,19 +72,13 @@ def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> N
     """Refuse a version whose scores cannot stand in a score table. Reads the table's log alone.
 
     Raises:
-        ContractError: a column of the contract has the name of one that scoring adds.
         TableError: the table holds scores of other types, as of another kind of task.
     """
-    types = package.task.prediction_types
-    taken = sorted({column.name for column in package.contract.columns} & {"row_id", *types, *PROVENANCE})
-    if taken:
-        raise ContractError(
-            f"contract {package.contract.name}: {', '.join(taken)}: the score table has columns of this name; give them "
-            f"another name in the contract, then prepare and train again"
-        )
     if not tables.exists(table):
         return
-    wanted = {column.name: column.type for column in (*package.contract.columns, *kept)} | types
+    names = written_names(package, kept)
+    columns = (*package.contract.columns, *kept)
+    wanted = {names[column.name]: column.type for column in columns} | package.task.prediction_types
     schema = StructType.fromJson(json.loads(tables.opened(table).schema().to_json()))
     different = [
         f"{field.name} is {field.dataType.simpleString()}, now {wanted[field.name]}"
@@ -105,13 +97,21 @@ def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> N
         )
 
 
+def written_names(package: Package, kept: Sequence[ColumnRule] = ()) -> dict[str, str]:
+    """Return each column of the contract, and of `kept` -> its name in the score table, which has columns of its own."""
+    names = (*package.contract.names, *(rule.name for rule in kept))
+    return own_columns.beside(names, (*own_columns.OF_SCORES, *package.task.prediction_types))
+
+
 def scored(
     good: DataFrame, model: ModelVersion, *, score_id: str, source_version: str, kept: Sequence[ColumnRule] = ()
 ) -> DataFrame:
     """Return the contract's columns and `kept` with row_id, the predictions and where they come from. Lazy.
 
+    A column of the contract that is called like one of the others has `raw_` in front, see `written_names`.
+
     Args:
-        good: good rows with the encoder's inputs, `source_file` and `row_number`, and the label as text where the source
+        good: good rows with the encoder's inputs, `SOURCE_FILE` and `ROW_NUMBER`, and the label as text where the source
             has it.
         model: the version.
         kept: further columns of the rows, from `kept_columns`.
@@ -122,15 +122,18 @@ def scored(
     contract, encoder = package.contract, package.encoder
     tensors = encoder.tensors(package.task)
     names = [column.name for column in package.scoring_contract.columns]
-    columns = [*names, *([_label(good, contract)] if contract.label else []), *(rule.name for rule in kept)]
+    written = written_names(package, kept)
+    columns = [F.col(name).alias(written[name]) for name in names]
+    columns += [_label(good, contract).alias(written[contract.label])] if contract.label else []
+    columns += [F.col(rule.name).alias(written[rule.name]) for rule in kept]
     prepared, encoded = encode_spark.encoded(good, encoder)
     by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
     inputs = prepared.select(
         *columns,
         split.row_id(contract.unique_key or names),
-        "source_file",
-        "row_number",
-        *(F.array(*(by_name[name] for name in spec.columns)).alias(f"_{spec.name}") for spec in tensors.specs),
+        F.col(SOURCE_FILE).alias("source_file"),
+        F.col(ROW_NUMBER).alias("row_number"),
+        *(F.array(*(by_name[name] for name in spec.columns)).alias(_column(spec)) for spec in tensors.specs),
     )
     num_kept = len(columns) + 3
     predictions = [
@@ -150,12 +153,12 @@ def scored(
     )
 
 
-def _label(good: DataFrame, contract: Contract) -> Any:
+def _label(good: DataFrame, contract: Contract) -> Column:
     """Return the label in its type, null where the source has none or its text is no such value."""
     label = contract.label
     kind = contract.column(label).type if label else ""
     value = f"try_cast(`{label}` AS {kind})" if label in good.columns else f"CAST(NULL AS {kind})"
-    return F.expr(value).alias(str(label))
+    return F.expr(value)
 
 
 def _scorer(
@@ -168,9 +171,9 @@ def _scorer(
         types = predictor.task.prediction_types
         for batch in batches:
             predictions = predictor.predict_encoded(
-                {spec.name: _matrix(batch.column(f"_{spec.name}"), spec) for spec in tensors.specs}
+                {spec.name: _matrix(batch.column(_column(spec)), spec) for spec in tensors.specs}
             )
-            rows = batch.drop_columns([f"_{spec.name}" for spec in tensors.specs])
+            rows = batch.drop_columns([_column(spec) for spec in tensors.specs])
             for name, values in predictions.items():
                 rows = rows.append_column(name, pa.array(values.tolist(), arrow_type(types[name])))
             yield rows
@@ -191,6 +194,11 @@ def _made(files: tuple[tuple[str, bytes], ...]) -> Predictor:
 def _matrix(column: pa.Array, spec: TensorSpec) -> NDArray[Any]:
     values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).astype(spec.dtype)
     return values.reshape(len(column), len(spec.columns))
+
+
+def _column(spec: TensorSpec) -> str:
+    """Return the column that a tensor's rows are in."""
+    return f"{own_columns.PREFIX}{spec.name}"
 
 
 def _spark_type(rows: DataFrame, kind: str) -> Any:

@@ -120,8 +120,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     The filter works on the source's own columns, text in the case of text, before anything is cast.
 
     Returns:
-        Columns of the contract, as text or in the source's own types (absent ones left out), `_malformed` (why the row
-        could not be parsed, or null), `_raw` (the row as text: the line, or JSON), `_source_file`.
+        Columns of the contract, as text or in the source's own types (absent ones left out), `MALFORMED` (why the row
+        could not be parsed, or null), `RAW` (the row as text: the line, or JSON), `SOURCE_FILE`; see `own_columns`.
 
     Raises:
         SourceError: it cannot be read, the filter is no condition, or no column of the contract is there.

@@ -8,7 +8,6 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DateType, IntegerType, LongType, StringType, StructField, StructType
 
 from mlspark.contracts.contract import Contract
@@ -56,7 +55,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
     """
     rows = _reader(spark, source).schema(_schema(spark, source)).load(files.paths(source))
-    return typed_rows.conformable(rows, source, contract, file=F.col(files.FILE))
+    return typed_rows.conformable(rows, source, contract, file=files.file_of(rows))
 
 
 def _reader(spark: SparkSession, source: Source) -> DataFrameReader:

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
 from mlspark.errors import SourceError
 from mlspark.sources import files, markers, text_lines
 from mlspark.sources.markers import Markers
@@ -38,6 +39,7 @@ HAS_TYPES = False
 PLACE = "path"
 EXTENSIONS = (".csv", ".tsv", ".txt", ".data")
 
+_FIELDS, _CORRUPT = f"{PREFIX}fields", f"{PREFIX}corrupt"
 _NO_CHARACTERS = {"sep": "\u0101", "quote": "\u0102", "escape": "\u0102"}
 """Separators that no line has when it is read as Latin-1."""
 
@@ -90,10 +92,10 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     names = [column.source_name for column in contract.columns] if named is None else named.fieldNames()
     lines = text_lines.lines(spark, source) if named is None else _lines_below_header(spark, source)
     if settings.comment:
-        lines = lines.where(~F.col("_line").startswith(settings.comment))
+        lines = lines.where(~F.col(text_lines.LINE).startswith(settings.comment))
     options = {
         "mode": "PERMISSIVE",
-        "columnNameOfCorruptRecord": "_corrupt",
+        "columnNameOfCorruptRecord": _CORRUPT,
         "sep": settings.separator,
         "escape": '"',
         "ignoreLeadingWhiteSpace": "true",
@@ -102,9 +104,9 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         "emptyValue": "",
     }
     # By position: a header may name its columns in any characters.
-    schema = ", ".join([*(f"c{index} string" for index in range(len(names))), "_corrupt string"])
-    parsed = lines.select(F.from_csv("_line", schema, options).alias("_fields"), "_line", "_source_file")
-    line = F.col("_line")
+    schema = ", ".join([*(f"c{index} string" for index in range(len(names))), f"{_CORRUPT} string"])
+    parsed = lines.select(F.from_csv(text_lines.LINE, schema, options).alias(_FIELDS), text_lines.LINE, SOURCE_FILE)
+    line = F.col(text_lines.LINE)
     repeats_header = line == F.lit(_header(spark, source)) if named is not None else F.lit(False)
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     flaws = [
@@ -112,18 +114,19 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (repeats_header, F.lit("repeated header")),
         (quotes % 2 == 1, F.lit("unclosed quote")),
         (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
-        (F.col("_fields._corrupt").isNotNull(), F.lit(f"not {len(names)} fields")),
+        (F.col(f"{_FIELDS}.{_CORRUPT}").isNotNull(), F.lit(f"not {len(names)} fields")),
     ]
     named_here = dict(zip(names, contract.named_here(names), strict=True))
     markers.check(settings.missing, [*names, *contract.names], source.uri)
     texts = {
-        name: text_lines.without(F.col(f"_fields.c{place}"), markers.of(settings.missing, name, named_here[name]))
+        name: text_lines.without(F.col(f"{_FIELDS}.c{place}"), markers.of(settings.missing, name, named_here[name]))
         for place, name in enumerate(names)
     }
-    # What the header calls "_..." could be taken for a column of ours; no filter knows it.
-    fields = [text.alias(name) for name, text in texts.items() if name and not name.startswith("_")]
+    # What the header calls like a column of ours would be taken for it; no filter knows it.
+    fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns if column.source_name in texts}
-    return text_lines.conformable(parsed.select(*fields, "_fields", "_line", "_source_file"), source, values, flaws)
+    kept = parsed.select(*fields, _FIELDS, text_lines.LINE, SOURCE_FILE)
+    return text_lines.conformable(kept, source, values, flaws)
 
 
 def _names(header: str, separator: str) -> list[str] | None:
@@ -152,13 +155,13 @@ def _header(spark: SparkSession, source: Source) -> str:
     assert isinstance(settings, CsvSettings)
     lines = text_lines.lines(spark, source.with_parts(source.parts[:1]))
     if settings.comment:
-        lines = lines.where(~F.col("_line").startswith(settings.comment))
+        lines = lines.where(~F.col(text_lines.LINE).startswith(settings.comment))
     first = lines.first()
     if first is None:
         raise SourceError(f"{source.parts[0].name}: no header; set header to false, or correct the file")
-    if any(symbol in first["_line"] for symbol in ("\ufffd", "\0")):
+    if any(symbol in first[text_lines.LINE] for symbol in ("\ufffd", "\0")):
         raise SourceError(f"{source.parts[0].name}: the header is not UTF-8; correct the file")
-    return str(first["_line"])
+    return str(first[text_lines.LINE])
 
 
 def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
@@ -176,7 +179,6 @@ def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
         options["comment"] = settings.comment
     read = spark.read.schema(StructType([StructField(header, StringType())])).options(**options)
     column = F.col("`" + header.replace("`", "``") + "`")
-    line = F.encode(column, "ISO-8859-1").cast("string").alias("_line")
-    return (
-        read.csv(files.paths(source)).select(line, F.col(files.FILE).alias("_source_file")).where(F.trim("_line") != "")
-    )
+    line = F.encode(column, "ISO-8859-1").cast("string").alias(text_lines.LINE)
+    lines = read.csv(files.paths(source))
+    return lines.select(line, files.file_of(lines).alias(SOURCE_FILE)).where(F.trim(text_lines.LINE) != "")

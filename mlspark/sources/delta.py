@@ -7,7 +7,6 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mlspark import storage
@@ -75,7 +74,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         SourceError: the version is gone, `filter` is not a boolean SQL condition over these columns, or no column of the
             contract is there.
     """
-    return typed_rows.conformable(_rows(spark, source), source, contract, file=F.col(files.FILE))
+    rows = _rows(spark, source)
+    return typed_rows.conformable(rows, source, contract, file=files.file_of(rows))
 
 
 def _rows(spark: SparkSession, source: Source) -> DataFrame:

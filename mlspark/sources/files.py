@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
 from mlspark.errors import SourceError
 from mlspark.sources.source import STRICT, Part, Source
-
-FILE = "_metadata.file_path"
-"""Column that Spark's file sources have for the file of a row."""
 
 _GLOB = re.compile(r"([\[\]{}*?\\])")
 
@@ -78,6 +75,11 @@ def existing_parts(spark: SparkSession, uri: str, *, holds_tables: bool = False)
 def paths(source: Source) -> list[str]:
     """Return the files of a source as Spark takes them: their names, not patterns."""
     return [literal(part.name) for part in source.parts]
+
+
+def file_of(rows: DataFrame) -> Column:
+    """Return the file of a row that one of Spark's file sources read, whatever columns the files have themselves."""
+    return rows.metadataColumn("_metadata").getField("file_path")
 
 
 def literal(name: str) -> str:

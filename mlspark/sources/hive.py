@@ -11,6 +11,7 @@ from pyspark.sql.types import StructType
 
 from mlspark.contracts import free_sql
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import PREFIX
 from mlspark.errors import SourceError
 from mlspark.sources import files, typed_rows
 from mlspark.sources.settings import SourceSettings
@@ -32,6 +33,7 @@ HAS_TYPES = True
 PLACE = "table"
 EXTENSIONS: tuple[str, ...] = ()
 
+_PART = f"{PREFIX}part"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -153,14 +155,14 @@ def _that_pass(
     if not locations:
         return []
     rows = [(name, *(None if value == _NULL else value for _, value in _pairs(name))) for name in locations]
-    texts = spark.createDataFrame(rows, ", ".join(f"`{name}` string" for name in ("_part", *names)))
+    texts = spark.createDataFrame(rows, ", ".join(f"`{name}` string" for name in (_PART, *names)))
     typed_values = (F.col(name).cast(table.schema[name].dataType).alias(name) for name in names)
-    partitions = texts.select("_part", *typed_values)
+    partitions = texts.select(_PART, *typed_values)
     try:
         free_sql.check(spark, settings.filter, StructType([partitions.schema[name] for name in names]))
     except ValueError:  # it names other columns too, or is refused when the rows are read
         return list(locations)
-    passing = {row["_part"] for row in partitions.where(settings.filter).select("_part").collect()}
+    passing = {row[_PART] for row in partitions.where(settings.filter).select(_PART).collect()}
     return [name for name in locations if name in passing]
 
 

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
 from mlspark.sources import files, markers, text_lines
 from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
@@ -30,6 +31,7 @@ HAS_TYPES = False
 PLACE = "path"
 EXTENSIONS = (".json", ".jsonl", ".ndjson")
 
+_OBJECT, _KEYS, _AROUND = f"{PREFIX}object", f"{PREFIX}keys", f"{PREFIX}around"
 _END = "\ufffd"
 """No line has it: one with it is not UTF-8."""
 _HALF_A_CHARACTER = (
@@ -64,19 +66,19 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """
     settings = source.settings
     assert isinstance(settings, JsonSettings)
-    line, keys = F.col("_line"), F.col("_keys")
+    line, keys = F.col(text_lines.LINE), F.col(_KEYS)
     # Variant, not from_json: it keeps the digits of a number, and refuses what only looks like JSON.
     parsed = text_lines.lines(spark, source).select(
-        "_line",
-        "_source_file",
-        F.try_parse_json("_line").alias("_object"),
-        F.json_object_keys("_line").alias("_keys"),
+        line,
+        SOURCE_FILE,
+        F.try_parse_json(line).alias(_OBJECT),
+        F.json_object_keys(line).alias(_KEYS),
         # Spark's parsers stop at the end of the first value. Here it ends where the line does, or the keys differ.
-        F.json_object_keys(F.concat(F.lit('{"row":'), "_line", F.lit(f',"{_END}":0}}'))).alias("_around"),
+        F.json_object_keys(F.concat(F.lit('{"row":'), line, F.lit(f',"{_END}":0}}'))).alias(_AROUND),
     )
     names = [column.source_name for column in contract.columns]
     repeated = F.array_distinct(F.filter(keys, lambda key: F.size(F.filter(keys, lambda other: other == key)) > 1))
-    is_whole = keys.isNotNull() & F.col("_around").eqNullSafe(F.array(F.lit("row"), F.lit(_END)))
+    is_whole = keys.isNotNull() & F.col(_AROUND).eqNullSafe(F.array(F.lit("row"), F.lit(_END)))
     escapes = F.replace(line, F.lit("\\\\"), F.lit(""))  # an escaped backslash starts no escape
     flaws = [
         *text_lines.damage(line, settings.max_line_bytes),
@@ -84,7 +86,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (F.size(keys) > F.size(F.array_distinct(keys)), F.concat(F.lit("key twice: "), F.array_join(repeated, ", "))),
         (line.contains("\\u") & escapes.rlike(_HALF_A_CHARACTER), F.lit("half a character")),
         (escapes.contains("\\u0000"), F.lit("control character")),
-        (F.col("_object").isNull(), F.lit("not one JSON object")),
+        (F.col(_OBJECT).isNull(), F.lit("not one JSON object")),
     ]
     if contract.schema_policy.extra == "refuse":
         extra = F.array_except(keys, F.array(*map(F.lit, names)))
@@ -93,14 +95,14 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     texts = {
         name: text_lines.without(_text(name), markers.of(settings.missing, name, named_here[name])) for name in names
     }
-    # What a key calls "_..." could be taken for a column of ours.
-    fields = [text.alias(name) for name, text in texts.items() if name and not name.startswith("_")]
+    # What a key calls like a column of ours would be taken for it.
+    fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns}
     return text_lines.conformable(parsed.select("*", *fields), source, values, flaws)
 
 
 def _text(key: str) -> Column:
-    """Return the text of a key's value in `_object`, null where there is none."""
+    """Return the text of a key's value in `_OBJECT`, null where there is none."""
     if key.isidentifier() and key.isascii():
-        return F.try_variant_get("_object", f"$.{key}", "string")
-    return F.col("_object").cast("map<string,string>")[key]
+        return F.try_variant_get(_OBJECT, f"$.{key}", "string")
+    return F.col(_OBJECT).cast("map<string,string>")[key]

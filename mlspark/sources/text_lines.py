@@ -5,21 +5,22 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mlspark.contracts.own_columns import MALFORMED, PREFIX, RAW, SOURCE_FILE, is_own
 from mlspark.sources import files
 from mlspark.sources.source import STRICT, Source, filtered
 
+LINE = f"{PREFIX}line"
+"""Column of a whole line."""
 _MARK = "\ufeff"  # byte order mark; Hadoop takes it off a file's first line
 
 
 def lines(spark: SparkSession, source: Source) -> DataFrame:
-    """Return `_line`, `_source_file` for every line of the source's parts but blank ones.
+    """Return `LINE`, `SOURCE_FILE` for every line of the source's parts but blank ones.
 
     A line ends with a line feed, a carriage return or both.
     """
     read = spark.read.options(**STRICT).text(files.paths(source))
-    return read.where(F.trim("value") != "").select(
-        F.col("value").alias("_line"), F.col(files.FILE).alias("_source_file")
-    )
+    return read.where(F.trim("value") != "").select(F.col("value").alias(LINE), files.file_of(read).alias(SOURCE_FILE))
 
 
 def without(text: Column, markers: Sequence[str]) -> Column:
@@ -43,18 +44,18 @@ def conformable(
     """Return parsed lines as the catalog promises rows.
 
     Args:
-        parsed: the source's own columns as strings, for its filter; `_line`, `_source_file`, and whatever else `values` and
-            `flaws` need, with "_" in front.
+        parsed: the source's own columns as strings, for its filter; `LINE`, `SOURCE_FILE`, and whatever else `values` and
+            `flaws` need, with `PREFIX`.
         source: theirs; its filter keeps bad lines, whose values are unknown.
         values: column of the contract -> its text, of those that are there.
         flaws: (whether a line has it, what it is called) for what makes a line no row; the first one counts.
     """
-    columns = [name for name in parsed.columns if not name.startswith("_")]
+    columns = [name for name in parsed.columns if not is_own(name)]
     flaw = F.coalesce(*(F.when(has_it, name) for has_it, name in flaws))
-    flawed = parsed.withColumn("_malformed", flaw)
-    rows = filtered(flawed, source.settings, kept=F.col("_malformed").isNotNull(), columns=columns)
+    flawed = parsed.withColumn(MALFORMED, flaw)
+    rows = filtered(flawed, source.settings, kept=F.col(MALFORMED).isNotNull(), columns=columns)
     named = (value.alias(name) for name, value in values.items())
-    return rows.select(*named, "_malformed", _printable(F.col("_line")).alias("_raw"), "_source_file")
+    return rows.select(*named, MALFORMED, _printable(F.col(LINE)).alias(RAW), SOURCE_FILE)
 
 
 def _printable(line: Column) -> Column:

@@ -20,6 +20,7 @@ from pyspark.sql.types import (
 )
 
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
 from mlspark.errors import SourceError
 from mlspark.sources.source import Source, filtered, named
 
@@ -61,16 +62,16 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
         if not _casts(rows, values[name], kind):
             values[name] = values[name].cast("string")
     kept = filtered(rows, source.settings).select(
-        *(value.alias(name) for name, value in values.items()), file.alias("_source_file")
+        *(value.alias(name) for name, value in values.items()), file.alias(SOURCE_FILE)
     )
     texts = [column.name for column in present if isinstance(types[column.source_name], StringType | BinaryType)]
     raw = F.struct(*(F.col(column.name).alias(column.source_name) for column in present))
     flaws = [F.when(~F.is_valid_utf8(F.col(name)), F.lit(f"{name}: not UTF-8")) for name in texts]
     return kept.select(
         *wanted,
-        F.coalesce(F.lit(None).cast("string"), *flaws).alias("_malformed"),
-        F.to_json(raw, {"ignoreNullFields": "false"}).alias("_raw"),
-        "_source_file",
+        F.coalesce(F.lit(None).cast("string"), *flaws).alias(MALFORMED),
+        F.to_json(raw, {"ignoreNullFields": "false"}).alias(RAW),
+        SOURCE_FILE,
     )
 
 

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from mlspark import tables
 from mlspark.contracts import check_spark
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import PREFIX, ROW_ID
 from mlspark.errors import ConfigError, SourceError
 from mlspark.features.prepared import Prepared
 from mlspark.sources.source import Source
@@ -16,6 +17,7 @@ from mlspark.sources.source import Source
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
+_IS_KNOWN = f"{PREFIX}is_known"
 
 
 def check_settings(in_force: Prepared, *, contract: Contract, features_fingerprint: str, transform: int) -> None:
@@ -67,9 +69,9 @@ def without_known_keys(spark: SparkSession, conformed: DataFrame, contract: Cont
     Compares row_id, which is the hash of the key where a contract has one.
     """
     known = tables.read(spark, in_force.table, version=in_force.version).select(
-        "row_id", F.lit(True).alias("_is_known")
+        F.col("row_id").alias(ROW_ID), F.lit(True).alias(_IS_KNOWN)
     )
-    joined = conformed.join(known.distinct(), on="row_id", how="left")
+    joined = conformed.join(known.distinct(), on=ROW_ID, how="left")
     return check_spark.add_reason(
-        joined, F.col("_is_known").isNotNull(), column=",".join(contract.unique_key), rule="unique"
-    ).drop("_is_known")
+        joined, F.col(_IS_KNOWN).isNotNull(), column=",".join(contract.unique_key), rule="unique"
+    ).drop(_IS_KNOWN)

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from mlspark import storage, tables
 from mlspark.contracts import contract as contracts
+from mlspark.contracts.own_columns import GROUP, SPLIT
 from mlspark.features import shift as shifts
 from mlspark.features import split
 from mlspark.features.check import warnings
@@ -91,7 +92,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             good = joining.attach(good, joined.good, work.joins).persist(StorageLevel.MEMORY_AND_DISK)
             stack.callback(good.unpersist)
         encoder, task, shift = _encoder(good, settings, work)
-        profiled = profile(good, contract, task)
+        profiled = profile(good, contract, task, by=SPLIT)
         metadata = {
             **work.metadata(settings, mode=mode),
             "run": run,
@@ -136,12 +137,12 @@ def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[En
         encoder, task = work.in_force.encoder, work.in_force.task
         refuse_rows_without_label(good, task, work.contract)
         return encoder, task, shifts.shift(good, encoder, settings.shift)
-    train = good.where(F.col("split") == split.TRAIN)
+    train = good.where(F.col(SPLIT) == split.TRAIN)
     task = resolve(train, settings.task, work.contract.column(settings.task.target))
     refuse_rows_without_label(good, task, work.contract)
     for warning in warnings(settings.features, work.contract):
         logger.warning("features: %s", warning)
-    encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash="_group")
+    encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash=GROUP)
     logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
     return encoder, task, {}
 

@@ -53,11 +53,14 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     score_id = _score_id(rows_source, joins, model, settings)
     table = settings.table("scores")
     batch.check(model.package, table, kept=kept)
+    renamed = {name: new for name, new in batch.written_names(model.package, kept).items() if name != new}
 
     done = tables.find_commit(table, score_id)
     if done is not None:
         logger.info("scores: already done, version %d of %s", done.version, table)
-        return _report(done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started)
+        return _report(
+            renamed, done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started
+        )
 
     with ExitStack() as stack:
         stack.enter_context(places.writing(settings, ("scores", "scores_quarantine")))
@@ -92,7 +95,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         written = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
     seconds = time.monotonic() - started
     logger.info("scores: wrote version %d of %s in %.1f s", written.version, table, seconds)
-    return _report(metadata, table, written.version, already_done=False, seconds=seconds)
+    return _report(renamed, metadata, table, written.version, already_done=False, seconds=seconds)
 
 
 def _find_source(spark: SparkSession, settings: Settings) -> Source:
@@ -145,7 +148,13 @@ def _refuse_changed(spark: SparkSession, settings: Settings, rows_source: Source
 
 
 def _report(
-    metadata: Mapping[str, Any], table: str, version: int, *, already_done: bool, seconds: float
+    renamed: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    table: str,
+    version: int,
+    *,
+    already_done: bool,
+    seconds: float,
 ) -> dict[str, Any]:
     return {
         "rows_read": metadata["rows_read"],
@@ -153,6 +162,7 @@ def _report(
         "rows_quarantined": metadata["rows_quarantined"],
         "reasons": metadata["reasons"],
         "schema_differences": metadata["source"]["schema_differences"],
+        "renamed": dict(renamed),
         "output": table,
         "output_version": version,
         "model_name": metadata["model_name"],

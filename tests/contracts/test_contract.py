@@ -13,6 +13,7 @@ from mlspark.contracts import accounting, check_arrow, check_spark, contract, js
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.data_frames import from_pandas
+from mlspark.contracts.own_columns import RAW, REASONS, SOURCE
 from mlspark.errors import ContractError
 
 PEOPLE = Contract.model_validate_json(
@@ -119,10 +120,11 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
     ]
     raw = spark.createDataFrame(
         [(*row, f"line {number}", "file") for number, row in enumerate(rows)],
-        "age string, height string, sex string, rich string, _malformed string, _raw string, _source_file string",
+        "age string, height string, sex string, rich string, _mlspark_malformed string, _mlspark_raw string, "
+        "_mlspark_source_file string",
     )
     conformed = check_spark.conform(raw, PEOPLE).collect()
-    found = [[(reason.column, reason.rule, reason.value) for reason in row._reasons] for row in conformed]
+    found = [[(reason.column, reason.rule, reason.value) for reason in row[REASONS]] for row in conformed]
     assert found == [
         [],
         [],
@@ -131,7 +133,7 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
         [("age", "null", None), ("height", "finite", "1e400"), ("sex", "allowed", ""), ("rich", "allowed", "maybe")],
         [("", "malformed", "not 4 fields")],
     ]
-    assert [row._raw for row in conformed] == [f"line {number}" for number in range(6)]
+    assert [row[RAW] for row in conformed] == [f"line {number}" for number in range(6)]
     assert conformed[0][:4] == (39, 1.8, "Male", "yes")
 
 
@@ -152,7 +154,7 @@ def test_free_sql_that_is_no_condition_is_refused_by_its_name(
     of_rows = Contract.model_validate_json(
         json.dumps({"name": "c", "columns": [{"name": "a", "type": "int"}], "rules": rules})
     )
-    columns = "a string, _malformed string, _raw string, _source_file string"
+    columns = "a string, _mlspark_malformed string, _mlspark_raw string, _mlspark_source_file string"
     rows = spark.createDataFrame([("1", None, "1", "file")], columns)
     with pytest.raises(ContractError, match=r"^contract c: rule odd: .* cannot be used: .*" + message):
         check_spark.conform(rows, of_rows)
@@ -165,17 +167,17 @@ def test_account_adds_up_and_counts_a_row_once_however_many_reasons(spark: Spark
             ("train", "-1", "1.0", "x", "yes", None, "b", "f"),
             ("test", "-1", "1.0", "Male", "no", None, "c", "f"),
         ],
-        "source string, age string, height string, sex string, rich string, _malformed string, _raw string, "
-        "_source_file string",
+        "source string, age string, height string, sex string, rich string, _mlspark_malformed string, _mlspark_raw string, "
+        "_mlspark_source_file string",
     )
     conformed = check_spark.without_raw(check_spark.conform(raw, PEOPLE))
     # `conform` drops what it does not know; put the source back by row.
     by_raw = {"b": "train", "c": "test"}
     from pyspark.sql import functions as F
 
-    source = F.coalesce(*(F.when(F.col("_raw") == raw_line, name) for raw_line, name in by_raw.items()), F.lit("train"))
+    source = F.coalesce(*(F.when(F.col(RAW) == raw_line, name) for raw_line, name in by_raw.items()), F.lit("train"))
     account = accounting.account(
-        conformed.withColumn("source", source),
+        conformed.withColumn(SOURCE, source),
         PEOPLE,
         sources=["train", "test", "empty"],
         good_rows_with={"rich": F.col("rich") == "yes"},

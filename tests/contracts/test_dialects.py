@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from mlspark.contracts import bounds, check_arrow, check_spark
 from mlspark.contracts.column_types import arrow_type, decimal_digits
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import MALFORMED, RAW, REASONS, SOURCE_FILE
 
 NUM_EXAMPLES = int(os.environ.get("MLSPARK_DIALECTS", "30"))
 NUM_ROWS = 60
@@ -229,16 +230,14 @@ def spark_verdict(spark: SparkSession, table: pa.Table, contract: Contract) -> t
     missing = F.lit(None).cast("string")
     rows = raw.select(
         *contract.names,
-        missing.alias("_malformed"),
-        F.col("row").cast("string").alias("_raw"),
-        missing.alias("_source_file"),
+        missing.alias(MALFORMED),
+        F.col("row").cast("string").alias(RAW),
+        missing.alias(SOURCE_FILE),
     )
     conformed = check_spark.conform(rows, contract).toArrow()
-    order = sorted(range(table.num_rows), key=lambda place: int(conformed.column("_raw")[place].as_py()))
+    order = sorted(range(table.num_rows), key=lambda place: int(conformed.column(RAW)[place].as_py()))
     conformed = conformed.take(pa.array(order))
-    reasons = [
-        [(reason["column"], reason["rule"]) for reason in row] for row in conformed.column("_reasons").to_pylist()
-    ]
+    reasons = [[(reason["column"], reason["rule"]) for reason in row] for row in conformed.column(REASONS).to_pylist()]
     return reasons, conformed.select(contract.names)
 
 

@@ -138,7 +138,8 @@ def test_names_of_a_session_are_refused(spark: SparkSession, columns: StructType
 
 def test_filter_and_rule_say_which_they_are(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
-        [("1", None, "1", "f")], "age string, _malformed string, _raw string, _source_file string"
+        [("1", None, "1", "f")],
+        "age string, _mlspark_malformed string, _mlspark_raw string, _mlspark_source_file string",
     )
     settings = SourceSettings(kind="csv", filter="rand() < 0.5")
     with pytest.raises(

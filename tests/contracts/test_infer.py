@@ -15,6 +15,7 @@ from mlspark.contracts import check_spark, infer
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.infer import Draft
+from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
 from mlspark.errors import ContractError
 from mlspark.intake import check as checking
 from mlspark.intake import draft as drafts
@@ -24,7 +25,7 @@ from mlspark.sources.csv import CsvSettings
 def raw(rows: DataFrame) -> DataFrame:
     """Rows as a reader of sources gives them."""
     missing = F.lit(None).cast("string")
-    return rows.select("*", missing.alias("_malformed"), missing.alias("_raw"), missing.alias("_source_file"))
+    return rows.select("*", missing.alias(MALFORMED), missing.alias(RAW), missing.alias(SOURCE_FILE))
 
 
 def draft_of(rows: DataFrame, **arguments: Any) -> Draft:
@@ -217,12 +218,13 @@ def test_keys_of_json_objects_are_columns_in_the_order_of_the_lines(spark: Spark
         '{"name": "", "late": "2024-01-01", "a-b": 1, "sure": true}',
     ]
     frame = spark.createDataFrame(
-        [(line, None, "f") for line in lines], "_raw string, _malformed string, _source_file string"
+        [(line, None, "f") for line in lines],
+        "_mlspark_raw string, _mlspark_malformed string, _mlspark_source_file string",
     )
 
     def read(contract: Contract) -> DataFrame:
         names = {column.name: column.source_name for column in contract.columns}
-        line = F.try_parse_json("_raw")
+        line = F.try_parse_json(RAW)
         values = {name: F.try_variant_get(line, f"$['{key}']", "string") for name, key in names.items()}
         return frame.select(
             *(F.nullif(value, F.lit("?")).alias(name) for name, value in values.items()), *frame.columns

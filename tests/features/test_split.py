@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import ROW_ID, SOURCE
 from mlspark.errors import ConfigError
 from mlspark.features import split
 from mlspark.features.split import SplitSettings
@@ -55,9 +56,9 @@ def test_shares_are_those_asked_for(spark: SparkSession) -> None:
 
 def test_a_row_is_known_by_all_but_label_and_weight(spark: SparkSession) -> None:
     contract = Contract(name="p", label="y", columns=tuple(ColumnRule(name=name, type="int") for name in "xyw"))
-    rows = spark.createDataFrame([(1, 0, 5), (1, 1, 6)], "x int, y int, w int").withColumn("source", F.lit("learn"))
+    rows = spark.createDataFrame([(1, 0, 5), (1, 1, 6)], "x int, y int, w int").withColumn(SOURCE, F.lit("learn"))
     of_score = rows.select(split.row_id(["x"])).distinct()
-    placed = split.place(rows, SplitSettings(), contract, weight="w").select("row_id").distinct()
+    placed = split.place(rows, SplitSettings(), contract, weight="w").select(ROW_ID).distinct()
     assert placed.collect() == of_score.collect()
 
 

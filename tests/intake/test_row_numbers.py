@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.intake import row_numbers
 from mlspark.intake import rows as intake
 from mlspark.sources import catalog
@@ -29,8 +30,8 @@ def test_numbers_are_those_of_the_lines(spark: SparkSession, tmp_path: Path, byt
         source = catalog.find(spark, CsvSettings(kind="csv", path=str(tmp_path)), root=".")
         read = row_numbers.with_position(intake.conform(spark, {"score": source}, CONTRACT))
         kept = read.persist(StorageLevel.MEMORY_AND_DISK)
-        numbered = row_numbers.numbered(kept, kept.where("line % 3 = 0")).orderBy("row_number")
-        found = numbered.select("row_number", "file", "line", F.regexp_extract("source_file", r"[^/]+$", 0)).collect()
+        numbered = row_numbers.numbered(kept, kept.where("line % 3 = 0")).orderBy(ROW_NUMBER)
+        found = numbered.select(ROW_NUMBER, "file", "line", F.regexp_extract(SOURCE_FILE, r"[^/]+$", 0)).collect()
         kept.unpersist()
     finally:
         for name, old in before.items():

@@ -1,7 +1,6 @@
 """The score stage: rows in any layout that the contract knows become predictions, and every one is accounted for."""
 
 import csv
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mlspark import tables
-from mlspark.contracts.contract import SchemaPolicy
+from mlspark.contracts.contract import ColumnRule, SchemaPolicy
 from mlspark.errors import ConfigError, ContractError, RegistryError, SourceError, TableError
 from mlspark.registry import versions
 from mlspark.registry.package import Package
@@ -240,16 +239,33 @@ def test_table_of_scores_of_another_kind_is_refused(spark: SparkSession, home: P
         runs.connect(into.tracking, into.root).set_registered_model_alias("example", "champion", "1")
 
 
-def test_column_with_the_name_of_a_score_is_refused(tmp_path: Path) -> None:
+def test_columns_called_like_those_of_scoring_stand_beside_them(spark: SparkSession, tmp_path: Path) -> None:
+    """Ours keep their names; theirs have `raw_` in front, and the predictions are those of the model without them."""
     made = package(joined=False)
-    columns = tuple(
-        rule.model_copy(update={"name": "probability"}) if rule.name == "real" else rule
-        for rule in made.contract.columns
-    )
-    renamed = made.contract.model_copy(update={"columns": columns})
-    files = {**made.files, "contract.json": renamed.model_dump_json().encode()}
-    with pytest.raises(ContractError, match=r"probability: the score table has columns of this name"):
-        batch.check(dataclasses.replace(made, files=files), str(tmp_path / "scores"))
+    theirs = ("prediction", "Row_ID", "model_version", "raw_row_id", "score_id", "target", "is_padding")
+    columns = (*made.contract.columns, *(ColumnRule(name=name, type="int") for name in theirs))
+    model = {name: made.files[name] for name in ("model.json", "weights.safetensors")}
+    named = made.contract.model_copy(update={"columns": columns})
+    file = write(tmp_path / "rows.csv", NAMES)
+    file.write_text("".join(f"{line},{','.join('1234567')}\n" for line in file.read_text().splitlines()))
+    into = settings(tmp_path, file)
+    register(into, Package.pack(model=model, encoder=made.encoder, contract=named, task=made.task, provenance={}))
+    report = score(spark, into)
+    written = {
+        "prediction": "raw_prediction",
+        "Row_ID": "raw_raw_Row_ID",
+        "model_version": "raw_model_version",
+        "score_id": "raw_score_id",
+    }
+    assert report["renamed"] == written
+    assert probabilities(spark, report) == EXPECTED
+    scores = tables.read(spark, report["output"])
+    for row in scores.collect():
+        assert [row[written.get(name, name)] for name in theirs] == [1, 2, 3, 4, 5, 6, 7]
+        assert (row["model_version"], row["score_id"]) == (report["model_version"], _id(report))
+    assert scores.select("row_id").distinct().count() == 4
+    again = score(spark, into)
+    assert (again["already_done"], again["renamed"]) == (True, written)
 
 
 def test_threshold_is_the_version_s(spark: SparkSession, tmp_path: Path) -> None:

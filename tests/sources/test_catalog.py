@@ -11,6 +11,7 @@ from pyspark.sql.types import StructType
 
 from mlspark.contracts import check_spark
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import REASONS
 from mlspark.errors import ConfigError
 from mlspark.intake.rows import take_in
 from mlspark.settings import loading
@@ -98,4 +99,4 @@ def test_a_further_kind_is_one_file_and_one_line(spark: SparkSession, monkeypatc
         assert taken.account.totals == {"rows_read": 4, "rows_good": 3, "rows_quarantined": 1}
         assert sorted(row.id for row in taken.good.collect()) == [1, 2, 3]
         [bad] = taken.rows.where(check_spark.is_bad()).collect()
-        assert [(reason.column, reason.rule, reason.value) for reason in bad["_reasons"]] == [("id", "max", "4")]
+        assert [(reason.column, reason.rule, reason.value) for reason in bad[REASONS]] == [("id", "max", "4")]

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from mlspark.commands import source_arguments
 from mlspark.contracts import check_spark
+from mlspark.contracts.own_columns import RAW, REASONS
 from mlspark.intake import draft as drafts
 from mlspark.intake import rows as intake
 from mlspark.sources import catalog
@@ -55,8 +56,8 @@ def test_draft_keeps_every_header_and_reads_every_column(
     source = catalog.find(spark, settings, root=".")
     conformed = intake.conform(spark, {"learn": source}, contract).orderBy("age").collect()
     assert [list(row[: len(NAMES)]) for row in conformed] == [row for row in ROWS if not options or row[1] > 1]
-    assert all(not row["_reasons"] for row in conformed)
-    assert all("education-num" in row["_raw"] for row in conformed if kind != "csv")
+    assert all(not row[REASONS] for row in conformed)
+    assert all("education-num" in row[RAW] for row in conformed if kind != "csv")
     [differences] = intake.compare_columns(spark, {"learn": source}, contract).values()
     assert differences.to_json() == {}
 

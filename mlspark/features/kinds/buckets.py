@@ -84,7 +84,7 @@ class Bucketed(FittedNumber):
         bucket = f"CASE WHEN {value} IS NULL THEN {MISSING_ID} ELSE {bucket} END"
         if self.into == "id":
             return [f"CAST({bucket} AS INT)"]
-        place = steps.add(2, f"_bucket_{self.name}", bucket)
+        place = steps.add(2, bucket)
         return [f"CAST({place} = {i} AS FLOAT)" for i in range(len(self.edges) + 2)]
 
     def on_arrow(self) -> Encode:

@@ -90,7 +90,7 @@ class FittedCategories(Fitted):
         placed = [unseen] * table.size
         for at, number in zip(table.places, ids, strict=True):
             placed[at] = number
-        known = self.is_known_sql(steps, table)
+        known = self.is_known_sql(steps, place, table)
         return (
             f"CASE WHEN {place} IS NULL THEN {missing} "
             f"WHEN {known} THEN get({array(placed, 'int')}, {place}) ELSE {unseen} END"
@@ -102,14 +102,14 @@ class FittedCategories(Fitted):
         hashed = _hash_sql(steps, self.columns)
         shift = f"get({array(table.shifts, 'int')}, CAST({hashed} & {len(table.shifts) - 1}L AS INT))"
         place = f"CAST(shiftrightunsigned({hashed}, {shift}) & {table.size - 1}L AS INT)"
-        return steps.add(1, f"_at_{self.name}", place), table
+        return steps.add(1, place), table
 
-    def is_known_sql(self, steps: SqlSteps, table: PerfectTable) -> str:
+    def is_known_sql(self, steps: SqlSteps, place: str, table: PerfectTable) -> str:
         """Return SQL of whether the value is the one in its place of the table."""
         texts: list[str | None] = [None] * table.size
         for at, value in zip(table.places, self.values, strict=True):
             texts[at] = value
-        return f"get({array(texts, 'string')}, `_at_{self.name}`) <=> {_text_column(steps, self.columns)}"
+        return f"get({array(texts, 'string')}, {place}) <=> {_text_column(steps, self.columns)}"
 
     def places(self) -> Callable[[pa.Table], NDArray[np.int64]]:
         """Return the function that finds each row's place in `values` (n,): len(values) if unseen, one more if missing."""
@@ -195,10 +195,10 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _text_column(steps: SqlSteps, columns: Sequence[str]) -> str:
     if len(columns) == 1 and steps.inputs[columns[0]] == "string":
         return f"`{columns[0]}`"
-    return steps.add(0, f"_text_{'_x_'.join(columns)}", text_sql(columns))
+    return steps.add(0, text_sql(columns))
 
 
 def _hash_sql(steps: SqlSteps, columns: Sequence[str]) -> str:
     """Return the column of the hash of a text, null where that is."""
     text = text_sql(columns)
-    return steps.add(0, f"_hash_{'_x_'.join(columns)}", f"CASE WHEN {text} IS NOT NULL THEN xxhash64({text}) END")
+    return steps.add(0, f"CASE WHEN {text} IS NOT NULL THEN xxhash64({text}) END")

@@ -84,11 +84,10 @@ class Hashed(Fitted):
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         pairs = []
-        for number, columns in enumerate(self.tokens):
+        for columns in self.tokens:
             token = f"concat({quoted(_prefix(columns))}, {text_sql(columns)})"
-            name = f"_hashed_{self.name}_{number}"
-            hashed = steps.add(0, name, f"CASE WHEN {token} IS NOT NULL THEN xxhash64({token}) END")
-            bucket = steps.add(1, f"{name}_bucket", f"pmod({hashed}, {self.buckets}L)")
+            hashed = steps.add(0, f"CASE WHEN {token} IS NOT NULL THEN xxhash64({token}) END")
+            bucket = steps.add(1, f"pmod({hashed}, {self.buckets}L)")
             pairs.append((bucket, sign_sql(hashed, self.signed)))
         if self.into == "id":
             return [f"CAST(coalesce({pairs[0][0]} + 1, {MISSING_ID}) AS INT)"]

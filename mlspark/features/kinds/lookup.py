@@ -49,7 +49,7 @@ def looked_up_sql(categories: FittedCategories, steps: SqlSteps, row: Row, fold_
     for slots, numbers in zip(placed, rows, strict=True):
         for slot, number in zip((*table.places, table.size, table.size + 1), numbers, strict=True):
             slots[slot] = number
-    known = categories.is_known_sql(steps, table)
+    known = categories.is_known_sql(steps, place, table)
     at = f"CASE WHEN {place} IS NULL THEN {table.size} WHEN {known} THEN {place} ELSE {table.size + 1} END"
     if has_folds:
         num_folds = len(fold_rows)

@@ -61,17 +61,17 @@ class Ngrams(Fitted):
         )
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
-        column, name = f"`{self.column}`", f"_ngrams_{self.name}"
+        column = f"`{self.column}`"
         grams = [
             f"IF(char_length({column}) >= {size}, "
             f"transform(sequence(1, greatest(char_length({column}) - {size - 1}, 1)), "
             f"at -> xxhash64(substring({column}, at, {size}))), CAST(array() AS ARRAY<BIGINT>))"
             for size in range(self.lengths[0], self.lengths[1] + 1)
         ]
-        hashes = steps.add(0, name, f"CASE WHEN {column} IS NOT NULL THEN concat({', '.join(grams)}) END")
+        hashes = steps.add(0, f"CASE WHEN {column} IS NOT NULL THEN concat({', '.join(grams)}) END")
         # One number for bucket and sign together.
         signed = f"transform({hashes}, h -> (pmod(h, {self.buckets}L) + 1) * {sign_sql('h', self.signed)})"
-        places = steps.add(1, f"{name}_places", signed)
+        places = steps.add(1, signed)
         counted = "size(filter({0}, at -> at = {1}))"
         return [
             f"CAST(coalesce({counted.format(places, bucket + 1)}"

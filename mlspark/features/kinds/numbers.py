@@ -100,8 +100,8 @@ class FittedNumber(Fitted):
         sql = self.value_sql
         is_column = self.expression in steps.inputs
         if not (is_column and is_plain(self.clip, self.log1p, self.power)):
-            sql = steps.add(0, f"_value_{self.name}", sql)
-        return sql if self.is_safe(steps) else steps.add(1, f"_finite_{self.name}", finite(sql))
+            sql = steps.add(0, sql)
+        return sql if self.is_safe(steps) else steps.add(1, finite(sql))
 
     def values(self) -> Callable[[pa.Table], Floats]:
         """Return the function that computes the number (n,) of rows in memory, NaN where it is missing or not finite."""

@@ -51,7 +51,7 @@ class OneHot(FittedCategories):
         num_known = len(self.values)
         missing = num_known if self.impute is None else self.values.index(self.impute)
         sql = self.id_sql(steps, range(num_known), missing=missing, unseen=-1)
-        place = steps.add(2, f"_place_{self.name}", sql)
+        place = steps.add(2, sql)
         return [f"CAST({place} = {i} AS FLOAT)" for i in range(len(self.outputs))]
 
     def on_arrow(self) -> Encode:

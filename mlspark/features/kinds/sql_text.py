@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlspark.contracts.expressions import sql_double
+from mlspark.contracts.own_columns import PREFIX
 
 LARGEST = 3.4028234663852886e38
 """Largest float32: numbers beyond become it, so that no output is infinite."""
@@ -13,7 +14,7 @@ LARGEST = 3.4028234663852886e38
 
 @dataclass(frozen=True)
 class SqlSteps:
-    """The columns "_..." that outputs are computed from, each as SQL, in steps that build on each other."""
+    """The columns that outputs are computed from, each as SQL, in steps that build on each other."""
 
     inputs: Mapping[str, str]
     """Raw column -> its Spark type."""
@@ -22,12 +23,13 @@ class SqlSteps:
     is_training: str | None = None
     """SQL condition of the rows that the encoder was fitted on; None: no row is one."""
     steps: tuple[dict[str, str], ...] = field(default_factory=lambda: ({}, {}, {}))
-    """New column -> its SQL, over the raw columns and those of earlier steps."""
+    """SQL, over the raw columns and those of earlier steps -> the new column."""
 
-    def add(self, step: int, name: str, sql: str) -> str:
-        """Compute `sql` once, as column `name` of a step, and return the column as SQL."""
-        self.steps[step].setdefault(name, sql)
-        return f"`{name}`"
+    def add(self, step: int, sql: str) -> str:
+        """Compute `sql` once, as a column of a step, and return the column as SQL."""
+        columns = self.steps[step]
+        # By number: names made of those of features and columns would meet (a cross of a and b, and a column a_x_b).
+        return f"`{columns.setdefault(sql, f'{PREFIX}step{step}_{len(columns)}')}`"
 
 
 def quoted(text: str) -> str:
