@@ -1,15 +1,20 @@
 """The SparkSession of a job. Driver only."""
 
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pyspark
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from mlspark.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # The jar's name carries the Spark version since Delta 4.1.
 _DELTA_JARS = {
@@ -25,6 +30,9 @@ _JARS_OF_PYSPARK = ",".join(
         "com.google.code.findbugs", "org.roaringbitmap",
     )
 )  # fmt: skip
+_TIME_ZONE = "spark.sql.session.timeZone"
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 
@@ -77,7 +85,31 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> Spa
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "
             f"or copy conf/spark-defaults.conf into {os.environ.get('SPARK_CONF_DIR', 'your Spark conf folder')}"
         )
+    spark.conf.set(_TIME_ZONE, "UTC")  # whatever conf or command line say: see `computed_in_utc`
     return spark
+
+
+def computed_in_utc(
+    work: Callable[Concatenate[SparkSession, Parameters], Result],
+) -> Callable[Concatenate[SparkSession, Parameters], Result]:
+    """Return a function that runs with its session's time zone at UTC, and puts the session's own back.
+
+    Moments are UTC everywhere: hours, days, the split by time and the ids of rows must not depend on a setting of Spark's.
+    """
+
+    @wraps(work)
+    def in_utc(spark: SparkSession, /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        zone = str(spark.conf.get(_TIME_ZONE))
+        if zone == "UTC":
+            return work(spark, *arguments, **named)
+        logger.warning("%s is %s: %s computes in UTC, as always", _TIME_ZONE, zone, work.__name__)
+        spark.conf.set(_TIME_ZONE, "UTC")
+        try:
+            return work(spark, *arguments, **named)
+        finally:
+            spark.conf.set(_TIME_ZONE, zone)
+
+    return in_utc
 
 
 @contextmanager

@@ -2,10 +2,22 @@
 
 import pyspark
 import pytest
+from pyspark.sql import SparkSession
 
 from mlspark import session
 
 from .conftest import ROOT
+
+
+def test_what_is_computed_in_utc_puts_the_session_s_zone_back(spark: SparkSession) -> None:
+    hour = session.computed_in_utc(lambda spark, text: spark.sql(f"SELECT hour(TIMESTAMP '{text}')").first()[0])
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    try:
+        assert hour(spark, "2024-01-02 02:00:00Z") == 2
+        assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
+        assert session.start("anywhere").conf.get("spark.sql.session.timeZone") == "UTC"
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
 
 
 @pytest.mark.skipif(not pyspark.__version__.startswith("4.2"), reason="conf/ names the Delta jar of pyspark 4.2")

@@ -15,11 +15,12 @@ from mlspark.errors import FeatureError
 from mlspark.features.join_checks import frame_problems, has_order, name_problems, refuse, seconds_problems
 from mlspark.features.timeline import (
     MICROS,
+    DatesKnown,
     event_rows,
     key_types_of,
+    known_at,
     label_columns,
     label_rows,
-    micros_of,
     one_zero,
     partition_columns,
     quoted_column,
@@ -35,6 +36,7 @@ def point_in_time_join(
     event_time: str,
     columns: Mapping[str, Column | str],
     max_age_seconds: int | None = None,
+    dates_known: DatesKnown = "end_of_day",
 ) -> DataFrame:
     """Return `labels` with `columns` of the newest strictly older feature row of the same key.
 
@@ -55,6 +57,7 @@ def point_in_time_join(
         event_time: date or timestamp column of `features`.
         columns: new column -> column of `features`, by name or as an expression.
         max_age_seconds: oldest feature row accepted, seconds before label_time, inclusive; None accepts any.
+        dates_known: when a row is known whose event_time is a date.
 
     Raises:
         FeatureError: unknown column, new column that `labels` already has, key or time of an unfit type, value of a
@@ -67,8 +70,8 @@ def point_in_time_join(
     key_types = key_types_of(labels, features, keys)
     moments = label_rows(labels, list(keys), key_types, label_time)
     # The time goes last in the struct: rows of one time are ordered by their values.
-    taken_at = F.struct(*taken, micros_of(features, event_time).alias("micros")).alias("taken")
-    events = event_rows(features, list(keys.values()), key_types, event_time, [taken_at])
+    taken_at = F.struct(*taken, known_at(features, event_time, dates_known).alias("micros")).alias("taken")
+    events = event_rows(features, list(keys.values()), key_types, event_time, [taken_at], dates_known=dates_known)
     joined = (
         moments.unionByName(events, allowMissingColumns=True)
         .select("micros", "label", _newest(keys).alias("newest"))

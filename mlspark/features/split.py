@@ -1,7 +1,10 @@
 """Which side a row is on, from its content alone. Driver, lazy."""
 
+import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +19,7 @@ from mlspark.section import Section
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _BUCKETS = 1_000_000
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?")
 
 
 class SplitSettings(Section):
@@ -31,8 +35,8 @@ class SplitSettings(Section):
     seed: int = 0
     """Seed that decides which rows are held out; only with by: hash."""
     key: tuple[str, ...] = ()
-    """Columns whose equal values keep rows in one split and one fold; empty: the contract's unique key, else all columns
-    but the label."""
+    """Columns whose equal values keep rows in one split and one fold; a row that lacks one of them stands alone. Empty: the
+    contract's unique key, else all columns but the label."""
     time: str = ""
     """Date or timestamp column of the contract, without missing values, to split by; only with by: time."""
     validation_from: str = ""
@@ -47,13 +51,31 @@ class SplitSettings(Section):
         if self.by == "time":
             if not self.time or not self.validation_from:
                 raise ValueError("by: time needs time and validation_from")
-            if self.test_from and self.test_from <= self.validation_from:
+            moments = {name: moment(getattr(self, name), name) for name in ("validation_from", "test_from")}
+            if self.test_from and moments["test_from"] <= moments["validation_from"]:
                 raise ValueError(f"test_from {self.test_from} is not after validation_from {self.validation_from}")
         elif self.time or self.validation_from or self.test_from:
             raise ValueError("time, validation_from and test_from need by: time")
         elif self.validation_share + self.test_share > 0.95:
             raise ValueError("validation_share and test_share leave fewer than 5 % of the rows to train on")
         return self
+
+
+def moment(text: str, setting: str) -> datetime:
+    """Return a moment of the settings, UTC where it names no zone; the first of all for an empty text.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if not text:
+        return datetime.min.replace(tzinfo=UTC)
+    try:
+        if not _MOMENT.fullmatch(text):
+            raise ValueError
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"split.{setting}: {text!r}: not a moment like 2024-01-31 or 2024-01-31 18:00:00") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def row_id(columns: Sequence[str]) -> Column:
@@ -75,13 +97,24 @@ def side(row_hash: Column, settings: SplitSettings) -> Column:
     """
     if settings.by == "time":
         time = F.col(settings.time).cast("timestamp")
-        is_test = time >= F.lit(settings.test_from or None).cast("timestamp")
-        is_validation = time >= F.lit(settings.validation_from).cast("timestamp")
+        is_test = time >= _timestamp(settings.test_from, "test_from") if settings.test_from else F.lit(False)
+        is_validation = time >= _timestamp(settings.validation_from, "validation_from")
         return F.when(is_test, TEST).when(is_validation, VALIDATION).otherwise(TRAIN)
     bucket = F.pmod(F.xxhash64(row_hash, F.lit(settings.seed)), F.lit(_BUCKETS))
     validation = round(settings.validation_share * _BUCKETS)
     test = validation + round(settings.test_share * _BUCKETS)
     return F.when(bucket < validation, VALIDATION).when(bucket < test, TEST).otherwise(TRAIN)
+
+
+def _timestamp(text: str, setting: str) -> Column:
+    return F.timestamp_micros(
+        F.lit((moment(text, setting) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
+    )
+
+
+def has_key(settings: SplitSettings) -> Column:
+    """Return whether a row has all columns of `settings.key`."""
+    return reduce(and_, (F.col(name).isNotNull() for name in settings.key), F.lit(True))
 
 
 def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weight: str | None = None) -> DataFrame:
@@ -95,7 +128,10 @@ def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weigh
     """
     content = [column.name for column in contract.columns if column.name not in (contract.label, weight)]
     known_by = contract.unique_key or content
-    rows = rows.withColumn(ROW_ID, row_id(known_by)).withColumn(GROUP, row_id(settings.key or known_by))
+    rows = rows.withColumn(ROW_ID, row_id(known_by))
+    # A missing key is no key: rows without one have nothing in common.
+    group = F.when(has_key(settings), row_id(settings.key)).otherwise(F.col(ROW_ID)) if settings.key else F.col(ROW_ID)
+    rows = rows.withColumn(GROUP, group)
     # Files that are given as one side are on it.
     learned = F.when(F.col(SOURCE) == "learn", side(F.col(GROUP), settings))
     return rows.withColumn(SPLIT, learned.otherwise(F.col(SOURCE)))
@@ -119,11 +155,5 @@ def check(settings: SplitSettings, contract: Contract) -> None:
             problems.append(f"split.time: {settings.time}: not a date or timestamp column of contract {contract.name}")
         elif rule.nullable:
             problems.append(f'split.time: {settings.time}: may be missing; give it "nullable": false in the contract')
-        for name in ("validation_from", "test_from"):
-            text = getattr(settings, name)
-            try:
-                datetime.fromisoformat(text or "2000-01-01")
-            except ValueError:
-                problems.append(f"split.{name}: {text!r}: not a moment like 2024-01-31 or 2024-01-31 18:00:00")
     if problems:
         raise ConfigError("; ".join(problems))

@@ -1,16 +1,19 @@
 """Labels and events as rows of one timeline per key, for the joins as of a moment. Driver, lazy.
 
-Times are compared as UTC microseconds: a date is its midnight, a timestamp without time zone is taken as UTC.
+Times are compared as UTC microseconds: the date of a label is its midnight, that of an event the end of its day, a timestamp
+without time zone is taken as UTC.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import and_
+from typing import Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DateType, DoubleType, FloatType, LongType, TimestampType
 
+DatesKnown = Literal["end_of_day", "start_of_day"]
 MICROS = 1_000_000
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -29,13 +32,22 @@ def label_rows(labels: DataFrame, keys: Sequence[str], key_types: Sequence[DataT
 
 
 def event_rows(
-    events: DataFrame, keys: Sequence[str], key_types: Sequence[DataType], time: str, values: Sequence[Column]
+    events: DataFrame,
+    keys: Sequence[str],
+    key_types: Sequence[DataType],
+    time: str,
+    values: Sequence[Column],
+    *,
+    dates_known: DatesKnown,
 ) -> DataFrame:
-    """Return the rows that can match: partition columns, micros, is_event (true) and `values`."""
+    """Return the rows that can match: partition columns, micros, is_event (true) and `values`.
+
+    A row whose time is a date is known at its end, the last microsecond of that day, or at its start.
+    """
     return events.select(
         *_keys(keys, key_types),
         F.lit(None).cast("bigint").alias("spread"),
-        micros_of(events, time).alias("micros"),
+        known_at(events, time, dates_known).alias("micros"),
         F.lit(True).alias("is_event"),
         *values,
     ).filter(all_present([*partition_columns(keys)[:-1], "micros"]))
@@ -79,6 +91,12 @@ def micros_of(frame: DataFrame, name: str) -> Column:
     # A cast to timestamp would read it in the session's time zone, where some hours of spring do not exist.
     seconds = F.hour(time) * 3_600 + F.minute(time) * 60 + F.extract(F.lit("SECOND"), time)
     return midnight + (seconds * MICROS).cast("bigint")
+
+
+def known_at(events: DataFrame, time: str, dates_known: DatesKnown) -> Column:
+    """Return the moment at which an event is known, as microseconds since 1970 UTC."""
+    is_at_end = isinstance(types_of(events)[time], DateType) and dates_known == "end_of_day"
+    return micros_of(events, time) + (UNITS["d"] * MICROS - 1 if is_at_end else 0)
 
 
 def one_zero(value: Column, kind: DataType) -> Column:

@@ -25,6 +25,7 @@ from mlspark.features.join_checks import frame_problems, has_order, name_problem
 from mlspark.features.timeline import (
     MICROS,
     UNITS,
+    DatesKnown,
     all_present,
     event_rows,
     key_types_of,
@@ -86,6 +87,7 @@ def aggregate_windows(
     label_time: str,
     event_time: str,
     aggregates: Sequence[Aggregate],
+    dates_known: DatesKnown = "end_of_day",
 ) -> DataFrame:
     """Return `labels` with one column per aggregate over the events of its key in the window before it.
 
@@ -106,6 +108,7 @@ def aggregate_windows(
         label_time: date or timestamp column of `labels`.
         event_time: date or timestamp column of `events`.
         aggregates: what to compute, in the order of the new columns.
+        dates_known: when an event is known whose event_time is a date.
 
     Raises:
         FeatureError: unknown column, new column that `labels` already has, key or time of an unfit type, sum or mean
@@ -122,7 +125,8 @@ def aggregate_windows(
     moments = _moments(label_rows(labels, list(keys), key_types, label_time), keys, aggregates)
     taken = [one_zero(quoted_column(name), types_of(events)[name]).alias(value) for name, value in values.items()]
     timeline = moments.unionByName(
-        event_rows(events, list(keys.values()), key_types, event_time, taken), allowMissingColumns=True
+        event_rows(events, list(keys.values()), key_types, event_time, taken, dates_known=dates_known),
+        allowMissingColumns=True,
     )
     aggregated = _aggregated(
         _in_intervals(timeline, keys, values, aggregates), keys, values, aggregates, types_of(events)

@@ -10,11 +10,13 @@ from mlspark.contracts.contract import Contract
 from mlspark.contracts.findings import Findings
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.intake import rows
+from mlspark.session import computed_in_utc
 from mlspark.sources import catalog
 from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Source, reading
 
 
+@computed_in_utc
 def check(
     spark: SparkSession, contract: Contract, sources: Mapping[str, SourceSettings], *, root: str
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 from mlspark.errors import FeatureError
 from mlspark.features.point_in_time import point_in_time_join
+from mlspark.features.timeline import DatesKnown
 from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
 from mlspark.intake import rows
 from mlspark.section import Section
@@ -47,6 +48,9 @@ class JoinSettings(Section):
     """Date or timestamp column of the pipeline's rows: the moment at which they are to be predicted."""
     event_time: str
     """Date or timestamp column of the joined source; a row at exactly label_time is not used."""
+    dates_known: DatesKnown = "end_of_day"
+    """Moment at which a row is known whose event_time is a date: the end of that day, as its totals are, or its start.
+    Without effect on a timestamp."""
     columns: tuple[str, ...] = ()
     """Columns taken from the newest row of the same keys that is older than label_time."""
     max_age_seconds: Annotated[int, Field(ge=1)] | None = None
@@ -70,6 +74,12 @@ class Join:
             "contract": self.contract.fingerprint,
             "settings": self.settings.model_dump(exclude={"source"}),
         }
+
+    @property
+    def known(self) -> str:
+        """When a row of the source is known, in words for the report."""
+        is_date = self.contract.types.get(self.settings.event_time) == "date"
+        return f"{self.settings.dates_known.replace('_', ' ')} (UTC)" if is_date else "event_time"
 
     @property
     def columns(self) -> dict[str, str]:
@@ -135,7 +145,7 @@ def attach(rows: DataFrame, events: Mapping[str, DataFrame], joins: Sequence[Joi
     """
     for join in joins:
         settings, of_join = join.settings, events[join.settings.name]
-        times: dict[str, Any] = settings.model_dump(include={"keys", "label_time", "event_time"})
+        times: dict[str, Any] = settings.model_dump(include={"keys", "label_time", "event_time", "dates_known"})
         try:
             if settings.columns:
                 rows = point_in_time_join(
@@ -171,6 +181,7 @@ class Read:
         return {
             join.settings.name: {
                 **join.identity,
+                "known": join.known,
                 **self.accounts[join.settings.name].sources[join.settings.name],
                 "reasons": self.accounts[join.settings.name].reasons,
             }

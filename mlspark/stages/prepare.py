@@ -25,6 +25,7 @@ from mlspark.features.placing import placed
 from mlspark.features.profile import profile
 from mlspark.intake import joins as joining
 from mlspark.intake.rows import take_in
+from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
 from mlspark.sources.source import refuse_changed
 from mlspark.stages import append as appending
@@ -36,6 +37,7 @@ from mlspark.tasks.task import Task
 logger = logging.getLogger(__name__)
 
 
+@computed_in_utc
 def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -> dict[str, Any]:
     """Write the feature table and the quarantine of the configured sources, and return the report.
 
@@ -85,6 +87,8 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
 
     event = settings.task.event_sql(contract.column(settings.task.target).type) if settings.task.is_resolved else None
     counted = {} if event is None else {"label_events": F.expr(event)}
+    if settings.split.key:
+        counted["without_split_key"] = ~split.has_key(settings.split)
     with ExitStack() as stack:
         taken = stack.enter_context(take_in(spark, work.sources, contract, extended=extended, good_rows_with=counted))
         joined, good = stack.enter_context(joining.read(spark, work.joins)), taken.good

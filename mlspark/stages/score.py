@@ -19,6 +19,7 @@ from mlspark.intake.rows import take_in
 from mlspark.registry import versions
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import batch
+from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.json import JsonSettings
@@ -30,6 +31,7 @@ from mlspark.tracking import runs
 logger = logging.getLogger(__name__)
 
 
+@computed_in_utc
 def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     """Write predictions for `scoring.source` with `scoring.model` and return the report.
 

@@ -146,7 +146,7 @@ def test_join_on_several_keys_of_different_integer_widths(spark: SparkSession) -
     assert by_row(joined.drop("shop")) == {1: (1,), 2: (2,), 3: (None,)}
 
 
-def test_dates_are_their_midnight(spark: SparkSession) -> None:
+def test_a_day_is_known_at_its_end_unless_said_otherwise(spark: SparkSession) -> None:
     features = table(
         spark,
         "owner string, seen string, x int",
@@ -158,10 +158,13 @@ def test_dates_are_their_midnight(spark: SparkSession) -> None:
     )
     assert by_row(point_in_time_join(dates, features, **SIDES, columns={"x": "x"})) == {1: (2,), 2: (1,)}
     times = table(spark, "row int, user string, at string", [(1, "ann", at("00:00:00")), (2, "ann", at("00:00:01"))])
-    assert by_row(point_in_time_join(times, features, **SIDES, columns={"x": "x"})) == {1: (2,), 2: (3,)}
+    late = {**SIDES, "dates_known": "start_of_day"}
+    assert by_row(point_in_time_join(times, features, **SIDES, columns={"x": "x"})) == {1: (2,), 2: (2,)}
+    assert by_row(point_in_time_join(times, features, **late, columns={"x": "x"})) == {1: (2,), 2: (3,)}
     day = [Aggregate("count_1d", "count", None, 24 * HOUR), Aggregate("sum_x_1d", "sum", "x", 24 * HOUR)]
     assert by_row(aggregate_windows(dates, features, **SIDES, aggregates=day)) == {1: (1, 2), 2: (1, 1)}
-    assert by_row(aggregate_windows(times, features, **SIDES, aggregates=day)) == {1: (1, 2), 2: (1, 3)}
+    assert by_row(aggregate_windows(times, features, **SIDES, aggregates=day)) == {1: (1, 2), 2: (1, 2)}
+    assert by_row(aggregate_windows(times, features, **late, aggregates=day)) == {1: (1, 2), 2: (1, 3)}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import ColumnRule, Contract
-from mlspark.contracts.own_columns import ROW_ID, SOURCE
+from mlspark.contracts.own_columns import ROW_ID, SOURCE, SPLIT
 from mlspark.errors import ConfigError
 from mlspark.features import split
 from mlspark.features.split import SplitSettings
@@ -62,6 +62,20 @@ def test_a_row_is_known_by_all_but_label_and_weight(spark: SparkSession) -> None
     assert placed.collect() == of_score.collect()
 
 
+def test_a_missing_key_is_no_key(spark: SparkSession) -> None:
+    """Half of 2,000 rows have no customer: all of them were one group, and so on one side."""
+    contract = Contract(name="p", columns=(ColumnRule(name="id", type="bigint"), ColumnRule(name="who", type="string")))
+    rows = spark.range(2000).selectExpr("id", "IF(id < 1000, CAST(id DIV 2 AS STRING), NULL) AS who")
+    chosen = SplitSettings(key=("who",), validation_share=0.2, test_share=0.2)
+    placed = split.place(rows.withColumn(SOURCE, F.lit("learn")), chosen, contract)
+    for half in ("id < 1000", "id >= 1000"):
+        counts = dict(placed.where(half).groupBy(SPLIT).count().collect())
+        assert 500 < counts["train"] < 700
+        assert all(130 < counts[side] < 270 for side in ("validation", "test"))
+    assert placed.where("id < 1000").groupBy("who").agg(F.count_distinct(SPLIT).alias("n")).where("n > 1").isEmpty()
+    assert rows.where(~split.has_key(chosen)).count() == 1000
+
+
 def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> None:
     times = ["2024-01-30 23:59:59", "2024-01-31 00:00:00", "2024-02-28 12:00:00", "2024-02-29 00:00:00"]
     frame = spark.createDataFrame([(time,) for time in times], "text string").select(
@@ -85,7 +99,6 @@ def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> 
             "split.time: person: not a date or timestamp",
         ),
         ({"by": "time", "time": "born", "validation_from": "2024-01-01"}, "split.time: born: may be missing"),
-        ({"by": "time", "time": "seen", "validation_from": "May"}, "split.validation_from: 'May': not a moment like"),
     ],
 )
 def test_splits_that_the_contract_cannot_give_are_refused(chosen: dict, message: str) -> None:
@@ -100,6 +113,19 @@ def test_splits_that_the_contract_cannot_give_are_refused(chosen: dict, message:
         ({"by": "time"}, "by: time needs time and validation_from"),
         ({"time": "seen"}, "need by: time"),
         ({"by": "time", "time": "seen", "validation_from": "2024-02-01", "test_from": "2024-01-01"}, "is not after"),
+        (
+            {"by": "time", "time": "seen", "validation_from": "2024-01-20", "test_from": "2024-01-20 00:00:00"},
+            "test_from 2024-01-20 00:00:00 is not after validation_from 2024-01-20",
+        ),
+        (
+            {"by": "time", "time": "seen", "validation_from": "2024-01-20T01:00+01:00", "test_from": "2024-01-20"},
+            "test_from 2024-01-20 is not after",
+        ),
+        (
+            {"by": "time", "time": "seen", "validation_from": "20240120"},
+            "split.validation_from: '20240120': not a moment",
+        ),
+        ({"by": "time", "time": "seen", "validation_from": "May"}, "split.validation_from: 'May': not a moment like"),
         ({"validation_share": 0.6, "test_share": 0.6}, "leave fewer than 5 %"),
     ],
 )
