@@ -122,7 +122,7 @@ def write(
         frame: rows to write.
         table: URI of the table, created when absent.
         metadata: says what the commit holds; must have "id", by which it is found again.
-        mode: "overwrite" or "append".
+        mode: "overwrite", "append", or "error" for a table that must not be there yet.
         partition_by: partition columns.
         replace_where: with "overwrite": replace only the rows that satisfy this.
         may_add_columns: take columns that the table lacks as new ones, null in the rows that stay.
@@ -217,6 +217,7 @@ _CONFLICTS = (
     "MetadataChanged",
     "ProtocolChanged",
     "DELTA_CONCURRENT",
+    "DELTA_PATH_EXISTS",
     "DELTA_METADATA_CHANGED",
     "DELTA_PROTOCOL_CHANGED",
 )
@@ -234,7 +235,8 @@ def replace_part(
     """Write `frame` as the whole of partition `part` = `value` and return the commit.
 
     A second run writes the same partition anew, so rows that an interrupted one left are not kept beside it. Runs that
-    write other partitions at the same time do not lose anything; this one tries again after them.
+    write other partitions at the same time do not lose anything; this one tries again after them. Of two runs that find no
+    table one creates it, and the other then writes its partition into it.
 
     Raises:
         ConcurrentWrite: the same partition was written again and again by others.
@@ -246,7 +248,8 @@ def replace_part(
                 frame,
                 table,
                 metadata=metadata,
-                mode="overwrite",
+                # Not "overwrite": a table that another run has created meanwhile must not be replaced.
+                mode="error" if is_new else "overwrite",
                 partition_by=[part],
                 replace_where=None if is_new else f"{part} = '{value}'",
                 may_add_columns=may_add_columns and not is_new,

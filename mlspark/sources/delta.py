@@ -59,7 +59,9 @@ def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
     if version > table.version():
         raise SourceError(f"{uri}: has no version {version}; the latest is {table.version()}")
     pinned = settings.model_copy(update={"version": version, "timestamp": ""})
-    return Source(uri, pinned, (Part(uri, f"table {table.metadata().id}, version {version}"),))
+    return Source(
+        uri, pinned, (Part(uri, f"table {table.metadata().id}, version {version}"),), "the version of the table"
+    )
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

@@ -3,9 +3,10 @@
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -15,6 +16,8 @@ from pyspark.sql import functions as F
 from mlspark import storage
 from mlspark.errors import SourceError
 from mlspark.sources.source import STRICT, Part, Source
+
+logger = logging.getLogger(__name__)
 
 _GLOB = re.compile(r"([\[\]{}*?\\])")
 
@@ -45,7 +48,23 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
             raise
         place = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
         raise absent(place, "sources.*.path (scoring.source.path)") from None
-    return tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
+    parts = tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
+    return _each_once(parts)
+
+
+def _each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return the parts without local files that stand there under another name before: as links to one file do."""
+    known: dict[tuple[int, int], str] = {}
+    kept = []
+    for part in parts:
+        if storage.is_local(part.name):
+            status = os.stat(re.sub("^file:/+", "/", part.name))  # Spark's name, which is not URL-encoded
+            first = known.setdefault((status.st_dev, status.st_ino), part.name)
+            if first != part.name:
+                logger.warning("%s: is the same file as %s, and read once", part.name, first)
+                continue
+        kept.append(part)
+    return tuple(kept)
 
 
 def absent(uri: str, setting: str) -> SourceError:
@@ -112,13 +131,30 @@ def hadoop(spark: SparkSession) -> Any:
     return spark._jsparkSession.sessionState().newHadoopConf()
 
 
+def _folders(top: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a local folder and those below it, links followed; refuses a link to a folder that it is in."""
+    real = os.path.realpath(top)
+    if real in above:
+        raise SourceError(
+            f"{top}: is a link to {real}, a folder that it is in, so it would be read for ever; remove it"
+        )
+    yield top
+    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+        if entry.is_dir() and (not entry.name.startswith((".", "_")) or "=" in entry.name):
+            yield from _folders(entry.path, (*above, real))
+
+
+def _files(folder: str) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+
+
 def _refuse_unreadable(uri: str, holds_tables: bool) -> None:
     """Raise SourceError for what Hadoop leaves out in silence on local disks: links to nowhere, files without a byte."""
     path = storage.local_path(uri)
     for top in glob.glob(path) if _GLOB.search(path) else [path]:
         names = [top]
         if os.path.isdir(top):
-            names = [os.path.join(folder, name) for folder, _, files in os.walk(top) for name in files]
+            names = [os.path.join(folder, name) for folder in _folders(top) for name in _files(folder)]
         for name in names:
             if any(part.startswith((".", "_")) and "=" not in part for part in name[len(top) :].split("/")):
                 continue

@@ -72,7 +72,7 @@ def find(spark: SparkSession, settings: HiveSettings, *, root: str) -> Source:
     parts = _parts(spark, {name: locations[name] for name in sorted(wanted)})
     if not any(part.size_bytes for part in parts):
         raise SourceError(f"{settings.table}: no bytes to read in {len(parts)} partitions")
-    return Source(settings.table, settings, parts)
+    return Source(settings.table, settings, parts, "sizes and times of change of the files of each partition")
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import NumericType, StructType, TimestampNTZType
+from pyspark.sql.types import DataType, DateType, NumericType, StructType, TimestampNTZType, TimestampType
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
@@ -43,6 +43,7 @@ PLACE = "url"
 EXTENSIONS: tuple[str, ...] = ()
 
 _POSTGRESQL = "jdbc:postgresql:"
+_TIMES = (DateType, TimestampNTZType, TimestampType)
 _ROWS_AT_A_TIME = 10_000
 """Without it PostgreSQL's driver holds the whole result in memory."""
 _FINGERPRINT = """
@@ -57,23 +58,35 @@ from (select md5(row::text) as hash from (select * from {relation}) as row) as h
 def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     """Return the source with the query's result as its part. The database reads it once.
 
-    The part's state is the number of rows, and on PostgreSQL sums over a hash of each row. Connections do not share a
+    A database does not say whether rows have changed. So the part's state is the number of rows and sums over a hash of
+    each, which PostgreSQL computes itself; of another database Spark reads all rows for it. Connections do not share a
     transaction, so anyone who reads compares it before and after.
 
     Raises:
         SourceError: no connection, no such table, or no row.
     """
     uri = f"{settings.url}#{' '.join(settings.query.split())}"
-    is_postgresql = settings.url.startswith(_POSTGRESQL)
-    statement = _FINGERPRINT if is_postgresql else "select count(*) as num_rows from {relation}"
+    relation = _relation(settings)
     try:
         with reading(uri, is_only_reading=True):
-            [state] = _load(spark, settings, query=statement.format(relation=_relation(settings))).collect()
+            if settings.url.startswith(_POSTGRESQL):
+                [state] = _load(spark, settings, query=_FINGERPRINT.format(relation=relation)).collect()
+            else:
+                [state] = _sums(_load(spark, settings, dbtable=relation)).collect()
     except SourceError as error:
         raise SourceError(f"{error}{_hint(settings, str(error))}") from error
     if not state[0]:
         raise SourceError(f"{uri}: no row")
-    return Source(uri, settings, (Part(uri, f"{state[0]} rows, {' '.join(map(str, state[1:]))}"),))
+    return Source(
+        uri, settings, (Part(uri, f"{state[0]} rows, {' '.join(map(str, state[1:]))}"),), "a checksum of all rows"
+    )
+
+
+def _sums(rows: DataFrame) -> DataFrame:
+    """Return what `_FINGERPRINT` computes, on Spark: number of rows, and two sums over a hash of each."""
+    row = F.to_json(F.struct("*"), {"ignoreNullFields": "false"})
+    hashes = (F.xxhash64(F.lit(half), row).cast("decimal(38,0)") for half in ("head", "tail"))
+    return rows.agg(F.count("*"), *(F.coalesce(F.sum(number), F.lit(0)).cast("string") for number in hashes))
 
 
 def _hint(settings: JdbcSettings, message: str) -> str:
@@ -129,18 +142,25 @@ def _relation(settings: JdbcSettings) -> str:
 
 
 def _in_utc(relation: str, schema: StructType) -> str:
-    """Return a relation of PostgreSQL with timestamps without zone taken as UTC.
+    """Return a relation of PostgreSQL with timestamps without zone taken as UTC, and infinite times in the year 20000.
 
-    The driver would take them in the zone of the machine, where one hour of the year is not.
+    The driver would take the former in the zone of the machine, where one hour of the year is not, and the latter as the
+    years 1 and 9999. The year 20000 is beyond what any contract takes: such a row is bad for the rule `range`.
     """
-    if not any(isinstance(field.dataType, TimestampNTZType) for field in schema):
+    if not any(isinstance(field.dataType, _TIMES) for field in schema):
         return relation
     named = {f'"{field.name.replace(chr(34), chr(34) * 2)}"': field.dataType for field in schema}
     columns = ", ".join(
-        f"{name} at time zone 'UTC' as {name}" if isinstance(kind, TimestampNTZType) else name
-        for name, kind in named.items()
+        f"{_finite(name, kind)} as {name}" if isinstance(kind, _TIMES) else name for name, kind in named.items()
     )
     return f"(select {columns} from {relation}) mlspark_source_utc"  # noqa: S608 (the user's own query)
+
+
+def _finite(name: str, kind: DataType) -> str:
+    """Return SQL of a time or date of PostgreSQL that has no infinite values."""
+    type_ = "date" if isinstance(kind, DateType) else "timestamptz"
+    value = f"{name} at time zone 'UTC'" if isinstance(kind, TimestampNTZType) else name
+    return f"case when isfinite({name}) or {name} is null then {value} else {type_} '20000-01-01' end"
 
 
 def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[str, str]:
@@ -151,14 +171,22 @@ def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[
     )  # fmt: skip
     # Spark takes bounds of numbers as whole ones; they only say where to cut.
     kind = "bigint" if isinstance(bounds.schema[0].dataType, NumericType) else "string"
+    names = bounds.columns  # in capitals from some databases
     [extremes] = bounds.select(
-        *(F.col(name).cast(kind).cast("string").alias(name) for name in bounds.columns)
+        *(F.col(name).try_cast(kind).cast("string").alias(f"bound_{place}") for place, name in enumerate(names)),
+        *(F.col(name).cast("string").alias(f"value_{place}") for place, name in enumerate(names)),
     ).collect()
-    if extremes[0] is None:
+    if extremes["value_0"] is None:
         return {}
+    if None in (extremes["bound_0"], extremes["bound_1"]):
+        raise SourceError(
+            f"sources.*.partition_column (scoring.source.partition_column): {column} is from {extremes['value_0']} "
+            f"to {extremes['value_1']}, which connections cannot share out; name a column of whole numbers, dates "
+            f"or times, or leave it out"
+        )
     return {
         "partitionColumn": column,
-        "lowerBound": extremes[0],
-        "upperBound": extremes[1],
+        "lowerBound": extremes["bound_0"],
+        "upperBound": extremes["bound_1"],
         "numPartitions": str(settings.num_partitions),
     }

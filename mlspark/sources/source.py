@@ -45,14 +45,20 @@ class Source:
     settings: SourceSettings
     """Settings as configured, with the table version filled in where it was left open."""
     parts: tuple[Part, ...]
+    rests_on: str = "sizes and times of change of the files"
+    """What tells whether the source has changed, in words for reports."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two reads to return equal rows: {"uri", "kind", "num_parts", "size_bytes", "sha256"}."""
+        """What must be equal for two reads to return equal rows.
+
+        {"uri", "kind", "rests_on", "num_parts", "size_bytes", "sha256" of the settings and of each part's name and state}.
+        """
         parts = [[part.name, part.state] for part in self.parts]
         return {
             "uri": self.uri,
             "kind": self.settings.kind,
+            "rests_on": self.rests_on,
             "num_parts": len(parts),
             "size_bytes": sum(part.size_bytes for part in self.parts),
             "sha256": hashlib.sha256(json.dumps([self.settings.model_dump(), parts]).encode()).hexdigest(),

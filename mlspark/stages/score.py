@@ -76,6 +76,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
                 extended=row_numbers.with_position,
             )
         )
+        stack.enter_context(joining.computing(joins))
         joined = stack.enter_context(joining.read(spark, joins))
         good = joining.attach(row_numbers.numbered(taken.rows, taken.good), joined.good, joins)
         differences, totals = taken.differences["score"], taken.account.totals
@@ -165,6 +166,7 @@ def _report(
         "reasons": metadata["reasons"],
         "schema_differences": metadata["source"]["schema_differences"],
         "renamed": dict(renamed),
+        "source": metadata["source"],
         "output": table,
         "output_version": version,
         "model_name": metadata["model_name"],
