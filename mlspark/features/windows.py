@@ -12,6 +12,7 @@ each span between window starts and label times that has events, the events of i
 windows or fewer labels.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,6 +37,8 @@ from mlspark.features.timeline import (
     quoted_column,
     types_of,
 )
+
+_LEAVES_BIGINT = "is beyond bigint"
 
 Function = Literal["count", "sum", "mean", "min", "max", "distinct", "last"]
 
@@ -98,8 +101,8 @@ def aggregate_windows(
     Types: count and distinct bigint; sum bigint of integers, else double; mean double; min, max and last those of the
     column. NaN is greatest and equal to itself, -0.0 is 0.0. Of several values at one time last is the greatest. Sums
     of floats are added in the order of time, then of the values of all columns to be summed, by column name. So their
-    bits depend on the events in the window alone: not on partitions, row order or other labels. A sum of integers
-    beyond bigint fails the job, as Spark's own sum does.
+    bits depend on the events in the window alone: not on partitions, row order or other labels. Integers are added
+    exactly, for a mean too. A sum of them beyond bigint fails the job, see `leaves_bigint`.
 
     Args:
         labels: one row per example; all its columns are kept.
@@ -226,8 +229,13 @@ def _over(aggregate: Aggregate, frame: WindowSpec, value: Column | None, kind: D
         case "count":
             return F.count(value).over(frame)
         case "sum":
-            return F.sum(value if isinstance(kind, IntegralType) else value.cast("double")).over(frame)
+            if isinstance(kind, IntegralType):
+                return _as_bigint(_exact_sum(value, frame), aggregate)
+            return F.sum(value.cast("double")).over(frame)
         case "mean":
+            if isinstance(kind, IntegralType):
+                # Not 0 / 0: without a value the sum is null.
+                return _exact_sum(value, frame).cast("double") / F.greatest(F.count(value).over(frame), F.lit(1))
             return F.avg(value.cast("double")).over(frame)
         case "min":
             return F.min(value).over(frame)
@@ -239,6 +247,27 @@ def _over(aggregate: Aggregate, frame: WindowSpec, value: Column | None, kind: D
         case "last":
             latest = F.max(F.when(value.isNotNull(), F.struct("micros", value.alias("value"))))
             return latest.over(frame).getField("value")
+
+
+def _exact_sum(value: Column, frame: WindowSpec) -> Column:
+    """Return the sum of integers, a decimal: its halves of 32 bits are added apart, so that no sum of them overflows."""
+    whole = value.cast("bigint")
+    high = F.sum(F.shiftright(whole, 32)).over(frame).cast("decimal(19,0)")
+    low = F.sum(whole.bitwiseAND(F.lit(2**32 - 1))).over(frame).cast("decimal(19,0)")
+    return high * F.lit(2**32).cast("decimal(10,0)") + low
+
+
+def _as_bigint(total: Column, aggregate: Aggregate) -> Column:
+    limits = (F.lit(str(limit)).cast("decimal(19,0)") for limit in (-(2**63), 2**63 - 1))
+    message = F.lit(f"{aggregate.output}: the sum of {aggregate.column} {_LEAVES_BIGINT}")
+    refused = F.raise_error(message).cast("bigint")
+    return F.when(total.isNull() | total.between(*limits), total.cast("bigint")).otherwise(refused)
+
+
+def leaves_bigint(error: Exception) -> str:
+    """Return which sum of integers left bigint where that is why Spark failed, with the remedy; else ""."""
+    found = re.search(rf"\w+: the sum of \w+ {_LEAVES_BIGINT}", str(error))
+    return f"{found.group()}; take its mean, a shorter window, or a column of type double" if found else ""
 
 
 def _aggregate_problems(function: str, column: str | None, window_seconds: object) -> list[str]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pydantic import Field
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from mlspark.contracts import contract as contracts
@@ -16,7 +18,7 @@ from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 from mlspark.errors import FeatureError
 from mlspark.features.point_in_time import point_in_time_join
 from mlspark.features.timeline import DatesKnown
-from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
+from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows, leaves_bigint
 from mlspark.intake import rows
 from mlspark.section import Section
 from mlspark.sources import catalog
@@ -156,6 +158,20 @@ def attach(rows: DataFrame, events: Mapping[str, DataFrame], joins: Sequence[Joi
         except FeatureError as error:
             raise FeatureError(f"joins: {settings.name}: {error}") from None
     return rows
+
+
+@contextmanager
+def computing(joins: Sequence[Join]) -> Iterator[None]:
+    """Turn a failure of Spark to compute a column of the joins into a FeatureError that names join and column."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if not (message := leaves_bigint(error)):
+            raise
+        names = [
+            join.settings.name for join in joins if any(message.startswith(f"{a.output}:") for a in join.aggregates)
+        ]
+        raise FeatureError(f"joins: {', '.join(names)}: {message}; nothing was written") from error
 
 
 @dataclass(frozen=True)

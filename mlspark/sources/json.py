@@ -32,6 +32,10 @@ PLACE = "path"
 EXTENSIONS = (".json", ".jsonl", ".ndjson")
 
 _OBJECT, _KEYS, _AROUND = f"{PREFIX}object", f"{PREFIX}keys", f"{PREFIX}around"
+_MAYBE_INEXACT = r"\d[\d.]{17}|\d[eE][+-]?\d"
+_TEXT = r'"(?:[^"\\]|\\.)*+"'
+_INEXACT = r"(?:\d\.?){39}|(?:\d\.?){18,}[eE]|[eE]\+?0*(?:30[89]|3[1-9]\d|[4-9]\d\d|[1-9]\d{3})"
+"""Numbers of more digits than a decimal has, or a double where there is an exponent, or beyond a double."""
 _END = "\ufffd"
 """No line has it: one with it is not UTF-8."""
 _HALF_A_CHARACTER = (
@@ -57,9 +61,9 @@ def columns(spark: SparkSession, source: Source) -> StructType | None:
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """Return every row of the source, as strings: nested values as JSON text, null for null and for an absent key.
 
-    Blank lines are no rows. A line is bad that is not one JSON object and nothing else, has a key twice, has a key that
-    the contract does not name where its schema policy refuses extra columns, has half a character or a NUL as an escape,
-    or is damaged like a line of any text.
+    Blank lines are no rows. A line is bad that is not one JSON object and nothing else, has a key twice, has a number with
+    more digits than can be kept, has a key that the contract does not name where its schema policy refuses extra columns,
+    has half a character or a NUL as an escape, or is damaged like a line of any text.
 
     Raises:
         SourceError: `filter` is not a boolean SQL condition over these columns.
@@ -88,6 +92,13 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (escapes.contains("\\u0000"), F.lit("control character")),
         (F.col(_OBJECT).isNull(), F.lit("not one JSON object")),
     ]
+    # A number that no decimal holds comes as a double, and has lost digits or is infinite.
+    is_inexact = line.rlike(_MAYBE_INEXACT) & F.regexp_replace(line, _TEXT, '""').rlike(_INEXACT)
+    lossy = [F.when(_is_double(name), F.lit(name)) for name in names]
+    lost = F.array_compact(F.array(*lossy))
+    flaws.append(
+        (is_inexact & (F.size(lost) > 0), F.concat(F.lit("number with too many digits: "), F.array_join(lost, ", ")))
+    )
     if contract.schema_policy.extra == "refuse":
         extra = F.array_except(keys, F.array(*map(F.lit, names)))
         flaws.append((F.size(extra) > 0, F.concat(F.lit("extra key: "), F.array_join(extra, ", "))))
@@ -99,6 +110,14 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns}
     return text_lines.conformable(parsed.select("*", *fields), source, values, flaws)
+
+
+def _is_double(key: str) -> Column:
+    """Return whether a key's value is a double, true where a key cannot be asked for."""
+    if any(sign in key for sign in "'\\]"):
+        return F.lit(True)
+    value = F.try_variant_get(_OBJECT, f"$['{key}']", "variant")
+    return F.coalesce(F.schema_of_variant(value) == "DOUBLE", F.lit(False))
 
 
 def _text(key: str) -> Column:

@@ -91,6 +91,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
         counted["without_split_key"] = ~split.has_key(settings.split)
     with ExitStack() as stack:
         taken = stack.enter_context(take_in(spark, work.sources, contract, extended=extended, good_rows_with=counted))
+        stack.enter_context(joining.computing(work.joins))
         joined, good = stack.enter_context(joining.read(spark, work.joins)), taken.good
         if work.joins:
             good = joining.attach(good, joined.good, work.joins).persist(StorageLevel.MEMORY_AND_DISK)

@@ -17,7 +17,7 @@ from pyspark.testing import assertDataFrameEqual
 
 from mlspark.errors import FeatureError
 from mlspark.features.point_in_time import point_in_time_join
-from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows
+from mlspark.features.windows import Aggregate, Function, aggregate_name, aggregate_windows, leaves_bigint
 
 HOUR = 3_600
 SIDES = {"keys": {"user": "owner"}, "label_time": "at", "event_time": "seen"}
@@ -165,6 +165,26 @@ def test_a_day_is_known_at_its_end_unless_said_otherwise(spark: SparkSession) ->
     assert by_row(aggregate_windows(dates, features, **SIDES, aggregates=day)) == {1: (1, 2), 2: (1, 1)}
     assert by_row(aggregate_windows(times, features, **SIDES, aggregates=day)) == {1: (1, 2), 2: (1, 2)}
     assert by_row(aggregate_windows(times, features, **late, aggregates=day)) == {1: (1, 2), 2: (1, 3)}
+
+
+def test_integers_are_added_exactly_and_refused_beyond_bigint(spark: SparkSession) -> None:
+    def numbers(rows: DataFrame) -> dict[int, tuple[float, ...]]:
+        return {row["row"]: tuple(row[name] for name in rows.columns if name.endswith("_1d")) for row in rows.collect()}
+
+    labels = table(spark, "row int, user string, at string", [(1, "ann", at("12:00:00")), (2, "bob", at("12:00:00"))])
+    large = 2**53 + 1
+    rows = [("ann", at(f"0{hour}:00:00"), x) for hour, x in enumerate((large, 1, -large, 1), 1)]
+    rows += [("bob", at("01:00:00"), 2**63 - 1), ("bob", at("02:00:00"), 0), ("bob", at("03:00:00"), None)]
+    day = [Aggregate(f"{what}_x_1d", what, "x", 24 * HOUR) for what in ("sum", "mean")]
+    exact = aggregate_windows(
+        labels, table(spark, "owner string, seen string, x bigint", rows), **SIDES, aggregates=day
+    )
+    assert numbers(exact) == {1: (2, 0.5), 2: (2**63 - 1, 2.0**62)}
+    beyond = table(spark, "owner string, seen string, x bigint", [*rows, ("bob", at("04:00:00"), 1)])
+    assert numbers(aggregate_windows(labels, beyond, **SIDES, aggregates=day[1:]))[2] == (2.0**63 / 3,)
+    with pytest.raises(Exception, match="is beyond bigint") as failed:
+        numbers(aggregate_windows(labels, beyond, **SIDES, aggregates=day))
+    assert leaves_bigint(failed.value).startswith("sum_x_1d: the sum of x is beyond bigint; take its mean")
 
 
 @pytest.fixture
