@@ -39,7 +39,7 @@ from pyspark.sql import SparkSession
 from mlspark import session
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
-from mlspark.datasets import census_like
+from mlspark.datasets import census_like, census_shares
 from mlspark.settings import loading
 from mlspark.stages.prepare import prepare
 
@@ -70,27 +70,27 @@ _TYPES = Contract(
 )
 _COLUMN_RULES: dict[str, dict[str, Any]] = {
     "age": {"min": 17, "max": 90},
-    "workclass": {"allowed": tuple(name for name in census_like.WORKCLASS if name != "?"), "max_length": 16},
+    "workclass": {"allowed": tuple(name for name in census_shares.WORKCLASS if name != "?"), "max_length": 16},
     "fnlwgt": {"min": 1, "max": 2_000_000},
-    "education": {"allowed": tuple(census_like.EDUCATION), "min_length": 3},
+    "education": {"allowed": tuple(census_shares.EDUCATION), "min_length": 3},
     "education_num": {"min": 1, "max": 16},
-    "marital_status": {"allowed": tuple(census_like.MARITAL_BY_AGE)},
+    "marital_status": {"allowed": tuple(census_shares.MARITAL_BY_AGE)},
     "occupation": {"pattern": r"[A-Z][a-z]+(-[A-Za-z]+)*", "max_length": 17},
-    "relationship": {"allowed": tuple(census_like.RELATIONSHIP_BY_MARITAL)},
-    "race": {"allowed": tuple(census_like.RACE)},
-    "sex": {"allowed": tuple(census_like.SEX)},
+    "relationship": {"allowed": tuple(census_shares.RELATIONSHIP_BY_MARITAL)},
+    "race": {"allowed": tuple(census_shares.RACE)},
+    "sex": {"allowed": tuple(census_shares.SEX)},
     "capital_gain": {"min": 0, "max": 99_999},
     "capital_loss": {"min": 0, "max": 9_999},
     "hours_per_week": {"min": 1, "max": 99},
     "native_country": {"pattern": r"[A-Z][A-Za-z&()-]+", "max_length": 26},
 }
 _ROW_RULES = (
-    RowRule(name="gain_or_loss", expression="capital_gain = 0 OR capital_loss = 0"),
-    RowRule(name="husbands_are_male", expression="relationship <> 'Husband' OR sex = 'Male'"),
-    RowRule(name="wives_are_female", expression="relationship <> 'Wife' OR sex = 'Female'"),
-    RowRule(name="degree_takes_years", expression="education <> 'Doctorate' OR age >= 22"),
-    RowRule(name="years_fit_degree", expression="education <> 'Bachelors' OR education_num = 13"),
-    RowRule(name="work_needs_occupation", expression="workclass <> 'Never-worked' OR occupation IS NULL"),
+    RowRule(name="gain_or_loss", expression="capital_gain == 0 or capital_loss == 0"),
+    RowRule(name="husbands_are_male", expression="relationship != 'Husband' or sex == 'Male'"),
+    RowRule(name="wives_are_female", expression="relationship != 'Wife' or sex == 'Female'"),
+    RowRule(name="degree_takes_years", expression="education != 'Doctorate' or age >= 22"),
+    RowRule(name="years_fit_degree", expression="education != 'Bachelors' or education_num == 13"),
+    RowRule(name="work_needs_occupation", expression="workclass != 'Never-worked' or occupation is missing"),
 )
 
 

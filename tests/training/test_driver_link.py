@@ -21,7 +21,7 @@ from mlspark.training.events import Event, Resumed
 from mlspark.training.settings import RecoverySettings
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ def test_request_to_stop_reaches_every_rank(monkeypatch: pytest.MonkeyPatch) -> 
         wait_until(lambda: len(listener.ranks) == 3)
         listener.stop()
         for rank in ranks:
-            assert rank.should_stop.wait(10.0)
+            assert rank.should_stop.wait(120.0)
             rank.close()
 
 
@@ -295,14 +295,14 @@ def test_rank_gets_time_to_save(tmp_path: Path, end: str) -> None:
         f"def save(*_): time.sleep(0.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, save)\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(60)\n"
+        "time.sleep(300)\n"
     )
     command = [*SUPERVISED, sys.executable, "-c", code]
     if end == "supervisor":
         supervisor = subprocess.Popen(command)
         wait_until(ready.exists)
         supervisor.terminate()
-        assert supervisor.wait(10.0) == 143
+        assert supervisor.wait(120.0) == 143
     else:  # as Spark's Python ends its group
         parent = subprocess.Popen(
             [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"], start_new_session=True
@@ -315,7 +315,7 @@ def test_rank_gets_time_to_save(tmp_path: Path, end: str) -> None:
 
 def test_nothing_is_left_when_the_parent_is_killed_and_the_rank_is_stopped(tmp_path: Path) -> None:
     noted = tmp_path / "pid"
-    rank = f"import os, pathlib, time; pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    rank = f"import os, pathlib, time; pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(300)"
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess; subprocess.run({[*SUPERVISED, sys.executable, '-c', rank]!r})"]
     )
@@ -334,7 +334,7 @@ def test_what_a_rank_has_started_ends_with_it(tmp_path: Path, has_own_session: b
     noted = tmp_path / "pid"
     left = (
         "import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        f"pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(60)"
+        f"pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(300)"
     )
     code = (
         "import pathlib, subprocess, sys, time\n"
@@ -364,7 +364,7 @@ def test_output_is_not_waited_for_when_something_else_holds_the_pipe(
 ) -> None:
     monkeypatch.setattr(barrier_stage, "_OUTPUT_SECONDS", 0.5)
     noted = tmp_path / "pid"
-    left = f"import os, pathlib, time; pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    left = f"import os, pathlib, time; pathlib.Path({str(noted)!r}).write_text(str(os.getpid())); time.sleep(300)"
     code = (
         "import pathlib, subprocess, sys, time\n"
         f"subprocess.Popen([sys.executable, '-c', {left!r}], start_new_session=True)\n"
