@@ -241,3 +241,25 @@ def test_partition_values_are_padded_as_char_and_refused_where_bytes_are_lost():
     assert partition_value("ab", columns["b"]).as_py() == b"ab"
     with pytest.raises(DatasetError, match="may stand for other bytes; leave b out"):
         partition_value("\\u0061", columns["b"])
+
+
+def test_decimals_are_the_nearest_doubles(tmp_path):
+    """pyarrow's cast of a decimal is not: it gives 6111780.0200000005."""
+    values = [6111780.02, 0.07, -9999999.99]
+    texts = pa.array([f"{value:.2f}" for value in values])
+    table = write(tmp_path / "table", {"x": texts.cast(pa.decimal128(9, 2))})
+    assert stream(table)["x"] == values
+
+
+def test_views_of_text_take_their_fill_value(tmp_path):
+    table = write(tmp_path / "table", {"s": pa.array(["a", None], pa.string_view())})
+    assert stream(table, fill={"s": "b"}, lengths={"s": 1})["s"] == [[ord("a")], [ord("b")]]
+
+
+def test_version_whose_files_were_vacuumed_is_named(tmp_path):
+    table = write(tmp_path / "table", {"x": [1]})
+    write(tmp_path / "table", {"x": [2]}, mode="overwrite")
+    deltalake.DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    with pytest.raises(DatasetError, match="VACUUM"):
+        stream(table, version=0)
+    assert stream(table)["x"] == [2]
