@@ -10,7 +10,7 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 
 
 def typical_row(contract: Contract, profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Return column -> the median of a number or moment, the commonest text; None where nothing is known.
+    """Return header -> the median of a number or moment, the commonest text; None where nothing is known.
 
     No row of the data is shown. The values are JSON's: moments and decimals are texts.
 
@@ -18,7 +18,9 @@ def typical_row(contract: Contract, profile: Mapping[str, Any]) -> dict[str, Any
         contract: of the rows to be scored.
         profile: record of the table that the model was trained on (`features.profile`).
     """
-    return {column.name: _typical(column, profile["columns"].get(column.name, {})) for column in contract.columns}
+    return {
+        column.source_name: _typical(column, profile["columns"].get(column.name, {})) for column in contract.columns
+    }
 
 
 def _typical(column: ColumnRule, record: Mapping[str, Any]) -> Any:

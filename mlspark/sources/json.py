@@ -92,9 +92,10 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         (escapes.contains("\\u0000"), F.lit("control character")),
         (F.col(_OBJECT).isNull(), F.lit("not one JSON object")),
     ]
-    # A number that no decimal holds comes as a double, and has lost digits or is infinite.
+    # A number that no decimal holds comes as a double, and has lost digits or is infinite: as a column of floats reads it.
     is_inexact = line.rlike(_MAYBE_INEXACT) & F.regexp_replace(line, _TEXT, '""').rlike(_INEXACT)
-    lossy = [F.when(_is_double(name), F.lit(name)) for name in names]
+    exact = [column.source_name for column in contract.columns if column.type not in ("float", "double")]
+    lossy = [F.when(_is_double(name), F.lit(name)) for name in exact]
     lost = F.array_compact(F.array(*lossy))
     flaws.append(
         (is_inexact & (F.size(lost) > 0), F.concat(F.lit("number with too many digits: "), F.array_join(lost, ", ")))
