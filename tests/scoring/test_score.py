@@ -249,7 +249,10 @@ def test_columns_called_like_those_of_scoring_stand_beside_them(spark: SparkSess
     file = write(tmp_path / "rows.csv", NAMES)
     file.write_text("".join(f"{line},{','.join('1234567')}\n" for line in file.read_text().splitlines()))
     into = settings(tmp_path, file)
-    register(into, Package.pack(model=model, encoder=made.encoder, contract=named, task=made.task, provenance={}))
+    register(
+        into,
+        Package.pack(model=model, encoder=made.encoder, contract=named, task=made.task, provenance=made.provenance),
+    )
     report = score(spark, into)
     written = {
         "prediction": "raw_prediction",

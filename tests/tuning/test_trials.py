@@ -193,11 +193,11 @@ def test_three_failed_trials_end_the_search(
 def test_settings_that_do_not_go_together_fail_the_trial_only(
     spark: SparkSession, snapshot: Snapshot, tmp_path: Path, in_process: None
 ) -> None:
-    space = "training.num_processes: {choices: [1, 2]}\ntraining.global_batch_size: {choices: [255, 256]}\n"
+    space = "training.num_processes: {choices: [1, 2]}\nstreaming.lanes: {choices: [1, 8]}\n"
     tuned = tune_here(spark, snapshot, tmp_path, 4, space=space, seed=1)
     unfit = [each.values for each in tuned.tried if each.state == "failed"]
     assert unfit
-    assert all(values == {"training.num_processes": 2, "training.global_batch_size": 255} for values in unfit)
+    assert all(values == {"training.num_processes": 2, "streaming.lanes": 1} for values in unfit)
 
 
 @pytest.mark.parametrize(
