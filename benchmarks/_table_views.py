@@ -1,7 +1,8 @@
 """What a reader sees of the tables of a killed job, and the rows that such jobs are given."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,33 @@ class Result:
         self.lost += expected.minus(found)
         self.duplicated += found.minus(expected)
         self.visible_halves += found.num_halves
+
+    def figures(self, kills: int, seconds: float, *, moments: Sequence[str], seed: int, **more: Any) -> dict[str, Any]:
+        """Return what a benchmark reports of its kills, with the moments of the job in order."""
+        return {
+            "kills": kills,
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "visible_halves": self.visible_halves,
+            "seconds": round(seconds, 1),
+            **more,
+            "unaccounted": self.unaccounted,
+            "left_files": self.left_files,
+            "left_after_vacuum": self.left_after_vacuum,
+            "by_moment": {moment: self.by_moment[moment] for moment in moments if self.by_moment[moment]},
+            "by_start": dict(self.by_start),
+            "seed": seed,
+        }
+
+
+def report(figures: Mapping[str, Any], json_file: Path | None) -> bool:
+    """Print the figures, write them as JSON where asked, and return whether all kills left the tables as they must be."""
+    print()
+    for key, value in figures.items():
+        print(f"{key:<20}{value}")
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return not any(figures[key] for key in ("lost", "duplicated", "visible_halves", "unaccounted", "left_after_vacuum"))
 
 
 def counted(rows: Sequence[Any]) -> Rows:

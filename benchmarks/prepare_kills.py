@@ -19,7 +19,6 @@ A quarter as many kills again hit the only executor of a standalone cluster: the
 20 + 5 kills take 8 minutes on two idle cores. Exits with 1 when a row is lost, duplicated, or half visible.
 """
 
-import json
 import os
 import random
 import shutil
@@ -35,7 +34,7 @@ from typing import Annotated, Any
 
 import typer
 from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, overrides, processes
-from _table_views import Result, View, counted, files_not_needed, orphans, reader, write_rows
+from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
 
 from mlspark import session, tables
@@ -247,30 +246,16 @@ def main(
         executors = kill_executors(bench, max(1, wanted // 4))
         result = bench.result
     seconds = time.monotonic() - started
-    figures: dict[str, Any] = {
-        "kills": hit + executors,
-        "lost": result.lost,
-        "duplicated": result.duplicated,
-        "visible_halves": result.visible_halves,
-        "seconds": round(seconds, 1),
-        "driver_kills": hit,
-        "executor_kills": executors,
-        "unaccounted": result.unaccounted,
-        "left_files": result.left_files,
-        "left_after_vacuum": result.left_after_vacuum,
-        "by_moment": {
-            moment: result.by_moment[moment] for moment in (*PREPARE.moments, "executor") if result.by_moment[moment]
-        },
-        "by_start": dict(result.by_start),
-        "seed": seed,
-    }
-    print()
-    for key, value in figures.items():
-        print(f"{key:<20}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    wrong = ("lost", "duplicated", "visible_halves", "unaccounted", "left_after_vacuum")
-    raise typer.Exit(int(any(figures[key] for key in wrong) or hit < wanted))
+    figures = result.figures(
+        hit + executors,
+        seconds,
+        moments=(*PREPARE.moments, "executor"),
+        seed=seed,
+        driver_kills=hit,
+        executor_kills=executors,
+    )
+    is_right = report(figures, json_file)
+    raise typer.Exit(int(not is_right or hit < wanted))
 
 
 if __name__ == "__main__":

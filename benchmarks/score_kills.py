@@ -17,7 +17,6 @@ run must find that all is done.
 20 kills take 7 minutes on two idle cores. Exits with 1 when a row is lost, duplicated, or half visible.
 """
 
-import json
 import os
 import random
 import shutil
@@ -28,11 +27,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from _killed_job import CLOCK, ROOT, SCORE, Job, overrides
-from _table_views import Result, View, counted, files_not_needed, orphans, reader, write_rows
+from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
 
 from mlspark import tables
@@ -187,26 +186,9 @@ def main(
                 break
             hit += bench.kill(start, aim)
         result = bench.result
-    figures: dict[str, Any] = {
-        "kills": hit,
-        "lost": result.lost,
-        "duplicated": result.duplicated,
-        "visible_halves": result.visible_halves,
-        "seconds": round(time.monotonic() - started, 1),
-        "unaccounted": result.unaccounted,
-        "left_files": result.left_files,
-        "left_after_vacuum": result.left_after_vacuum,
-        "by_moment": {moment: result.by_moment[moment] for moment in SCORE.moments if result.by_moment[moment]},
-        "by_start": dict(result.by_start),
-        "seed": seed,
-    }
-    print()
-    for key, value in figures.items():
-        print(f"{key:<20}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    wrong = ("lost", "duplicated", "visible_halves", "unaccounted", "left_after_vacuum")
-    raise typer.Exit(int(any(figures[key] for key in wrong) or hit < wanted))
+    figures = result.figures(hit, time.monotonic() - started, moments=SCORE.moments, seed=seed)
+    is_right = report(figures, json_file)
+    raise typer.Exit(int(not is_right or hit < wanted))
 
 
 if __name__ == "__main__":

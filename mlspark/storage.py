@@ -185,9 +185,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         with filesys.open_output_stream(path, compression=None) as stream:
             stream.write(content)
         return
-    folder, name = posixpath.split(path)
-    filesys.create_dir(folder, recursive=True)
-    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    temporary = _temporary(filesys, path)
     try:
         _write(filesys, temporary, content)
         if isinstance(filesys, fs.LocalFileSystem):
@@ -198,6 +196,13 @@ def write_bytes(uri: str, content: bytes) -> None:
         with contextlib.suppress(OSError):  # what is written is whole or absent, but a full disk must not get fuller
             filesys.delete_file(temporary)
         raise
+
+
+def _temporary(filesys: fs.FileSystem, path: str) -> str:
+    """Return a new name beside `path`, as `sweep` knows it, in a folder that is there."""
+    folder, name = posixpath.split(path)
+    filesys.create_dir(folder, recursive=True)
+    return posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
 
 
 def _write(filesys: fs.FileSystem, path: str, content: bytes) -> None:
@@ -229,9 +234,7 @@ def create(uri: str, content: bytes) -> bool:
     """
     filesys, path = filesystem(uri)
     assert not isinstance(filesys, fs.S3FileSystem), uri
-    folder, name = posixpath.split(path)
-    filesys.create_dir(folder, recursive=True)
-    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    temporary = _temporary(filesys, path)
     try:
         _write(filesys, temporary, content)
         if isinstance(filesys, fs.LocalFileSystem):
@@ -311,7 +314,7 @@ _SEAL = "sha256"
 def write_sealed(uri: str, value: Mapping[str, Any]) -> None:
     """Write `value`, JSON with keys that are texts, with the SHA-256 of itself, which `read_sealed` checks."""
     assert _SEAL not in value, f"{uri}: {_SEAL} is the seal's own key"
-    write_json(uri, {**value, _SEAL: _digest(value)})
+    write_json(uri, {**value, _SEAL: digest(value)})
 
 
 def read_sealed(uri: str) -> dict[str, Any]:
@@ -324,10 +327,11 @@ def read_sealed(uri: str) -> dict[str, Any]:
         value = read_json(uri)
     except ValueError as error:  # no JSON, or no UTF-8
         raise DamagedFile(f"{uri}: damaged: it is not the JSON that was written") from error
-    if not isinstance(value, dict) or value.pop(_SEAL, None) != _digest(value):
+    if not isinstance(value, dict) or value.pop(_SEAL, None) != digest(value):
         raise DamagedFile(f"{uri}: changed since it was written: it has another SHA-256 than it says")
     return value
 
 
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, in hex, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

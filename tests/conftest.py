@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything starts a JVM or a worker: loopback only, this very Python, these very sources.
@@ -85,6 +86,14 @@ def small_census(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("census")
     census_like.write(folder, num_train=1500, num_test=600, seed=1, bad_rows=40)
     return folder
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for an event; the limit is long because a machine may be slow."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def census_settings(data: Path, home: Path, *overrides: str) -> Settings:

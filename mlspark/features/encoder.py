@@ -1,6 +1,5 @@
 """The fitted encoder: a JSON file that says how a raw row becomes numbers. Runs anywhere; needs no Spark."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from mlspark import storage
 from mlspark.contracts.own_columns import OF_FEATURE_TABLE, beside
 from mlspark.errors import FeatureError
 from mlspark.features.kinds import FittedFeature
@@ -67,7 +67,7 @@ class Encoder(Part):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the JSON form."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        return storage.digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -1,14 +1,12 @@
 """What a preparation starts from: contract, sources, joins, and the id that says whether it was done before. Driver."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mlspark import tables
+from mlspark import storage, tables
 from mlspark.contracts.contract import Contract
 from mlspark.features import prepared
 from mlspark.features.prepared import Prepared
@@ -112,7 +110,7 @@ def fingerprint(settings: Settings) -> str:
         "split": settings.split.model_dump(),
         "joins": [join.model_dump(exclude={"source"}) for join in settings.joins],
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return storage.digest(decides)
 
 
 def _commit_id(
@@ -132,4 +130,4 @@ def _commit_id(
         "task": settings.task.label_settings,
         "split": settings.split.model_dump(),
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+    return storage.digest(decides)[:32]

@@ -1,7 +1,5 @@
 """The score stage: raw rows become predictions in a table, every row accounted for. Driver."""
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +137,7 @@ def _score_id(rows_source: Source, joins: Sequence[Join], model: ModelVersion, s
         "model": [model.name, model.version, model.package.digest],
         "keep": settings.scoring.keep,
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+    return storage.digest(decides)[:32]
 
 
 def _refuse_changed(spark: SparkSession, settings: Settings, rows_source: Source, joins: Sequence[Join]) -> None:

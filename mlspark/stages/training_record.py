@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ def digest(spec: TrainingSpec, prepared: Prepared, snapshot: Snapshot) -> str:
         "prepared": prepared.metadata["id"],
         "code": dict(_own_code(spec)),
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return storage.digest(decides)[:16]
 
 
 def _own_code(spec: TrainingSpec) -> Iterator[tuple[str, str]]:
@@ -90,8 +89,12 @@ def sources(prepared: Prepared) -> dict[str, dict[str, Any]]:
 
 
 def example(package: Package, prepared: Prepared) -> Mapping[str, Any] | None:
-    """Return a typical row as an example of what the model takes, None where such a row breaks a rule of the contract."""
-    profile = storage.read_json(tables.sidecar(prepared.table, prepared.metadata["id"], "profile.json"))
+    """Return a typical row as an example of what the model takes, None where such a row breaks a rule of the contract.
+
+    Raises:
+        TableError: the table's profile is absent or not what was written.
+    """
+    profile = tables.read_sidecar(prepared.table, prepared.metadata["id"], "profile.json")
     row = typical_row(package.input_contract, profile)
     try:
         predictor = Predictor(package)

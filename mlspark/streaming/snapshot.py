@@ -1,8 +1,6 @@
 """The live files of one table version, as a file: what ranks read, without Spark and without asking the table again."""
 
 import base64
-import hashlib
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,7 +118,7 @@ class Snapshot:
         del about["conditions"]
         if self.table_id:
             del about["table"]
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return storage.digest(about)
 
     @cached_property
     def columns(self) -> dict[str, TableColumn]:

@@ -1,6 +1,5 @@
 """What a training run is: all that its ranks need, as one file, and where the run's files are."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ class TrainingSpec:
 
     def digest(self, table: str) -> str:
         """Return 16 hex digits of the identity."""
-        return hashlib.sha256(json.dumps(self.identity(table), sort_keys=True).encode()).hexdigest()[:16]
+        return storage.digest(self.identity(table))[:16]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,6 +21,8 @@ from tools.cluster.process import ClusterError, NotInstalledError, folder_for, s
 from tools.cluster.s3 import S3
 from tools.cluster.standalone import Standalone
 
+from ..conftest import wait_until
+
 ROOT = Path(__file__).parents[2]
 ROWS = [(1, "Zürich", 0.5, "a"), (2, None, None, "b"), (3, "x, 'y' | \"z\"\n", -1e300, "b/c:d")]
 SCHEMA = "id int, name string, share double, part string"
@@ -30,13 +30,6 @@ SCHEMA = "id int, name string, share double, part string"
 
 def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_table_comes_back_from_hdfs(cluster_spark: SparkSession, hdfs: Hdfs) -> None:

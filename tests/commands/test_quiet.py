@@ -8,8 +8,8 @@ from ..conftest import ROOT
 GOOD_START = """\
 WARNING: Using incubator modules: jdk.incubator.vector
 :: loading settings :: url = jar:file:/venv/pyspark/jars/ivy-2.5.3.jar!/org/apache/ivy/core/settings/ivysettings.xml
-Ivy Default Cache set to: /root/.ivy2.5.2/cache
-The jars for the packages stored in: /root/.ivy2.5.2/jars
+Ivy Default Cache set to: /home/ann/.ivy2.5.2/cache
+The jars for the packages stored in: /home/ann/.ivy2.5.2/jars
 io.delta#delta-spark_4.2_2.13 added as a dependency
 :: resolving dependencies :: org.apache.spark#spark-submit-parent-7c1f;1.0
 \tconfs: [default]

@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mlspark.tracking import runs
 from mlspark.tracking.runs import Dataset, Run
 from mlspark.tracking.settings import TrackingSettings
 
-from ..conftest import census_settings
+from ..conftest import census_settings, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,6 @@ def opened(settings: Settings, name: str = "census v0") -> Run:
     return runs.open_run(
         runs.connect(settings.tracking, settings.root), settings.tracking, name, tags={"mlspark.table_version": "0"}
     )
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def in_thread(work: Any) -> None:

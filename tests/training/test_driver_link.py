@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,12 +19,7 @@ from mlspark.training.driver_link import Link, Listener, RankState
 from mlspark.training.events import Event, Resumed
 from mlspark.training.settings import RecoverySettings
 
-
-def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from ..conftest import wait_until
 
 
 def is_gone(pid: int) -> bool:

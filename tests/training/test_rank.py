@@ -18,8 +18,8 @@ from mlspark.training import driver_link
 from mlspark.training.driver_link import Listener
 from mlspark.training.spec import TrainingSpec
 
+from ..conftest import wait_until
 from .conftest import new_run
-from .test_driver_link import wait_until
 
 MODELS = """
 import sys, threading, time
