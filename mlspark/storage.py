@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -249,6 +249,25 @@ def create(uri: str, content: bytes) -> bool:
         with contextlib.suppress(OSError):
             filesys.delete_file(temporary)
     return True
+
+
+def local_folders(top: str, enters: Callable[[str], bool], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a local folder and those below it that `enters` accepts, in order, links followed; none where there is none.
+
+    Raises:
+        StorageError: a link leads to a folder that it is in.
+    """
+    real = os.path.realpath(top)
+    if real in above:
+        raise StorageError(
+            f"{top}: is a link to {real}, a folder that it is in, so it would be read for ever; remove it"
+        )
+    if not os.path.isdir(top):
+        return
+    yield top
+    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+        if entry.is_dir() and enters(entry.path):
+            yield from local_folders(entry.path, enters, (*above, real))
 
 
 def make_private(uri: str) -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
-from mlspark.errors import SourceError
+from mlspark.errors import SourceError, StorageError
 from mlspark.sources.source import STRICT, Part, Source
 
 logger = logging.getLogger(__name__)
@@ -131,17 +131,17 @@ def hadoop(spark: SparkSession) -> Any:
     return spark._jsparkSession.sessionState().newHadoopConf()
 
 
-def _folders(top: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+def _folders(top: str) -> Iterator[str]:
     """Yield a local folder and those below it, links followed; refuses a link to a folder that it is in."""
-    real = os.path.realpath(top)
-    if real in above:
-        raise SourceError(
-            f"{top}: is a link to {real}, a folder that it is in, so it would be read for ever; remove it"
-        )
-    yield top
-    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
-        if entry.is_dir() and (not entry.name.startswith((".", "_")) or "=" in entry.name):
-            yield from _folders(entry.path, (*above, real))
+    try:
+        yield from storage.local_folders(top, lambda path: not _is_hidden(os.path.basename(path)))
+    except StorageError as error:
+        raise SourceError(str(error)) from None
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether Spark leaves out a file or folder of this name."""
+    return name.startswith((".", "_")) and "=" not in name
 
 
 def _files(folder: str) -> list[str]:
@@ -156,7 +156,7 @@ def _refuse_unreadable(uri: str, holds_tables: bool) -> None:
         if os.path.isdir(top):
             names = [os.path.join(folder, name) for folder in _folders(top) for name in _files(folder)]
         for name in names:
-            if any(part.startswith((".", "_")) and "=" not in part for part in name[len(top) :].split("/")):
+            if any(map(_is_hidden, name[len(top) :].split("/"))):
                 continue
             if os.path.islink(name) and not os.path.exists(name):
                 raise SourceError(f"{name}: is a link to {os.readlink(name)}, which is not there; correct or remove it")

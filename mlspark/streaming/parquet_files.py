@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -58,6 +58,7 @@ def take(source: str, *, where: Iterable[Condition] = (), threads: int = 16) -> 
     Raises:
         TableError: no such files, or they are those of a Delta table.
         DatasetError: a file is no Parquet file; files do not fit together; a condition does not fit.
+        StorageError: a link leads to a folder that it is in.
     """
     base, listed = _listed(storage.absolute(source))
 
@@ -106,12 +107,7 @@ def _listed(source: str) -> tuple[str, dict[str, fs.FileInfo]]:
         if first is None:
             raise TableError(f"{source}: no Delta table and no Parquet files here; check the path")
         base, pattern = "/".join(names[:first]) or "/", names[first:]
-    filesystem, folder = storage.filesystem(base)
-    folder = folder.rstrip("/")
-    everything = filesystem.get_file_info(
-        fs.FileSelector(folder or "/", recursive=kind != fs.FileType.File, allow_not_found=True)
-    )
-    below = {info.path.removeprefix(folder).lstrip("/"): info for info in everything}
+    below = dict(_below(base, pattern, recursive=kind != fs.FileType.File))
     files = {
         name: info
         for name, info in below.items()
@@ -128,6 +124,35 @@ def _listed(source: str) -> tuple[str, dict[str, fs.FileInfo]]:
             f"that path"
         )
     return base, files
+
+
+def _below(base: str, pattern: Sequence[str], *, recursive: bool) -> Iterator[tuple[str, fs.FileInfo]]:
+    """Yield (path below it, what it is) of what a folder holds; on local disks only as deep as the pattern leads.
+
+    Raises:
+        StorageError: a link leads to a folder that it is in.
+    """
+    filesystem, root = storage.filesystem(base)
+    root = root.rstrip("/")
+
+    def leads_on(folder: str) -> bool:
+        name = folder.removeprefix(root).lstrip("/")
+        return recursive and _is_shown(name) and _may_lead_to(name.split("/"), pattern)
+
+    # Elsewhere there are no links, and a request for each folder would take long.
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    for folder in storage.local_folders(root or "/", leads_on) if is_local else [root or "/"]:
+        for info in filesystem.get_file_info(
+            fs.FileSelector(folder, recursive=recursive and not is_local, allow_not_found=True)
+        ):
+            yield info.path.removeprefix(root).lstrip("/"), info
+
+
+def _may_lead_to(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a folder may hold a file that the pattern names, at any depth."""
+    if not names or not pattern or pattern[0] == "**":
+        return True
+    return fnmatchcase(names[0], pattern[0]) and _may_lead_to(names[1:], pattern[1:])
 
 
 def _folders(name: str) -> list[str]:

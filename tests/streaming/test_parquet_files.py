@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet as pq
 
 import mlspark.streaming
-from mlspark.errors import DatasetError, TableError
+from mlspark.errors import DatasetError, StorageError, TableError
 from mlspark.streaming import snapshots
 from mlspark.streaming.bench import measure
 from mlspark.streaming.snapshot import PLAIN_FILES, Snapshot
@@ -170,6 +170,17 @@ def test_column_that_is_in_the_file_too_must_hold_what_its_folder_says(tmp_path)
     ):
         snapshots.take(str(tmp_path))
     assert ids(str(tmp_path / "country=DE")) == [2, 3]  # as the remedy says
+
+
+def test_links_in_a_circle_are_refused_and_a_glob_looks_only_where_it_leads(tmp_path):
+    write(tmp_path / "in" / "more" / "a.parquet", {"id": [1]})
+    for folder in ("in", "beside"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in ("one", "two"):  # files listed without end, were they followed
+            (tmp_path / folder / name).symlink_to(".")
+    assert ids(str(tmp_path / "i*" / "more")) == [1]
+    with pytest.raises(StorageError, match=r"in/one: is a link to .*, a folder that it is in, .*; remove it"):
+        snapshots.take(str(tmp_path / "in"))
 
 
 def test_what_does_not_fit_is_named(tmp_path, delta):
