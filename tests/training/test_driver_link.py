@@ -298,8 +298,9 @@ def test_rank_gets_time_to_save(tmp_path: Path, end: str) -> None:
         supervisor.terminate()
         assert supervisor.wait(120.0) == 143
     else:  # as Spark's Python ends its group
+        hung_up = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # ignored where nohup runs the tests
         parent = subprocess.Popen(
-            [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"], start_new_session=True
+            [sys.executable, "-c", f"{hung_up}import subprocess; subprocess.run({command!r})"], start_new_session=True
         )
         wait_until(ready.exists)
         os.killpg(parent.pid, signal.SIGHUP)
