@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             commit_properties=CommitProperties(custom_metadata={"userMetadata": metadata}),
         )
         if record:
-            storage.write_json(tables.sidecar(table, f"commit{version}", "profile.json"), record)
+            storage.write_sealed(tables.sidecar(table, f"commit{version}", "profile.json"), record)
     return settings
 
 

@@ -144,7 +144,7 @@ def test_each_broken_rule_is_a_reason_with_its_value(spark: SparkSession) -> Non
         ("b = 1", "`b` cannot be resolved"),
         ("sum(a) > 1", r"sum\(\) is an aggregate"),
         ("a + 1", "is no condition, but int"),
-        ("_reasons is not null", "`_reasons` cannot be resolved"),
+        ("_mlspark_reasons is not null", "`_mlspark_reasons` cannot be resolved"),
     ],
 )
 def test_free_sql_that_is_no_condition_is_refused_by_its_name(

@@ -146,8 +146,8 @@ def test_filter_and_rule_say_which_they_are(spark: SparkSession) -> None:
         SourceError, match=r"^filter 'rand\(\) < 0.5': rand\(\) may .*; the source's columns are age, _m"
     ):
         source.filtered(rows, settings)
-    settings = SourceSettings(kind="csv", filter="_raw = '1'")
-    with pytest.raises(SourceError, match=r"`_raw` cannot be resolved.*; the source's columns are age$"):
+    settings = SourceSettings(kind="csv", filter="_mlspark_raw = '1'")
+    with pytest.raises(SourceError, match=r"`_mlspark_raw` cannot be resolved.*; the source's columns are age$"):
         source.filtered(rows, settings, columns=["age"])
     contract = Contract.model_validate_json(
         '{"name": "people", "columns": [{"name": "age", "type": "int"}], '

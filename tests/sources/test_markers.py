@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pyspark.sql import SparkSession
 
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import RAW, REASONS
 from mlspark.errors import SourceError
 from mlspark.intake import draft as drafts
 from mlspark.intake import rows as intake
@@ -70,10 +71,10 @@ def test_values_are_missing_where_their_own_column_says_so(spark: SparkSession, 
     file.write_text("\n".join(lines) + "\n")
     configured = settings(kind, file, {"*": ["?", "NA", ""], "education-num": ["NA", "?"], "age": ["NA", "-1"]})
     source = catalog.find(spark, configured, root=".")
-    conformed = intake.conform(spark, {"learn": source}, CONTRACT).orderBy("_raw").collect()
+    conformed = intake.conform(spark, {"learn": source}, CONTRACT).orderBy(RAW).collect()
     found = {(row.age, row.job or None, row.education_num) for row in conformed}
     assert found == {(39, None, None), (None, None, -1), (None, "-1", 7), (5, None, None)}
-    assert all(not row["_reasons"] for row in conformed)
+    assert all(not row[REASONS] for row in conformed)
     draft = drafts.draft_from(spark, configured, name="people")
     assert [(rule.source_name, rule.type, rule.nullable) for rule in draft.contract.columns] == [
         ("age", "int", True),

@@ -131,7 +131,7 @@ def test_steps_of_two_features_never_meet(spark: SparkSession) -> None:
     )
     task = tasks.from_settings({"kind": "binary", "target": "y", "classes": ["0", "1"]})
     encoder = fit(rows, FeaturesSettings.model_validate({"inputs": entries}), task, pipeline="steps")
-    found = encode(rows, encoder).select("a_x_b", "both", "A__0", "A__1", "a").collect()
+    found = encode(rows, encoder).select("a_x_b", "both", "A__p", "A__t", "a").collect()
     assert sorted(map(tuple, found)) == [(2, 2, 1.0, 0.0, 2), (2, 3, 1.0, 0.0, 2), (3, 4, 0.0, 1.0, 3)]
 
 
