@@ -32,6 +32,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import _checkout  # noqa: F401
 import typer
 from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, overrides, processes
 from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows

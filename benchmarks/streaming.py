@@ -39,6 +39,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import _checkout  # noqa: F401
 import numpy as np
 import pyarrow as pa
 import torch

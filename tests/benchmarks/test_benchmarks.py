@@ -31,12 +31,22 @@ KEYS = {
 }  # fmt: skip
 
 
+OF_A_USER = {name: value for name, value in os.environ.items() if name not in ("SPARK_CONF_DIR", "PYTHONPATH")}
+"""The environment in which the README's commands are typed."""
+
+
+@pytest.mark.parametrize("script", ["prepare_kills.py", "streaming.py"])
+def test_benchmark_that_needs_servers_of_the_checkout_finds_them(script: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--help"]
+    done = subprocess.run(command, env=OF_A_USER, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, "--quick" in done.stdout) == (0, True), done.stderr
+
+
 def figures(script: str, json_file: Path, *options: str) -> dict[str, Any]:
     """Return what a benchmark writes as JSON."""
-    environment = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--json", str(json_file), *options]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
+        command, cwd=ROOT, env=OF_A_USER, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stdout
     found: dict[str, Any] = json.loads(json_file.read_text())
