@@ -1,0 +1,1 @@
+"""Pictures: what they must be, decoded and resized by one decoder everywhere, augmented. Runs anywhere; needs no Spark."""
