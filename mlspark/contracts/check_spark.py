@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mlspark.contracts import bounds, column_types, free_sql, patterns, schema_differences
+from mlspark.contracts import bounds, column_types, free_sql, headers, patterns, schema_differences
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
 from mlspark.contracts.own_columns import MALFORMED, RAW, REASONS, SOURCE_FILE
 from mlspark.contracts.schema_differences import SchemaDifferences
@@ -127,9 +127,9 @@ def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> 
     try:
         free_sql.check(conformed.sparkSession, rule.expression, conformed.select(*contract.names).schema)
     except ValueError as error:
-        raise ContractError(
-            f"contract {contract.name}: rule {rule.name}: {rule.expression!r} cannot be used: {error}"
-        ) from None
+        answer = headers.in_expression(rule.expression, contract.names_by_header, is_refused=True)
+        why = answer or f"{rule.expression!r} cannot be used: {error}"
+        raise ContractError(f"contract {contract.name}: rule {rule.name}: {why}") from None
 
 
 @dataclass(frozen=True)

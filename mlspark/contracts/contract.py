@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlspark.contracts import bounds, column_types, patterns, rule_text
+from mlspark.contracts import bounds, column_types, headers, patterns, rule_text
 from mlspark.contracts.conditions import KNOWN, Condition, parse_condition
 from mlspark.contracts.json_lines import lines_of
 from mlspark.contracts.own_columns import PREFIX, is_own, same_but_for_case
@@ -174,7 +174,7 @@ class Contract(_Part):
         for what, columns in wanted.items():
             for column in columns:
                 if column not in names:
-                    raise ValueError(f"{what} {column!r} is not among the columns")
+                    raise ValueError(f"{what} {column!r}: {self.no_column(column)}")
         if self.freshness and self.column(self.freshness.column).type not in ("date", "timestamp"):
             raise ValueError(f"freshness {self.freshness.column!r} is no date or timestamp")
         self._check_rules()
@@ -197,15 +197,23 @@ class Contract(_Part):
 
     def _check_rules(self) -> None:
         for rule in self.rules:
+            if answer := headers.in_expression(rule.expression, self.names_by_header):
+                raise ValueError(f"rule {rule.name}: {answer}")
             if rule.batch_only:
                 continue
             try:
                 parse_condition(rule.expression, self.types)
             except ValueError as error:
+                if answer := headers.in_expression(rule.expression, self.names_by_header, is_refused=True):
+                    raise ValueError(f"rule {rule.name}: {answer}") from None
                 raise ValueError(
                     f"rule {rule.name}: {rule.expression!r} is not understood: {error}. Write it with {KNOWN}; or mark "
                     f'the rule "batch_only": true (any SQL of Spark, not checked when a model is served)'
                 ) from None
+
+    def no_column(self, name: str, *, more: Sequence[str] = ()) -> str:
+        """Return in words that no column is called `name`, and which one may be meant, of these and `more`."""
+        return headers.no_column(name, self.names_by_header, of=f"contract {self.name}", more=more)
 
     def column(self, name: str) -> ColumnRule:
         """Return the column called `name`, which must exist."""

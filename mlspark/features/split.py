@@ -144,15 +144,15 @@ def check(settings: SplitSettings, contract: Contract) -> None:
         ConfigError: names setting, column and remedy.
     """
     columns = {column.name: column for column in contract.columns}
-    problems = [
-        f"split.key: {name}: not a column of contract {contract.name}" for name in settings.key if name not in columns
-    ]
+    problems = [f"split.key: {name}: {contract.no_column(name)}" for name in settings.key if name not in columns]
     if contract.label in settings.key:
         problems.append(f"split.key: {contract.label}: is the label")
     if settings.by == "time":
         rule = columns.get(settings.time)
-        if rule is None or rule.type not in ("date", "timestamp"):
-            problems.append(f"split.time: {settings.time}: not a date or timestamp column of contract {contract.name}")
+        if rule is None:
+            problems.append(f"split.time: {settings.time}: {contract.no_column(settings.time)}")
+        elif rule.type not in ("date", "timestamp"):
+            problems.append(f"split.time: {settings.time}: type {rule.type}, expected a date or timestamp")
         elif rule.nullable:
             problems.append(f'split.time: {settings.time}: may be missing; give it "nullable": false in the contract')
     if problems:

@@ -22,8 +22,9 @@ def declared(joins: Sequence[JoinSettings], contract: Contract) -> dict[str, str
     types: dict[str, str] = {}
     problems = []
     for join in joins:
-        theirs = contracts.load(join.contract).types
-        problems += [f"joins: {join.name}: {problem}" for problem in _problems(join, contract.types | types, theirs)]
+        of_join = contracts.load(join.contract)
+        theirs = of_join.types
+        problems += [f"joins: {join.name}: {problem}" for problem in _problems(join, contract, types, of_join)]
         added = {f"{join.name}_{name}": theirs[name] for name in join.columns if name in theirs}
         for wanted in join.aggregates:
             added[_output(join, wanted)] = _type(wanted.function, theirs.get(wanted.column or "", ""))
@@ -38,25 +39,30 @@ def declared(joins: Sequence[JoinSettings], contract: Contract) -> dict[str, str
     return types
 
 
-def _problems(join: JoinSettings, ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with the names and times of a join."""
-    lists = ((f"{join.contract} ({', '.join(theirs)})", theirs), (f"the pipeline ({', '.join(ours)})", ours))
+def _problems(join: JoinSettings, ours: Contract, added: Mapping[str, str], theirs: Contract) -> list[str]:
+    """Return what is wrong with the names and times of a join.
+
+    Args:
+        join: its settings.
+        ours: contract of the pipeline's rows.
+        added: columns that the joins before it add -> their types.
+        theirs: contract of the joined rows.
+    """
     asked = [
-        *(("keys", name, lists[1]) for name in join.keys),
-        *(("keys", name, lists[0]) for name in join.keys.values()),
-        *(("columns", name, lists[0]) for name in join.columns),
-        *(("aggregates", wanted.column, lists[0]) for wanted in join.aggregates if wanted.column),
+        *(("keys", name, False) for name in join.keys),
+        *(("keys", name, True) for name in join.keys.values()),
+        *(("columns", name, True) for name in join.columns),
+        *(("aggregates", wanted.column, True) for wanted in join.aggregates if wanted.column),
+        ("label_time", join.label_time, False),
+        ("event_time", join.event_time, True),
     ]
-    problems = [
-        f"{setting}: {name}: not a column of {where}" for setting, name, (where, known) in asked if name not in known
-    ]
-    for setting, name, (where, known) in (
-        ("label_time", join.label_time, lists[1]),
-        ("event_time", join.event_time, lists[0]),
-    ):
+    problems = []
+    for setting, name, is_theirs in asked:
+        known = theirs.types if is_theirs else {**ours.types, **added}
         if name not in known:
-            problems.append(f"{setting}: {name}: not a column of {where}")
-        elif known[name] not in _TIMES:
+            lacks = theirs.no_column(name) if is_theirs else ours.no_column(name, more=[*added])
+            problems.append(f"{setting}: {name}: {lacks}")
+        elif setting.endswith("_time") and known[name] not in _TIMES:
             problems.append(f"{setting}: {name} is {known[name]}, expected date or timestamp")
     return problems
 

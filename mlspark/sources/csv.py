@@ -126,7 +126,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns if column.source_name in texts}
     kept = parsed.select(*fields, _FIELDS, text_lines.LINE, SOURCE_FILE)
-    return text_lines.conformable(kept, source, values, flaws)
+    return text_lines.conformable(kept, source, contract, values, flaws)
 
 
 def _names(header: str, separator: str) -> list[str] | None:

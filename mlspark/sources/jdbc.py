@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
@@ -28,7 +28,8 @@ class JdbcSettings(SourceSettings):
     query: str
     """Table to read, or a SELECT statement."""
     partition_column: str = ""
-    """Numeric, date or timestamp column by whose ranges connections share the rows; empty: one connection reads all."""
+    """Numeric, date or timestamp column, as the source or the contract calls it, by whose ranges connections share the rows;
+    empty: one connection reads all."""
     num_partitions: Annotated[int, Field(ge=1)] = 1
     """Connections that read at a time; ignored without `partition_column`."""
     user_variable: Variable = "MLSPARK_JDBC_USER"
@@ -119,7 +120,9 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     schema = _load(spark, settings, dbtable=relation).schema
     if settings.url.startswith(_POSTGRESQL):
         relation = _in_utc(relation, schema)
-    shares = _shares(spark, settings, relation) if settings.partition_column and settings.num_partitions > 1 else {}
+    shares = {}
+    if settings.partition_column and settings.num_partitions > 1:
+        shares = _shares(spark, settings, relation, _named(settings.partition_column, schema, contract))
     rows = _load(spark, settings, dbtable=relation, **shares)
     return typed_rows.conformable(rows, source, contract, file=F.lit(source.uri))
 
@@ -163,11 +166,28 @@ def _finite(name: str, kind: DataType) -> str:
     return f"case when isfinite({name}) or {name} is null then {value} else {type_} '20000-01-01' end"
 
 
-def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[str, str]:
-    """Return the options by which connections share the rows; none for a column without values."""
-    column = settings.partition_column
+def _named(column: str, schema: StructType, contract: Contract) -> str:
+    """Return the column of the result that a setting names: as it is there, in another case, or as the contract calls it.
+
+    Raises:
+        SourceError: there is none.
+    """
+    headers = {name: header for header, name in contract.names_by_header.items()}
+    wanted = (column, headers.get(column, column), column.lower())
+    names = {**{name.lower(): name for name in schema.fieldNames()}, **{name: name for name in schema.fieldNames()}}
+    for name in wanted:
+        if name in names:
+            return names[name]
+    raise SourceError(f"partition_column {column!r}: not a column of the source ({', '.join(schema.fieldNames())})")
+
+
+def _shares(spark: SparkSession, settings: JdbcSettings, relation: str, column: str) -> dict[str, str]:
+    """Return the options by which connections share the rows by a column; none for one without values."""
+    jvm: Any = spark._jvm
+    # Any header: "education-num" is no difference.
+    quoted = jvm.org.apache.spark.sql.jdbc.JdbcDialects.get(settings.url).quoteIdentifier(column)
     bounds = _load(
-        spark, settings, query=f"select min({column}) as smallest, max({column}) as greatest from {relation}"  # noqa: S608
+        spark, settings, query=f"select min({quoted}) as smallest, max({quoted}) as greatest from {relation}"  # noqa: S608
     )  # fmt: skip
     # Spark takes bounds of numbers as whole ones; they only say where to cut.
     kind = "bigint" if isinstance(bounds.schema[0].dataType, NumericType) else "string"
@@ -180,9 +200,9 @@ def _shares(spark: SparkSession, settings: JdbcSettings, relation: str) -> dict[
         return {}
     if None in (extremes["bound_0"], extremes["bound_1"]):
         raise SourceError(
-            f"sources.*.partition_column (scoring.source.partition_column): {column} is from {extremes['value_0']} "
-            f"to {extremes['value_1']}, which connections cannot share out; name a column of whole numbers, dates "
-            f"or times, or leave it out"
+            f"sources.*.partition_column (scoring.source.partition_column): {settings.partition_column} is from "
+            f"{extremes['value_0']} to {extremes['value_1']}, which connections cannot share out; name a column of whole "
+            f"numbers, dates or times, or leave it out"
         )
     return {
         "partitionColumn": column,

@@ -110,7 +110,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     # What a key calls like a column of ours would be taken for it.
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns}
-    return text_lines.conformable(parsed.select("*", *fields), source, values, flaws)
+    return text_lines.conformable(parsed.select("*", *fields), source, contract, values, flaws)
 
 
 def _is_double(key: str) -> Column:

@@ -17,7 +17,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mlspark import session, storage
-from mlspark.contracts import free_sql
+from mlspark.contracts import free_sql, headers
+from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError, one_line
 from mlspark.sources.settings import SourceSettings
 
@@ -91,13 +92,19 @@ def named(column: str) -> Column:
 
 
 def filtered(
-    rows: DataFrame, settings: SourceSettings, *, kept: Column | None = None, columns: Sequence[str] | None = None
+    rows: DataFrame,
+    settings: SourceSettings,
+    contract: Contract,
+    *,
+    kept: Column | None = None,
+    columns: Sequence[str] | None = None,
 ) -> DataFrame:
     """Return the rows that satisfy the source's filter, and those of `kept` whatever it says of them. Lazy.
 
     Args:
         rows: the source's own columns, not pruned or cast yet, so that Spark can push the filter down.
         settings: of the source.
+        contract: what its columns are called elsewhere.
         kept: true for rows that are bad whatever the filter says.
         columns: those that the filter may name; all of them unless given.
 
@@ -107,12 +114,15 @@ def filtered(
     if not settings.filter:
         return rows
     schema = StructType([field for field in rows.schema if columns is None or field.name in columns])
+    names, text = schema.fieldNames(), settings.filter
+    if answer := headers.in_filter(text, names, contract.names_by_header):
+        raise SourceError(f"filter {text!r}: {answer}")
     try:
-        free_sql.check(rows.sparkSession, settings.filter, schema)
+        free_sql.check(rows.sparkSession, text, schema)
     except ValueError as error:
-        raise SourceError(
-            f"filter {settings.filter!r}: {error}; the source's columns are {', '.join(schema.fieldNames())}"
-        ) from None
+        answer = headers.in_filter(text, names, contract.names_by_header, is_refused=True)
+        why = answer or f"{error}; the source's columns are {', '.join(names)}"
+        raise SourceError(f"filter {text!r}: {why}") from None
     condition = F.expr(settings.filter)
     return rows.where(condition if kept is None else kept | condition)
 

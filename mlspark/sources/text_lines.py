@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, PREFIX, RAW, SOURCE_FILE, is_own
 from mlspark.sources import files
 from mlspark.sources.source import STRICT, Source, filtered
@@ -39,7 +40,11 @@ def damage(line: Column, max_line_bytes: int) -> list[tuple[Column, Column]]:
 
 
 def conformable(
-    parsed: DataFrame, source: Source, values: Mapping[str, Column], flaws: Sequence[tuple[Column, Column]]
+    parsed: DataFrame,
+    source: Source,
+    contract: Contract,
+    values: Mapping[str, Column],
+    flaws: Sequence[tuple[Column, Column]],
 ) -> DataFrame:
     """Return parsed lines as the catalog promises rows.
 
@@ -47,13 +52,14 @@ def conformable(
         parsed: the source's own columns as strings, for its filter; `LINE`, `SOURCE_FILE`, and whatever else `values` and
             `flaws` need, with `PREFIX`.
         source: theirs; its filter keeps bad lines, whose values are unknown.
+        contract: of the rows.
         values: column of the contract -> its text, of those that are there.
         flaws: (whether a line has it, what it is called) for what makes a line no row; the first one counts.
     """
     columns = [name for name in parsed.columns if not is_own(name)]
     flaw = F.coalesce(*(F.when(has_it, name) for has_it, name in flaws))
     flawed = parsed.withColumn(MALFORMED, flaw)
-    rows = filtered(flawed, source.settings, kept=F.col(MALFORMED).isNotNull(), columns=columns)
+    rows = filtered(flawed, source.settings, contract, kept=F.col(MALFORMED).isNotNull(), columns=columns)
     named = (value.alias(name) for name, value in values.items())
     return rows.select(*named, MALFORMED, _printable(F.col(LINE)).alias(RAW), SOURCE_FILE)
 

@@ -61,7 +61,7 @@ def conformable(rows: DataFrame, source: Source, contract: Contract, *, file: Co
     for name, kind in wanted.items():
         if not _casts(rows, values[name], kind):
             values[name] = values[name].cast("string")
-    kept = filtered(rows, source.settings).select(
+    kept = filtered(rows, source.settings, contract).select(
         *(value.alias(name) for name, value in values.items()), file.alias(SOURCE_FILE)
     )
     texts = [column.name for column in present if isinstance(types[column.source_name], StringType | BinaryType)]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 ClassValue = StrictBool | StrictInt | StrictFloat | StrictStr
 """A class as the target's column holds it; true is not 1, and 1 is not 1.0."""
-ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+ColumnName = Annotated[str, Field(pattern=r"^[^`]+$")]
+"""Stands in backquotes in SQL; the contract says which names there are."""
 INTEGERS = ("smallint", "int", "bigint")
 
 

@@ -44,7 +44,7 @@ PEOPLE = Contract.model_validate_json(
         ({"min_rows": "many"}, "line 34: min_rows: input should be a valid integer, got 'many'"),
         ({"columns": [{"name": "a-b", "type": "int"}]}, "line 6: columns.0.name: 'a-b' is no name of a column"),
         ({"columns": [{"name": "a b", "type": "int"}]}, 'Give it such a name, and "header": "a b" where the source'),
-        ({"label": "poor"}, "label 'poor' is not among the columns"),
+        ({"label": "poor"}, "label 'poor': not a column of contract"),
         ({"columns": []}, "line 4: columns: tuple should have at least 1 item"),
         (
             {"columns": [{"name": "a", "type": "string", "min": 1}]},

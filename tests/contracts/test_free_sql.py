@@ -141,17 +141,17 @@ def test_filter_and_rule_say_which_they_are(spark: SparkSession) -> None:
         [("1", None, "1", "f")],
         "age string, _mlspark_malformed string, _mlspark_raw string, _mlspark_source_file string",
     )
-    settings = SourceSettings(kind="csv", filter="rand() < 0.5")
-    with pytest.raises(
-        SourceError, match=r"^filter 'rand\(\) < 0.5': rand\(\) may .*; the source's columns are age, _m"
-    ):
-        source.filtered(rows, settings)
-    settings = SourceSettings(kind="csv", filter="_mlspark_raw = '1'")
-    with pytest.raises(SourceError, match=r"`_mlspark_raw` cannot be resolved.*; the source's columns are age$"):
-        source.filtered(rows, settings, columns=["age"])
     contract = Contract.model_validate_json(
         '{"name": "people", "columns": [{"name": "age", "type": "int"}], '
         '"rules": [{"name": "new", "expression": "age < unix_timestamp()", "batch_only": true}]}'
     )
+    settings = SourceSettings(kind="csv", filter="rand() < 0.5")
+    with pytest.raises(
+        SourceError, match=r"^filter 'rand\(\) < 0.5': rand\(\) may .*; the source's columns are age, _m"
+    ):
+        source.filtered(rows, settings, contract)
+    settings = SourceSettings(kind="csv", filter="_mlspark_raw = '1'")
+    with pytest.raises(SourceError, match=r"`_mlspark_raw` cannot be resolved.*; the source's columns are age$"):
+        source.filtered(rows, settings, contract, columns=["age"])
     with pytest.raises(ContractError, match=r"^contract people: rule new: 'age < unix_timestamp\(\)' cannot be used: "):
         check_spark.conform(rows, contract)

@@ -30,6 +30,7 @@ CONTRACT = Contract(
         ColumnRule(name="rich", type="string", allowed=("no", "yes")),
     ),
 )
+HEADER = "the column of header 'education-num' is called `education_num`"
 RICH = {"kind": "binary", "target": "rich", "classes": ["no", "yes"]}
 TASK = from_settings(RICH)
 AGE = {"kind": "number", "columns": ["age"]}
@@ -64,8 +65,13 @@ def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
         ({"kind": "number", "expression": "age.real", "name": "x"}, "expression 'age.real': '.' cannot be used"),
         (
             {"kind": "number", "columns": ["education-num"]},
-            "is the header of column education_num; write education_num",
+            "number education-num: education-num: the column of header 'education-num' is called `education_num`",
         ),
+        ({"kind": "index", "cross": ["job", "education-num"], "name": "x"}, HEADER),
+        ({"kind": "hash", "columns": ["job", "education-num"], "name": "x", "buckets": 9}, HEADER),
+        ({"kind": "number", "expression": "education-num * 2", "name": "x"}, f"number x: {HEADER}"),
+        ({"kind": "number", "expression": "`education-num` * 2", "name": "x"}, f"number x: {HEADER}"),
+        ({"kind": "buckets", "expression": "age - education-num", "edges": [1], "name": "x"}, f"buckets x: {HEADER}"),
         ({"kind": "index", "columns": ["Job"]}, "Job: not a column of contract people, did you mean job?"),
         ({"kind": "index", "columns": ["a b", "(x"]}, "a b: not a column of contract people (age, education_num"),
     ],
@@ -82,6 +88,8 @@ def test_features_that_the_contract_cannot_give_are_refused(feature: dict[str, A
         ({"target": "pay"}, "task.target pay: not a column of contract people"),
         ({"target": "job"}, "task.target job: the contract's label is rich"),
         ({"weight": "pay"}, "task.weight pay: not a column of contract people"),
+        ({"target": "education-num"}, f"task.target education-num: {HEADER}"),
+        ({"weight": "education-num"}, f"task.weight education-num: {HEADER}"),
         ({"weight": "job"}, "weight job: type string, expected a number"),
         ({"classes": [0, 1]}, "task.classes 0, 1 are integers, but the contract's type is string"),
         ({"classes": ["no", "YES"]}, "task.target rich"),

@@ -19,7 +19,7 @@ CONTRACT = Contract(
     columns=(
         ColumnRule(name="person", type="string"),
         ColumnRule(name="born", type="date"),
-        ColumnRule(name="seen", type="timestamp", nullable=False),
+        ColumnRule(name="seen", header="last seen", type="timestamp", nullable=False),
         ColumnRule(name="rich", type="string"),
     ),
 )
@@ -96,9 +96,18 @@ def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> 
         ({"key": ("rich",)}, "split.key: rich: is the label"),
         (
             {"by": "time", "time": "person", "validation_from": "2024-01-01"},
-            "split.time: person: not a date or timestamp",
+            "split.time: person: type string, expected a date or timestamp",
         ),
         ({"by": "time", "time": "born", "validation_from": "2024-01-01"}, "split.time: born: may be missing"),
+        ({"key": ("last seen",)}, "split.key: last seen: the column of header 'last seen' is called `seen`"),
+        (
+            {"by": "time", "time": "last seen", "validation_from": "2024-01-01"},
+            "split.time: last seen: the column of header 'last seen' is called `seen`",
+        ),
+        (
+            {"by": "time", "time": "sen", "validation_from": "2024-01-01"},
+            "split.time: sen: not a column of contract people",
+        ),
     ],
 )
 def test_splits_that_the_contract_cannot_give_are_refused(chosen: dict, message: str) -> None:

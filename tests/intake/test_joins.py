@@ -33,7 +33,7 @@ VISIT_CONTRACT = {
     "label": "bought",
     "columns": [
         {"name": "person", "type": "string", "nullable": False},
-        {"name": "day", "type": "date", "nullable": False},
+        {"name": "day", "header": "visit-day", "type": "date", "nullable": False},
         {"name": "pages", "type": "int"},
         {"name": "bought", "type": "string", "nullable": False, "allowed": ["yes", "no"]},
     ],
@@ -42,7 +42,7 @@ CLICK_CONTRACT = {
     "name": "clicks",
     "max_quarantined_share": 0.5,
     "columns": [
-        {"name": "who", "type": "string", "nullable": False},
+        {"name": "who", "header": "who-id", "type": "string", "nullable": False},
         {"name": "at", "type": "timestamp", "nullable": False},
         {"name": "seconds", "type": "int"},
     ],
@@ -79,6 +79,10 @@ SETTINGS = {
         ],
     },
 }
+
+
+OURS = "the column of header 'visit-day' is called `day`"
+THEIRS = "the column of header 'who-id' is called `who`"
 
 
 @pytest.fixture
@@ -145,6 +149,16 @@ def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -
             {"aggregates": [{"function": "max", "column": "x", "window_seconds": 1}]},
             FeatureError,
             r"aggregates: x: not ",
+        ),
+        ({"keys": {"visit-day": "who"}}, FeatureError, rf"keys: visit-day: {OURS}"),
+        ({"label_time": "visit-day"}, FeatureError, rf"joins: clicks: label_time: visit-day: {OURS}"),
+        ({"keys": {"person": "who-id"}}, FeatureError, rf"joins: clicks: keys: who-id: {THEIRS}"),
+        ({"event_time": "who-id"}, FeatureError, rf"event_time: who-id: {THEIRS}"),
+        ({"columns": ["who-id"]}, FeatureError, rf"columns: who-id: {THEIRS}"),
+        (
+            {"aggregates": [{"function": "max", "column": "who-id", "window_seconds": 1}]},
+            FeatureError,
+            rf"aggregates: who-id: {THEIRS}",
         ),
         ({"contract": "none.json"}, ContractError, r"contract none.json: cannot be read"),
         ({"name": "taps"}, FeatureError, r"number .*clicks_seconds: not a column of contract visits"),

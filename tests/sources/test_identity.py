@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import SourceError
 from mlspark.sources import catalog
 from mlspark.sources.csv import CsvSettings
@@ -51,6 +52,25 @@ def test_partition_column_without_bounds_is_named(spark: SparkSession, derby: Ca
     derby("INSERT INTO far VALUES (1, 1e300), (2, 0.5)")
     source = found(spark, "far", partition_column="x", num_partitions=2)
     with pytest.raises(SourceError, match=r"partition_column \(.*: x is from 0.5 to 1.0E300, which"):
+        catalog.read(spark, source, visits())
+
+
+@pytest.mark.parametrize("name", ["education-num", "Education-Num", "education_num"])
+def test_partition_column_may_have_any_header(spark: SparkSession, derby: Callable[[str], Any], name: str) -> None:
+    derby('CREATE TABLE schooled ("education-num" INT, education INT, num INT)')
+    derby("INSERT INTO schooled VALUES (1, 0, 0), (9, 0, 0), (5, 0, 0)")
+    contract = Contract(name="c", columns=(ColumnRule(name="education_num", header="education-num", type="int"),))
+    source = found(spark, "schooled", partition_column=name, num_partitions=2)
+    read = catalog.read(spark, source, contract)
+    assert [sorted(row.education_num for row in part) for part in read.rdd.glom().collect()] == [[1], [5, 9]]
+    derby("DROP TABLE schooled")
+
+
+def test_partition_column_that_is_not_there_is_named(spark: SparkSession, derby: Callable[[str], Any]) -> None:
+    derby("CREATE TABLE small (id INT)")
+    derby("INSERT INTO small VALUES (1)")
+    source = found(spark, "small", partition_column="age", num_partitions=2)
+    with pytest.raises(SourceError, match=r"partition_column 'age': not a column of the source \(ID\)"):
         catalog.read(spark, source, visits())
 
 

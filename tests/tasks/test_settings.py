@@ -101,7 +101,7 @@ def test_survives_json_with_the_types_of_its_classes(settings: dict[str, Any]) -
         ({**NUMBER, "scale": 0.0}, "scale"),
         ({**NUMBER, "standardise": False, "center": 1.0}, "center and scale need standardise: true"),
         ({**NUMBER, "transform": "sqrt"}, "transform"),
-        ({**NUMBER, "target": "a b"}, "target"),
+        ({**NUMBER, "target": "a`b"}, "target"),
         ({"kind": "binary", "target": "y", "classes": ["a"]}, "^task: binary: classes: 'a' is one class"),
         ({"target": "y"}, "^task: kind: must be one of 'binary', 'multiclass', 'regression'$"),
     ],
