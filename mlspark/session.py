@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pyspark
+from pyspark.find_spark_home import _find_spark_home
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
@@ -30,6 +32,8 @@ _JARS_OF_PYSPARK = ",".join(
         "com.google.code.findbugs", "org.roaringbitmap",
     )
 )  # fmt: skip
+_CONF = Path(__file__).parent / "spark_conf"
+"""What Spark's shell and log read where the user has no folder of settings."""
 _TIME_ZONE = "spark.sql.session.timeZone"
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -79,7 +83,8 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> Spa
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
-    spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
+    with _quiet_start():
+        spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
     if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise ConfigError(
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "
@@ -87,6 +92,23 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> Spa
         )
     spark.conf.set(_TIME_ZONE, "UTC")  # whatever conf or command line say: see `computed_in_utc`
     return spark
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Have Java, should it be started meanwhile, leave standard error to the job; see `spark_conf/`.
+
+    Not where somebody has given Spark a folder of settings: those count.
+    """
+    has_own = "SPARK_CONF_DIR" in os.environ or Path(_find_spark_home(), "conf").exists()
+    if has_own or " " in str(_CONF):  # Spark's shell does not quote its name
+        yield
+        return
+    os.environ["SPARK_CONF_DIR"] = str(_CONF)
+    try:
+        yield
+    finally:
+        del os.environ["SPARK_CONF_DIR"]  # a later start asks whether it is the user's
 
 
 def computed_in_utc(

@@ -1,11 +1,14 @@
 """What is wrong with settings, said with file, key and remedy. Runs anywhere."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlspark import credentials
 from mlspark.settings.pipeline import Settings
+
+_FEW = 3
+"""Most settings that a message proposes."""
 
 
 def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence[str]) -> str:
@@ -17,13 +20,17 @@ def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence
     if problem["type"] == "extra_forbidden":
         known = _known_keys(tagged[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        elsewhere = [] if close else _elsewhere(location)
+        meant = " or ".join(elsewhere or close)
+        hint = f"did you mean {meant}?" if meant else f"known here: {', '.join(known)}"
         if credentials.is_secret_name(location[-1]):
             hint = f"and settings hold no secrets; {credentials.ENVIRONMENT}"
         return f"{prefix}unknown key, {hint}"
     if problem["type"] == "missing":
         return f"{prefix}missing"
-    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+    if "discriminator" in _nodes(tagged)[-1]:
+        if not isinstance(problem["input"], Mapping):
+            return f"{prefix}must be a section with kind, one of {', '.join(map(repr, _kinds(tagged)))}"
         return f"{prefix}kind: must be one of {', '.join(map(repr, _kinds(tagged)))}"
     if problem["type"] == "value_error":
         return f"{prefix}{problem['ctx']['error']}"
@@ -46,6 +53,24 @@ def _kinds(union: Sequence[str]) -> list[str]:
 def _known_keys(section: Sequence[str]) -> list[str]:
     """Return the keys of the settings class at the end of `section`."""
     return list(_nodes(section)[-1].get("properties", {}))
+
+
+def _elsewhere(location: Sequence[str]) -> list[str]:
+    """Return the settings called like the last part of `location`: those of its section, if any, else all; few or none."""
+    paths = list(dict.fromkeys(_paths_to(location[-1], Settings.model_json_schema())))
+    paths = [path for path in paths if path.startswith(f"{location[0]}.")] or paths
+    return paths if len(paths) <= _FEW else []
+
+
+def _paths_to(key: str, schema: dict[str, Any], node: dict[str, Any] | None = None, at: str = "") -> Iterator[str]:
+    """Yield section.key of each setting that is called `key`; those within lists are left out."""
+    node = _resolve(schema if node is None else node, schema)
+    for choice in node.get("discriminator", {}).get("mapping", {}).values():
+        yield from _paths_to(key, schema, {"$ref": choice}, at)
+    for name, child in node.get("properties", {}).items():
+        if name == key:
+            yield at + name
+        yield from _paths_to(key, schema, child, f"{at}{name}.")
 
 
 def _nodes(path: Sequence[str]) -> list[dict[str, Any]]:

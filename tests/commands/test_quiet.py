@@ -2,6 +2,12 @@
 
 import os
 import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlspark import session
 
 from ..conftest import ROOT
 
@@ -62,3 +68,28 @@ def test_all_that_went_wrong_is_said() -> None:
 
 def test_everything_is_said_to_those_who_ask() -> None:
     assert left_of(GOOD_START, MLSPARK_VERBOSE="1") == GOOD_START
+
+
+def test_spark_that_python_starts_says_nothing() -> None:
+    """Without spark-submit and without SPARK_CONF_DIR, as `python jobs/prepare.py` and `mlspark contract infer` start it."""
+    names = ("SPARK_HOME", "SPARK_CONF_DIR", "MLSPARK_VERBOSE")
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlspark import session; print(session.start('quiet').range(3).count())"],
+        env={name: value for name, value in os.environ.items() if name not in names},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
+def test_folder_of_settings_that_somebody_gave_spark_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with session._quiet_start():
+        assert os.environ["SPARK_CONF_DIR"] == str(ROOT / "mlspark" / "spark_conf")
+    assert "SPARK_CONF_DIR" not in os.environ
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    with session._quiet_start():
+        assert "SPARK_CONF_DIR" not in os.environ
+    monkeypatch.setenv("SPARK_CONF_DIR", "elsewhere")
+    monkeypatch.delenv("SPARK_HOME")
+    with session._quiet_start():
+        assert os.environ["SPARK_CONF_DIR"] == "elsewhere"

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Sourced by spark-submit, and by Python when it starts Spark, before Java runs: standard error is left to the job.
+#
+# Ivy reports on spark.jars.packages at every start, and Java on the incubator module that Spark asks for. Neither has a
+# switch, so their lines are taken out here: those of a resolution that went well. What goes wrong is printed as ever.
+# MLSPARK_VERBOSE=1 shows everything.
+if [ -z "${MLSPARK_VERBOSE:-}" ]; then
+    exec 2> >(exec grep --line-buffered -v -E \
+        -e '^:: (loading settings|resolving dependencies|resolution report|retrieving) ::' \
+        -e '^(Ivy Default Cache set to|The jars for the packages stored in): ' \
+        -e '^[^ ]+#[^ ]+ added as a dependency$' \
+        -e '^\s+(confs: \[default\]|found \S+ in \S+|:: (modules in use|evicted modules):|\S+ (from \S+ in|by \[.*\] in) \[default\])' \
+        -e '^\s+(-{10,}|\|.*\|)$' \
+        -e '^\s+[0-9]+ artifacts copied, [0-9]+ already retrieved' \
+        -e '^(downloading https?://|\s+\[SUCCESSFUL \] )' \
+        -e '^(Setting default log level to |To adjust logging level use sc\.setLogLevel)' \
+        -e '^WARNING: Using incubator modules: ' >&2)
+fi
