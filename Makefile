@@ -16,7 +16,8 @@ export SPARK_CONF_DIR := $(CURDIR)/conf
 export SPARK_LOCAL_IP ?= 127.0.0.1
 export PYSPARK_PYTHON := $(bin)/python
 export PYSPARK_DRIVER_PYTHON := $(bin)/python
-unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Without the last Python keeps what it has compiled: else every process, each rank too, compiles its modules again.
+unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-slow test-cluster lint bench cluster cluster-stop clean distclean
 
