@@ -287,6 +287,11 @@ WITH_HEADER = {**CSV, "header": True}
 STRICT_TYPES = {"schema_policy": {"retyped": "refuse"}}
 AS_TEXT = parquet(table_of(age=pa.array(["30"] * 4 + ["forty"])))
 
+
+def free_rule(expression: str) -> dict[str, Any]:
+    return {"name": "odd", "expression": expression, "batch_only": True}
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any], type, str]] = {
     "absent": (write(), {**CSV, "path": "no"}, {}, SourceError, r"/no: no such file or folder; check sources"),
     "empty folder": (write(), CSV, {}, SourceError, r"/in: no bytes to read"),
@@ -387,6 +392,18 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, Any], dict[str, Any],
         write(a__csv=GOOD + line(id="x").encode()), {**CSV, "filter": "id > 0"}, {}, SourceError,
         r"fails on a row: The value 'x' of the type \"STRING\" cannot be cast to \"BIGINT\".*try_cast",
     ),
+    "rule that fails on a cast": (
+        write(a__csv=GOOD), CSV, {"rules": [free_rule("cast(name AS int) > 0")]}, SourceError,
+        r"'cast\(name AS int\)' \(filter, or rule of the contract\) fails on a row: The value 'Ann' .*try_cast.*; nothing",
+    ),
+    "rule that fails on a division": (
+        write(a__csv=GOOD), CSV, {"rules": [free_rule("100 / (age - 30) > 1")]}, SourceError,
+        r"'100 / \(age - 30\)' \(filter, or rule of the contract\) fails on a row: Division by zero.*try_divide",
+    ),
+    "rule that overflows": (
+        write(a__csv=GOOD), CSV, {"rules": [free_rule("(id + 9223372036854775806) * 2 > 0")]}, SourceError,
+        r"\(filter, or rule of the contract\) fails on a row: .*overflow",
+    ),
     "database without driver": (
         write(), {"kind": "jdbc", "url": "jdbc:mysql://127.0.0.1:1/x", "query": "t"}, {}, SourceError,
         "jdbc:mysql://127.0.0.1:1/x#t: .*No suitable driver.*; put the driver on spark.jars.packages",
@@ -420,3 +437,12 @@ def test_text_in_a_number_column_of_parquet_is_quarantined_where_types_may_diffe
     write(a__parquet=AS_TEXT)(folder / "in")
     outcome = conformed(spark, folder, PARQUET)
     assert [reasons for _, reasons in outcome] == [[]] * 4 + [[("age", "type", "forty")]]
+
+
+def test_row_that_breaks_a_rule_of_spark_alone_is_quarantined(spark: SparkSession, folder: Path) -> None:
+    """Unknown, as for a missing name, is not broken; a value that `try_cast` does not take is missing."""
+    rows = [line(name="7"), line(name="-7"), line(name="Ann"), line(name="")]
+    (folder / "in" / "a.csv").write_text("".join(f"{row}\n" for row in rows))
+    rule = free_rule("try_cast(name AS int) > 0")
+    outcome = conformed(spark, folder, CSV, visits(rules=[rule], unique_key=[]))
+    assert [reasons for _, reasons in outcome] == [[], [("", "odd", rule["expression"])], [], []]

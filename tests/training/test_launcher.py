@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import shutil
@@ -145,6 +146,33 @@ def test_too_few_slots_are_refused_at_once(spark: SparkSession, tmp_path: Path, 
         launch(spark, new_run(tmp_path, snapshot, num_processes=4), ignore)
     assert time.monotonic() - started < 5
     assert not storage.exists(str(tmp_path / "attempts"))
+
+
+@pytest.mark.parametrize(
+    ("training", "lanes", "message"),
+    [
+        (
+            {"global_batch_size": 1},
+            8,
+            r"global_batch_size=1 has fewer rows than training\.num_processes=2 parts; raise it",
+        ),
+        (
+            {"global_batch_size": 7, "accumulation_steps": 4},
+            8,
+            r"training\.global_batch_size=7 has fewer rows than training\.num_processes=2 x accumulation_steps=4 parts",
+        ),
+        ({}, 1, r"training\.num_processes=2 is more than streaming\.lanes=1; set streaming\.lanes to 2"),
+    ],
+)
+def test_ranks_that_cannot_share_the_rows_are_refused_before_any_is_started(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot, training: dict[str, Any], lanes: int, message: str
+) -> None:
+    """A spec that was put together in Python, whose settings no file was read for."""
+    spec = new_run(tmp_path, snapshot, **training)
+    spec = dataclasses.replace(spec, streaming=spec.streaming.model_copy(update={"lanes": lanes}))
+    with pytest.raises(ConfigError, match=message):
+        launch(spark, spec, ignore)
+    assert not storage.exists(spec.attempts_uri)
 
 
 def test_busy_slots_do_not_count(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
