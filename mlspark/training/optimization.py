@@ -28,7 +28,13 @@ def schedule(
     """Return the schedule of the learning rate, which takes one step after each of the optimizer's."""
     total = epochs * steps_per_epoch
     if settings.schedule == "one_cycle":
-        return OneCycleLR(of, settings.learning_rate, total_steps=total, pct_start=settings.warmup_share or 0.3)
+        return OneCycleLR(
+            of,
+            settings.learning_rate,
+            total_steps=total,
+            pct_start=settings.warmup_share or 0.3,
+            cycle_momentum=settings.kind != "sgd",  # whose momentum is a setting
+        )
     num_warmup = round(total * settings.warmup_share)
     after: dict[str, Callable[[int], float]] = {
         "constant": lambda step: 1.0,

@@ -85,25 +85,44 @@ class Sharded(Alone):
         """Return the whole weights in memory: on rank 0; empty on the others."""
         from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-        return dict(get_model_state_dict(model, options=_whole()))  # type: ignore[arg-type]
+        self._reshard()
+        return self._apart(get_model_state_dict(model, options=_whole()))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the whole state in memory: on rank 0; empty on the others."""
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-        return dict(get_optimizer_state_dict(self.model, optimizer, options=_whole()))
+        self._reshard()
+        return self._apart(get_optimizer_state_dict(self.model, optimizer, options=_whole()))
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Spread whole weights, as rank 0 has them."""
         from torch.distributed.checkpoint.state_dict import set_model_state_dict
 
+        self._reshard()
         set_model_state_dict(self.model, dict(weights), options=_from_rank_0())
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Spread a whole state, as rank 0 has it."""
         from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
 
+        if not state["state"]:  # of SGD without momentum; torch's function asks for a tensor
+            return super().load_optimizer(optimizer, state)
+        self._reshard()
         set_optimizer_state_dict(self.model, optimizer, dict(state), options=_from_rank_0())
+        return None
+
+    def _apart(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a state that training does not change while it is written: on CPUs torch hands out the memory itself.
+
+        Buffers and AdamW's counts of steps, and everything where there is one rank.
+        """
+        is_on_cpu = all(parameter.device.type == "cpu" for parameter in self.model.parameters())
+        return dict(copied(state) if is_on_cpu else state)
+
+    def _reshard(self) -> None:
+        """Have each rank hold its part again: an evaluation leaves the whole parameters, which no optimizer knows."""
+        self.model.reshard()  # type: ignore[operator]
 
 
 def over_ranks(model: nn.Module, *, world_size: int, shard: bool, has_unused: bool) -> Alone:

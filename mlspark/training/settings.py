@@ -13,7 +13,7 @@ class OptimizerSettings(Section):
     """Greatest learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of SGD; ignored by AdamW."""
+    """Momentum of SGD, the same in all steps; ignored by AdamW."""
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     """Course of the learning rate: cosine falls to 0 at the end of the run; step multiplies it by `step_factor` every
     `step_epochs`; one_cycle rises and falls; constant stays."""

@@ -115,6 +115,17 @@ def test_schedules(settings: dict[str, Any], expected: list[float]) -> None:
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_momentum_of_sgd_is_that_of_the_settings(schedule: Any) -> None:
+    given = OptimizerSettings(kind="sgd", momentum=0.3, schedule=schedule)
+    optimizer = optimization.optimizer(given, torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(1))]))
+    schedule = optimization.schedule(given, optimizer, epochs=1, steps_per_epoch=4)
+    for _ in range(3):
+        assert optimizer.param_groups[0]["momentum"] == 0.3
+        optimizer.step()
+        schedule.step()
+
+
 def test_bf16_learns_and_keeps_float32_weights(tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, num_processes=1, precision="bf16")
     result = fit_here(spec)

@@ -99,6 +99,31 @@ def test_stopped_run_ends_with_the_same_bits(
     assert_equal(spec, expected)
 
 
+SHARDED: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    # No state, and epochs that are not the best: nothing is read of the model between their evaluation and their checkpoint.
+    "plain_sgd": {
+        "optimizer": OptimizerSettings(kind="sgd", learning_rate=0.05, momentum=0.0, schedule="constant"),
+        "best": "recall_1",
+    },
+}
+
+
+@pytest.mark.parametrize("variant", SHARDED)
+def test_sharded_run_that_is_stopped_ends_with_the_same_bits(tmp_path: Path, snapshot: Snapshot, variant: str) -> None:
+    """Checkpoints are written while training goes on: none may hold the weights of a later step."""
+    expected, spec = (
+        run_of(tmp_path / name, snapshot, shard=True, **SHARDED[variant]) for name in ("undisturbed", "stopped")
+    )
+    fit_here(expected)
+    stop_at(spec, 14)
+    fit_here(spec)
+    assert_equal(spec, expected)
+    if variant == "plain_sgd":
+        assert last_checkpoint(spec).state["optimizer"]["state"] == {}
+        assert not all(epoch["is_best"] for epoch in epochs(spec))
+
+
 def test_exception_in_a_step_costs_no_step(tmp_path: Path, snapshot: Snapshot) -> None:
     expected = run_of(tmp_path / "undisturbed", snapshot, task=CUSTOM)
     fit_here(expected, functions=Functions(loss=cross_entropy))
