@@ -27,6 +27,10 @@ class ContractError(MlsparkError):
     """A contract file is wrong, or data as a whole does not meet its contract."""
 
 
+class PictureError(MlsparkError):
+    """A picture cannot be read, or not as it is asked for; says why, and holds none of its bytes."""
+
+
 class TableError(MlsparkError):
     """A table or table version is absent, or in a state that cannot be read."""
 
