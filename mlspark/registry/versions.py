@@ -19,7 +19,7 @@ from mlspark.registry import signature
 from mlspark.registry.card import card
 from mlspark.registry.package import DIGEST_TAG, Package
 from mlspark.registry.settings import check_names
-from mlspark.tracking.answers import answered
+from mlspark.tracking.answers import answered, may_pass
 
 _LOADER = "mlspark.scoring.mlflow_model"
 """Module by which MLflow loads a version; a name, since scoring stands on the registry."""
@@ -152,19 +152,26 @@ def _log_metrics(client: MlflowClient, package: Package, run_id: str, model_id: 
     )
 
 
-def find(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
+def find(client: MlflowClient, name: str, wanted: int | str, *, retry_seconds: float = 60.0) -> ModelVersion:
     """Return the version with number or alias `wanted`.
 
     Raises:
         RegistryError: no such model, version or alias, and names the existing ones; or a file of the version is missing
             or not what was registered.
+        TrackingError: the store did not answer for `retry_seconds`.
     """
+    return answered(f"find model {name}", lambda: _found(client, name, wanted), seconds=retry_seconds)
+
+
+def _found(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
     try:
         if isinstance(wanted, int):
             version = client.get_model_version(name, str(wanted))
         else:
             version = client.get_model_version_by_alias(name, wanted)
     except MlflowException as error:
+        if may_pass(error):
+            raise
         known = client.search_registered_models(f"name = '{name}'")
         if not known:
             names = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
@@ -202,17 +209,21 @@ def _registered(client: MlflowClient, name: str, run_id: str, package: Package) 
     return number
 
 
-def is_of_run(client: MlflowClient, name: str, version: int, run_id: str) -> bool:
-    """Return whether this version is registered, and by this run."""
-    try:
-        return bool(client.get_model_version(name, str(version)).run_id == run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
+def is_of_run(client: MlflowClient, name: str, version: int, run_id: str, *, retry_seconds: float = 60.0) -> bool:
+    """Return whether this version is registered, and by this run. Raises TrackingError as `find` does."""
+
+    def run_of_version() -> str:
+        try:
+            return str(client.get_model_version(name, str(version)).run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return ""
+
+    return answered(f"find model {name}", run_of_version, seconds=retry_seconds) == run_id
 
 
-def with_alias(client: MlflowClient, name: str, alias: str) -> int | None:
-    """Return the version that has an alias, None without one."""
-    versions = client.get_registered_model(name).aliases
-    return int(versions[alias]) if alias in versions else None
+def with_alias(client: MlflowClient, name: str, alias: str, *, retry_seconds: float = 60.0) -> int | None:
+    """Return the version that has an alias, None without one. Raises TrackingError as `find` does."""
+    model = answered(f"find model {name}", lambda: client.get_registered_model(name), seconds=retry_seconds)
+    return int(model.aliases[alias]) if alias in model.aliases else None

@@ -37,6 +37,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigError: scoring.source is not set, or the joins lack columns that the model needs.
+        TrackingError: MLflow does not answer.
         RegistryError: no such model, version or alias, or a file of the version is not what was registered.
         SourceError: the source is absent or empty, or changed while it was read.
         ContractError: the data as a whole does not meet the model's contract.
@@ -47,7 +48,12 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     started = time.monotonic()
     check_score(settings)
     client = runs.connect(settings.tracking, settings.root)
-    model = versions.find(client, settings.registry.model_name, settings.scoring.model)
+    model = versions.find(
+        client,
+        settings.registry.model_name,
+        settings.scoring.model,
+        retry_seconds=settings.tracking.retry_seconds,
+    )
     rows_source, joins = _find_source(spark, settings), _joins(spark, model, settings)
     kept = batch.kept_columns(model.package, settings.scoring.keep, _types(spark, rows_source, settings))
     score_id = _score_id(rows_source, joins, model, settings)

@@ -117,10 +117,13 @@ def finished(client: Client, settings: Settings, name: str) -> dict[str, Any] | 
         return None
     report = dict(storage.read_json(uri))
     model, version = report["model_name"], report["model_version"]
-    if model != settings.registry.model_name or not versions.is_of_run(client, model, version, report["run_id"]):
+    seconds = settings.tracking.retry_seconds
+    if model != settings.registry.model_name:
+        return None
+    if not versions.is_of_run(client, model, version, report["run_id"], retry_seconds=seconds):
         return None
     alias = settings.registry.alias
-    elsewhere = versions.with_alias(client, model, alias) if alias else version
+    elsewhere = versions.with_alias(client, model, alias, retry_seconds=seconds) if alias else version
     logger.info(
         "%s: trained already, version %d of model %s%s; set training.recovery.resume=false to train another one",
         settings.name, version, model,

@@ -12,12 +12,12 @@ import io
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from mlspark import storage
 from mlspark.errors import DamagedFile, MlsparkError
@@ -234,25 +234,26 @@ class Writer:
         self._jobs.task_done()
 
     def _try(self, job: Callable[[], None]) -> None:
-        deadline, pause, has_reported = time.monotonic() + self._retry_seconds, _FIRST_PAUSE_SECONDS, False
-        while True:
-            try:
-                job()
-            except OSError as error:
-                if time.monotonic() + pause > deadline:
-                    raise CheckpointError(
-                        f"a checkpoint could not be written for {self._retry_seconds:g} s: {error}; fix the storage "
-                        f"(space, rights, network) and run again: training goes on from the newest checkpoint"
-                    ) from error
-                if not has_reported:
-                    self._on_trouble(f"a checkpoint could not be written, trying again: {error}")
-                    has_reported = True
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            else:
-                if has_reported:
-                    self._on_trouble("the checkpoint is written now")
-                return
+        def report(state: RetryCallState) -> None:
+            if state.attempt_number == 1 and state.outcome is not None:
+                self._on_trouble(f"a checkpoint could not be written, trying again: {state.outcome.exception()}")
+
+        tries = Retrying(
+            retry=retry_if_exception_type(OSError),
+            stop=stop_before_delay(self._retry_seconds),
+            wait=wait_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS),
+            before_sleep=report,
+            reraise=True,
+        )
+        try:
+            tries(job)
+        except OSError as error:
+            raise CheckpointError(
+                f"a checkpoint could not be written for {self._retry_seconds:g} s: {error}; fix the storage "
+                f"(space, rights, network) and run again: training goes on from the newest checkpoint"
+            ) from error
+        if tries.statistics["attempt_number"] > 1:
+            self._on_trouble("the checkpoint is written now")
 
 
 def _manifest(uri: str) -> str:
