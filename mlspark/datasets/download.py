@@ -60,7 +60,7 @@ def fetch(
     backoff_seconds: float = 1.0,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Return the names of the files downloaded into `folder`; those that are there already are left alone.
+    """Return the names of the files downloaded into `folder`, and of those made of them; what is there is left alone.
 
     A file gets its name when all of it is there and its checksum is right, so a broken transfer leaves no part of one.
     It starts anew after a break; files that are complete are not fetched again.
@@ -95,6 +95,8 @@ def fetch(
             url = urljoin(base_url.rstrip("/") + "/", file.name)
             _download(url, file, target, attempts, timeout_seconds, backoff_seconds, progress)
             downloaded.append(file.name)
+        if data_set.make is not None:
+            downloaded += data_set.make(folder)
     except OSError as error:
         raise SourceError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return downloaded

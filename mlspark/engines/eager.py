@@ -28,6 +28,8 @@ Matrix products take the last rows of a batch that fill no block of 4 by another
 rows alone differ in their last bit from the same rows in a batch of 10,000, none in batches of a multiple of 4): without
 it a row would be scored differently alone and in a batch, and differently from its evaluation. What stays: a layer of at
 most 10 outputs whose inputs are no multiple of 4 treats the first row of each block of 4 unlike the others.
+
+Convolutions choose their kernel by the number of rows, too: rows with pictures are run in blocks of exactly so many.
 """
 
 
@@ -117,12 +119,15 @@ class Eager:
         num_rows = len(next(iter(tensors.values())))
         if not num_rows:
             return np.empty((0, self._num_outputs), np.float32)
-        padding = -num_rows % ROWS_MULTIPLE
+        rows_at_once = ROWS_MULTIPLE if any(value.ndim > 2 for value in tensors.values()) else num_rows
+        outputs = []
         with torch.inference_mode():
-            outputs = self._network(
-                **{name: torch.from_numpy(_padded(value, padding)) for name, value in tensors.items()}
-            )
-        return np.asarray(outputs[:num_rows].float().numpy())
+            for start in range(0, num_rows, rows_at_once):
+                rows = {name: value[start : start + rows_at_once] for name, value in tensors.items()}
+                padding = -len(next(iter(rows.values()))) % ROWS_MULTIPLE
+                padded = {name: torch.from_numpy(_padded(value, padding)) for name, value in rows.items()}
+                outputs.append(self._network(**padded).float().numpy())
+        return np.concatenate(outputs)[:num_rows]
 
 
 def _padded(values: NDArray[Any], padding: int) -> NDArray[Any]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlspark.pictures.spec import PictureSpec
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -16,6 +18,13 @@ class TensorSpec:
     dtype: Literal["float32", "int64", "uint8"]
     cardinalities: tuple[int, ...] = ()
     """Cardinalities of "ids": ids of each column run from 0 to its cardinality - 1."""
+    picture: PictureSpec | None = None
+    """What the pictures of its one column are; None: its columns are numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row: (columns,), or (C, H, W) of a picture."""
+        return (len(self.columns),) if self.picture is None else self.picture.shape
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -23,11 +32,13 @@ class TensorSpec:
             "columns": list(self.columns),
             "dtype": self.dtype,
             "cardinalities": list(self.cardinalities),
+            **({} if self.picture is None else {"picture": self.picture.to_json()}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TensorSpec":
-        return cls(value["name"], tuple(value["columns"]), value["dtype"], tuple(value["cardinalities"]))
+        picture = PictureSpec.from_json(value["picture"]) if "picture" in value else None
+        return cls(value["name"], tuple(value["columns"]), value["dtype"], tuple(value["cardinalities"]), picture)
 
 
 @dataclass(frozen=True)
@@ -50,17 +61,26 @@ class Tensors:
         """Return the tensor of that name, None where it is absent."""
         return next((spec for spec in self.specs if spec.name == name), None)
 
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Return the columns of the tensor of that name, none where it is absent."""
+        spec = self.get(name)
+        return () if spec is None else spec.columns
+
     @property
     def num_dense(self) -> int:
-        """Columns of "dense", 0 where it is absent."""
-        dense = self.get("dense")
-        return 0 if dense is None else len(dense.columns)
+        """Number of columns of "dense", 0 where it is absent."""
+        return len(self.columns("dense"))
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
         """Cardinalities of the columns of "ids", empty where it is absent."""
         ids = self.get("ids")
         return () if ids is None else ids.cardinalities
+
+    @property
+    def pictures(self) -> dict[str, PictureSpec]:
+        """Tensor -> what its pictures are, of those that hold pictures."""
+        return {spec.name: spec.picture for spec in self.specs if spec.picture is not None}
 
     def to_json(self) -> dict[str, Any]:
         return {

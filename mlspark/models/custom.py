@@ -1,7 +1,7 @@
 """kind: custom, a network that a function of the user's own makes."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 class CustomSettings(Model):
     """What `factory` returns."""
 
+    takes: ClassVar[tuple[str, ...]] = ("dense", "ids", "pictures")
+
     kind: Literal["custom"] = "custom"
     factory: str
     """Function as package.module:function, called with (features.tensors.Tensors, number of outputs); returns the torch
-    module, whose forward takes each tensor by name, dense (B, F) float32 and ids (B, K) int64, and returns (B, number of
-    outputs)."""
+    module, whose forward takes each tensor by name, dense (B, F) float32, ids (B, K) int64 and each picture (B, C, H, W)
+    uint8, and returns (B, number of outputs). `mlspark.models.pictures.Normalized` makes floats of a picture."""
 
     @property
     def name(self) -> str:

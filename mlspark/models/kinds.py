@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from mlspark.features.tensors import Tensors
+from mlspark.models.cnn import CnnSettings
 from mlspark.models.custom import CustomSettings
 from mlspark.models.model import Model
+from mlspark.models.softmax import SoftmaxSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.trees import TreesSettings
 
@@ -20,6 +22,8 @@ KINDS: dict[str, type[Model]] = {
     "tabular": TabularSettings,
     "custom": CustomSettings,
     "trees": TreesSettings,
+    "softmax": SoftmaxSettings,
+    "cnn": CnnSettings,
 }
 DEFAULT_KIND = "tabular"
 

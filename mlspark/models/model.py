@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
+from mlspark.errors import ConfigError
 from mlspark.section import Section
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ class Model(Section):
 
     learner: ClassVar[str] = "network"
     """Learner of this kind of model: a key of `training.learner.KINDS`."""
+    takes: ClassVar[tuple[str, ...]] = ("dense", "ids")
+    """Tensors that it can read: dense, ids, pictures."""
 
     kind: str
 
@@ -31,11 +34,28 @@ class Model(Section):
             ConfigError: it cannot; names the setting.
         """
 
+    def check_tensors(self, tensors: "Tensors") -> None:
+        """Check that this kind of model can read the tensors of a feature table.
+
+        Raises:
+            ConfigError: it cannot; names features and remedy.
+        """
+        if tensors.cardinalities and "ids" not in self.takes:
+            columns = ", ".join(tensors.columns("ids"))
+            raise ConfigError(
+                f"{self.name} takes no ids ({columns}); make floats of them, by kind one_hot, or use model.kind=custom"
+            )
+        if tensors.pictures and "pictures" not in self.takes:
+            raise ConfigError(
+                f"{self.name} takes no pictures ({', '.join(tensors.pictures)}); use model.kind=cnn, softmax or custom, or "
+                f"leave features of kind image out"
+            )
+
     def build(self, tensors: "Tensors", num_outputs: int) -> "nn.Module":
         """Return the torch module with random weights drawn from torch's global generator.
 
-        Its forward takes each of the tensors by name (dense (B, F) float32, ids (B, K) int64, ...) and returns
-        (B, num_outputs).
+        Its forward takes each of the tensors by name (dense (B, F) float32, ids (B, K) int64, pictures (B, C, H, W) uint8)
+        and returns (B, num_outputs).
 
         Raises:
             ConfigError: the settings make no network, or not one for these tensors.

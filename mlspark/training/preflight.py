@@ -22,7 +22,7 @@ from mlspark.training.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "numpy", "pyarrow", "petastorm", "safetensors")
+_PACKAGES = ("torch", "numpy", "pyarrow", "petastorm", "safetensors", "pillow", "simplejpeg")
 NO_MLSPARK = (
     "the executors' Python cannot import mlspark; install the same mlspark on every node, or set "
     "spark.pyspark.python (or PYSPARK_PYTHON) to a Python that has it"

@@ -1,8 +1,10 @@
 """`mlspark fetch` against a server on this machine that breaks in every way a server can."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -172,3 +174,29 @@ def test_progress_ends_at_the_whole_file(server: Server, tmp_path: Path) -> None
     download.fetch("made", tmp_path, base_url=server.url, progress=lambda *call: calls.append(call))
     assert calls[-1] == ("adult.names", 6, 6)
     assert ("adult.data", 512_000, 512_000) in calls
+
+
+def test_what_sources_read_is_made_of_what_was_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(folder: Path) -> list[str]:
+        made = folder / "made.txt"
+        if made.exists():
+            return []
+        made.write_bytes((folder / "adult.names").read_bytes())
+        return [made.name]
+
+    monkeypatch.setitem(DATA_SETS, "made", dataclasses.replace(DATA_SETS["made"], make=make))
+    assert fetch(server, tmp_path) == [*CONTENT, "made.txt"]
+    assert (tmp_path / "made.txt").read_bytes() == CONTENT["adult.names"]
+    assert fetch(server, tmp_path) == []
+    (tmp_path / "made.txt").unlink()
+    assert fetch(server, tmp_path) == ["made.txt"]
+
+
+def test_every_known_file_has_a_published_checksum() -> None:
+    for data_set in DATA_SETS.values():
+        assert data_set.base_url.endswith("/")
+        for file in data_set.files:
+            assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+            assert file.num_bytes > 0
