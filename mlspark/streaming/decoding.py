@@ -47,7 +47,8 @@ class FieldSpec:
     length: int | None = None
     """Length of the strings, binaries or lists, all of which have it and become (n, length); None: it varies."""
     vocabulary: tuple[str, ...] | None = None
-    """Words that strings are looked up in: 0 null, 1 not in the vocabulary, 2 its first word, and so on, as in features."""
+    """Words that strings are looked up in, after nulls are filled: 0 null, 1 not in the vocabulary, 2 its first word, and so
+    on, as in features."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -84,7 +85,8 @@ class Decoder:
         if spec.is_matrix:
             return self._matrix(spec, table)
         (column,) = spec.columns
-        values = self._filled(column, table.column(column.name), keeps_null=spec.vocabulary is not None)
+        has_id = spec.vocabulary is not None and column.name not in self.fill
+        values = self._filled(column, table.column(column.name), keeps_null=has_id)
         if spec.vocabulary is not None:
             return _ids(values, spec.vocabulary)
         if is_number(values.type):

@@ -75,9 +75,9 @@ class Stream(IterableDataset[TensorDict]):
         remainder: what becomes of the last, short batch: kept as it is, or dropped.
         where: conditions that every row satisfies, such as [("age", ">=", 18)]: see `delta_files.take`.
         fill: column -> value that stands for null, and for all rows of files older than the column. Without one a null
-            is an error.
+            is an error, but for a column with a vocabulary.
         lengths: string, binary or list column -> its one length: (B, length) and no offsets.
-        vocabularies: string column -> words: ids (B,) int64, 0 null, 1 unknown, 2 the first word.
+        vocabularies: string column -> words: ids (B,) int64, 0 null that is not filled, 1 unknown, 2 the first word.
         dtypes: field of numbers -> numpy type, such as {"x": "float32"}.
         transform: work for the reader's workers.
         workers: reader threads or processes.

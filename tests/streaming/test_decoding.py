@@ -141,6 +141,9 @@ def test_null_texts_and_lists_become_what_is_given():
     assert (numbers.values.tolist(), numbers.offsets.tolist()) == ([1.0], [0, 0, 1])
     (ids,) = decode(rows, ["word"], vocabularies={"word": ["a"]}).fields
     assert ids.tolist() == [2, 0]
+    for filling, place in (("a", 2), ("b", 3), ("unknown", 1)):
+        (ids,) = decode(rows, ["word"], vocabularies={"word": ["a", "b"]}, fill={"word": filling}).fields
+        assert ids.tolist() == [2, place]
 
 
 @pytest.mark.parametrize(
