@@ -90,29 +90,37 @@ def folder(settings: Settings) -> str:
 
 @contextmanager
 def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStorage]:
-    """Yield the place of the study, a journal locked against other processes."""
-    if options.storage_url:
-        try:
-            database = RDBStorage(options.storage_url)
-        except Exception as error:  # of SQLAlchemy or of any database's driver
-            raise ConfigError(f"--storage: no database to be opened there: {str(error).splitlines()[0]}") from error
-        yield database
-        return
+    """Yield the place of the study, a journal or a database, which no other process has meanwhile.
+
+    Two that run one study have one storage.root, as the study is of a table there. Where that is remote, processes are not
+    kept apart.
+    """
     if not storage.is_local(settings.root):
-        raise ConfigError(
-            f"storage.root={settings.storage.root} is remote, where no journal can be; "
-            f"give --storage the URL of a database, like postgresql://HOST/DATABASE"
-        )
-    journal = Path(storage.local_path(folder(settings)), f"{options.study}.journal")
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    with open(journal, "ab") as held:
+        if not options.storage_url:
+            raise ConfigError(
+                f"storage.root={settings.storage.root} is remote, where no journal can be; "
+                f"give --storage the URL of a database, like postgresql://HOST/DATABASE"
+            )
+        yield _database(options.storage_url)
+        return
+    kind = "lock" if options.storage_url else "journal"
+    file = Path(storage.local_path(folder(settings)), f"{options.study}.{kind}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "ab") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, in whatever way
         except BlockingIOError:
             raise ConfigError(
                 f"study {options.study}: another process runs it; wait for it, or give another --study"
             ) from None
-        yield JournalStorage(JournalFileBackend(str(journal)))
+        yield _database(options.storage_url) if options.storage_url else JournalStorage(JournalFileBackend(str(file)))
+
+
+def _database(url: str) -> RDBStorage:
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # of SQLAlchemy or of any database's driver
+        raise ConfigError(f"--storage: no database to be opened there: {str(error).splitlines()[0]}") from error
 
 
 def identity(settings: Settings, search: Search, options: TuneOptions, snapshot: Snapshot) -> dict[str, Any]:

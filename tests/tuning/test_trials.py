@@ -227,13 +227,17 @@ def test_study_of_another_table_or_setting_is_refused(
         trials.tune(spark, settings, search_of(tmp_path, settings), options, tensors=TENSORS, task=TASK, snapshot=newer)
 
 
-def test_study_is_run_by_one_process_at_a_time(spark: SparkSession, snapshot: Snapshot, tmp_path: Path) -> None:
-    settings, options = tuning_settings(tmp_path), options_of(1)
+@pytest.mark.parametrize("database", ["", "sqlite:///{}/studies.db"])
+def test_study_is_run_by_one_process_at_a_time(
+    spark: SparkSession, snapshot: Snapshot, tmp_path: Path, database: str
+) -> None:
+    url = database.format(tmp_path)
+    settings, options = tuning_settings(tmp_path), options_of(1, storage_url=url)
     with (
         studies.open_storage(settings, options),
         pytest.raises(ConfigError, match="study small: another process runs it"),
     ):
-        tune_here(spark, snapshot, tmp_path, 1)
+        tune_here(spark, snapshot, tmp_path, 1, storage_url=url)
 
 
 def test_study_may_be_in_a_database(spark: SparkSession, snapshot: Snapshot, tmp_path: Path, in_process: None) -> None:
