@@ -3,9 +3,9 @@
 #
 # Ivy reports on spark.jars.packages at every start, and Java on the incubator module that Spark asks for. Neither has a
 # switch, so their lines are taken out here: those of a resolution that went well. What goes wrong is printed as ever.
-# MLSPARK_VERBOSE=1 shows everything.
+# Ctrl-C does not end it: what a job says then is worth saying. MLSPARK_VERBOSE=1 shows everything.
 if [ -z "${MLSPARK_VERBOSE:-}" ]; then
-    exec 2> >(exec grep --line-buffered -v -E \
+    exec 2> >(trap "" INT; exec grep --line-buffered -v -E \
         -e '^:: (loading settings|resolving dependencies|resolution report|retrieving) ::' \
         -e '^(Ivy Default Cache set to|The jars for the packages stored in): ' \
         -e '^[^ ]+#[^ ]+ added as a dependency$' \

@@ -9,7 +9,7 @@ import pytest
 
 from mlspark import session
 
-from ..conftest import ROOT
+from ..conftest import ROOT, wait_until
 
 GOOD_START = """\
 WARNING: Using incubator modules: jdk.incubator.vector
@@ -68,6 +68,18 @@ def test_all_that_went_wrong_is_said() -> None:
 
 def test_everything_is_said_to_those_who_ask() -> None:
     assert left_of(GOOD_START, MLSPARK_VERBOSE="1") == GOOD_START
+
+
+def test_what_is_said_after_ctrl_c_is_said(tmp_path: Path) -> None:
+    """A terminal sends it to every process of the foreground, the one that takes lines out among them."""
+    log = tmp_path / "log"
+    script = (
+        f". conf/spark-env.sh; trap '' INT; echo begun >&2; until grep -q begun {log}; do sleep 0.05; done; "
+        "kill -INT 0; sleep 0.5; echo 'train: interrupted at step 3' >&2"
+    )
+    with log.open("wb") as errors:
+        subprocess.run(["bash", "-c", script], cwd=ROOT, stderr=errors, timeout=60, start_new_session=True, check=True)
+    wait_until(lambda: log.read_text() == "begun\ntrain: interrupted at step 3\n", 60.0)
 
 
 def test_spark_that_python_starts_says_nothing() -> None:
