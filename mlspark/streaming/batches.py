@@ -1,11 +1,13 @@
 """Batches of one rank for one epoch, as torch tensors, in the order of the plan."""
 
 import atexit
+import threading
 import time
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -14,7 +16,8 @@ import torch
 
 from mlspark.errors import DatasetError
 from mlspark.streaming.background_iterator import BackgroundIterator
-from mlspark.streaming.plan import Integers, RankPlan
+from mlspark.streaming.pictures import Gathering, Pictures
+from mlspark.streaming.plan import Integers, Plan, RankPlan, Segments
 from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.rows import Allocate, Array, Ragged, Rows, RowsBuffer
 from mlspark.streaming.snapshot import RowGroup
@@ -34,7 +37,7 @@ class Batches:
 
     The reader's workers decode; a thread lays their row groups out as windows and gathers from those in the epoch's order;
     the consumer only cuts batches off. In memory at a time: a window of each of the rank's lanes, the rest of the row
-    groups at the windows' ends, the read-ahead, and a few megabytes of gathered rows.
+    groups at the windows' ends, the read-ahead, and a few megabytes of gathered rows, or a few batches of pictures.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Batches:
         start_step: int = 0,
         pin_memory: bool = False,
         resident: Rows | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         """Start reading.
 
@@ -58,6 +62,7 @@ class Batches:
             start_step: first step to yield.
             pin_memory: page-locked tensors, for asynchronous copies to a GPU; ordinary ones without a GPU.
             resident: the whole share as `read_share` returns it: nothing is read.
+            pictures: what is done to fields of pictures, where there are any.
         """
         if not 0 <= start_step <= share.plan.num_steps:
             raise DatasetError(f"start_step {start_step} is outside the epoch's {share.plan.num_steps} steps")
@@ -68,7 +73,7 @@ class Batches:
         """Seconds that the consumer spent waiting for a batch."""
         self.is_closed = False
         self._share, self._groups, self._workers, self._resident = share, groups, workers, resident
-        self._fields = tuple(fields)
+        self._fields, self._pictures, self._is_over = tuple(fields), pictures, threading.Event()
         self._allocate: Allocate = _pinned if pin_memory and torch.cuda.is_available() else np.empty
         self._reader: PlannedReader[Rows] | None = None
         self._gathered: deque[TensorDict] = deque()
@@ -86,6 +91,7 @@ class Batches:
         if self.is_closed:  # at the end of a script, when nothing that this method uses may be left
             return
         self.is_closed = True
+        self._is_over.set()
         if self._reader is not None:
             self._reader.stop()  # else the thread waits for a row group that may take long
         self._ahead.close()
@@ -94,35 +100,52 @@ class Batches:
         while self.step < self.num_steps:
             if not self._gathered:
                 started = time.perf_counter()
-                self._gathered.extend(next(self._ahead))
+                batches, pending = next(self._ahead)
+                for work in pending:
+                    work.result()
+                self._gathered.extend(batches)
                 self.wait_seconds += time.perf_counter() - started
             batch = self._gathered.popleft()
             self.step += 1
             yield batch
 
-    def _pieces(self, start_step: int) -> Iterator[list[TensorDict]]:
-        """Yield some batches at a time. Runs in the thread of `_ahead`."""
+    def _pieces(self, start_step: int) -> Iterator[tuple[list[TensorDict], list[Future[None]]]]:
+        """Yield some batches at a time, and the work after which they are whole. Runs in the thread of `_ahead`."""
         if start_step == self.num_steps:
             return
         if not self._share.num_rows:  # fewer rows than ranks, or than lanes
             row = self._any_row()
             for _ in range(start_step, self.num_steps):
-                yield _cut(self._fields, Rows.concatenate([row]), [0])
+                gathering = self._gathering(1)
+                gathering.append(row, np.zeros(1, np.int64))
+                yield _cut(self._fields, gathering.rows(), [0]), gathering.pending
             return
         first_row = _wanted(self._share.step_edges(start_step, start_step + 1))[0]
         blocks = self._blocks(first_row // self._share.block_rows)
         block, order, begin = next(blocks)
-        for first, stop in _steps_of_pieces(block, self._share, start_step):
+        for first, stop in self._steps_of_pieces(block, start_step):
             edges = self._share.step_edges(first, stop)
             wanted = _wanted(edges)
-            buffer, filled = RowsBuffer(len(wanted), self._allocate), 0
+            gathering, filled = self._gathering(len(wanted)), 0
             while filled < len(wanted):
                 if wanted[filled] >= begin + len(order):
                     block, order, begin = next(blocks)
                 end = bisect_left(wanted, begin + len(order), lo=filled)
-                buffer.append_taken(block, _places(order, wanted[filled:end], begin))
+                gathering.append(block, _places(order, wanted[filled:end], begin))
                 filled = end
-            yield _cut(self._fields, buffer.rows(), [b - a for a, b in pairwise(edges)])
+            yield _cut(self._fields, gathering.rows(), [b - a for a, b in pairwise(edges)]), gathering.pending
+
+    def _gathering(self, num_rows: int) -> Gathering:
+        return Gathering(num_rows, self._allocate, self._pictures, self._share.plan.epoch, self._is_over)
+
+    def _steps_of_pieces(self, block: Rows, start_step: int) -> Iterator[tuple[int, int]]:
+        """Yield (first, stop) of the steps to gather at a time: whole batches, of some megabytes."""
+        row_bytes = max(1, block.nbytes // max(1, len(block)) if self._pictures is None else self._pictures.row_bytes)
+        plan = self._share.plan
+        batch_rows = max(1, plan.batch_size * len(self._share.lanes) // plan.lanes)
+        num_steps = max(1, _PIECE_BYTES // row_bytes // batch_rows)
+        for first in range(start_step, plan.num_steps, num_steps):
+            yield first, min(first + num_steps, plan.num_steps)
 
     def _blocks(self, first_block: int) -> Iterator[tuple[Rows, Integers, int]]:
         """Yield (rows of a block, their places in the epoch's order, number of this rank's rows before it).
@@ -137,9 +160,12 @@ class Batches:
         left: dict[int, deque[Rows]] = {lane: deque() for lane in share.lanes}
         buffer: RowsBuffer | None = None
         assert self._workers is not None
+        is_numbered = self._pictures is not None
         with PlannedReader(self._workers, self._groups, segments.group) as reader:
             self._reader = reader
-            cuts = zip(segments.lane.tolist(), segments.start.tolist(), segments.stop.tolist(), reader, strict=True)
+            cuts = zip(
+                segments.lane.tolist(), _cuts(segments, reader, share.plan, is_numbered=is_numbered), strict=True
+            )
             for block in range(first_block, share.num_blocks):
                 shares = share.block_lanes(block)
                 num_rows = sum(rows for _, rows in shares)
@@ -150,9 +176,10 @@ class Batches:
                     while rows:
                         if not left[lane]:
                             # Segments come in the order in which windows need them, so the next one is for this lane.
-                            of_lane, start, stop, decoded = next(cuts)
+                            of_lane, (_, cut) = next(cuts)
                             assert of_lane == lane, (of_lane, lane)
-                            left[lane].append(decoded.slice(start, stop))
+                            left[lane].append(cut)
+                            del cut, _  # else they stay until the next ones come
                         head = left[lane].popleft()
                         buffer.append(head.slice(0, rows))
                         if len(head) > rows:
@@ -167,7 +194,8 @@ class Batches:
         some_group = np.flatnonzero(self._share.plan.rows_per_group)[:1]
         with PlannedReader(self._workers, self._groups, some_group) as reader:
             rows: Rows = next(reader)
-        return rows.slice(0, 1)
+        row = rows.slice(0, 1)  # of the first row group with rows: number 0
+        return row if self._pictures is None else row.numbered(0)
 
 
 _open_batches: "weakref.WeakSet[Batches]" = weakref.WeakSet()
@@ -180,7 +208,23 @@ def _close_all() -> None:
         batches.close()
 
 
-def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Rows], *, limit_bytes: int) -> Rows:
+def _cuts(segments: Segments, reader: Iterable[Rows], plan: Plan, *, is_numbered: bool) -> Iterator[tuple[Rows, Rows]]:
+    """Yield each row group and its rows that a segment holds; with one more field for their numbers in the snapshot."""
+    starts = (np.cumsum(plan.rows_per_group) - plan.rows_per_group)[segments.group] + segments.start
+    places = zip(segments.start.tolist(), segments.stop.tolist(), starts.tolist(), reader, strict=True)
+    for start, stop, number, decoded in places:
+        cut = decoded.slice(start, stop)
+        yield decoded, cut.numbered(number) if is_numbered else cut
+
+
+def read_share(
+    share: RankPlan,
+    groups: Sequence[RowGroup],
+    workers: Workers[Rows],
+    *,
+    limit_bytes: int,
+    has_pictures: bool = False,
+) -> Rows:
     """Return all rows of a rank's lanes, lane after lane, as `Batches` takes them for `resident`.
 
     Raises:
@@ -190,7 +234,7 @@ def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Row
     num_rows = sum(stop - start for start, stop in map(share.plan.lane_bounds, share.lanes))
     buffer = RowsBuffer(num_rows)
     with PlannedReader(workers, groups, segments.group) as reader:
-        for start, stop, decoded in zip(segments.start.tolist(), segments.stop.tolist(), reader, strict=True):
+        for decoded, cut in _cuts(segments, reader, share.plan, is_numbered=has_pictures):
             needed = decoded.nbytes * num_rows // max(1, len(decoded)) + 8 * num_rows  # with the order of an epoch
             if needed > limit_bytes:
                 raise DatasetError(
@@ -198,17 +242,8 @@ def read_share(share: RankPlan, groups: Sequence[RowGroup], workers: Workers[Row
                     f"memory_bytes allows {limit_bytes / 2**20:,.0f} MB; raise it, use more ranks or fewer columns, "
                     f"or leave it out to stream from the files in every epoch"
                 )
-            buffer.append(decoded.slice(start, stop))
+            buffer.append(cut)
     return buffer.rows()
-
-
-def _steps_of_pieces(block: Rows, share: RankPlan, start_step: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, stop) of the steps to gather at a time: whole batches, of some megabytes."""
-    row_bytes = max(1, block.nbytes // max(1, len(block)))
-    batch_rows = max(1, share.plan.batch_size * len(share.lanes) // share.plan.lanes)
-    num_steps = max(1, _PIECE_BYTES // row_bytes // batch_rows)
-    for first in range(start_step, share.plan.num_steps, num_steps):
-        yield first, min(first + num_steps, share.plan.num_steps)
 
 
 def _wanted(edges: Sequence[int]) -> Sequence[int]:

@@ -8,6 +8,7 @@
 | timestamp, timestamp_ntz | (n,) int64, microseconds since 1970-01-01 (UTC) |
 | string, binary | ragged uint8, or (n, L) uint8 with a length, or (n,) int64 ids with a vocabulary |
 | array of one of the numeric types above | ragged of its type, or (n, L) with a length |
+| binary, as pictures | (n,) files as bytes objects, or (n, C * H * W) uint8 where the table holds pixels |
 
 Several numeric columns may become one (n, F) matrix. A null is an error, unless the column has a fill value.
 """
@@ -23,6 +24,8 @@ from pyarrow import compute as pc
 
 from mlspark.errors import DatasetError
 from mlspark.features.kinds.categories import FIRST_ID, MISSING_ID, UNSEEN_ID
+from mlspark.pictures.augment import Augmentation
+from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.rows import Array, Ragged, Rows
 from mlspark.streaming.schema import TableColumn
 
@@ -49,11 +52,17 @@ class FieldSpec:
     vocabulary: tuple[str, ...] | None = None
     """Words that strings are looked up in, after nulls are filled: 0 null, 1 not in the vocabulary, 2 its first word, and so
     on, as in features."""
+    picture: PictureSpec | None = None
+    """What the column's pictures become, once the rows of a batch are known: see `pictures`; None: it holds none."""
+    augment: tuple[Augmentation, ...] = ()
+    """What is done to each picture at random, in order."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of the field's tensors in a batch: its own, and for rows of different lengths their offsets'."""
-        is_dense = self.is_matrix or self.length is not None or self.vocabulary is not None or self.dtype is not None
+        is_dense = self.is_matrix or any(
+            given is not None for given in (self.length, self.vocabulary, self.dtype, self.picture)
+        )
         kind = self.columns[0].type if self.columns else None
         if is_dense or kind is None or is_number(kind):
             return (self.name,)
@@ -89,6 +98,8 @@ class Decoder:
         values = self._filled(column, table.column(column.name), keeps_null=has_id)
         if spec.vocabulary is not None:
             return _ids(values, spec.vocabulary)
+        if spec.picture is not None:
+            return _pictures(values, column, spec.picture, self.fill.get(column.name))
         if is_number(values.type):
             numbers = _numbers(values, column)
             return numbers if spec.dtype is None else numbers.astype(spec.dtype, copy=False)
@@ -303,6 +314,21 @@ def _ragged(values: pa.ChunkedArray, column: TableColumn, filling: Any) -> Ragge
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return Ragged(numbers, offsets)
+
+
+def _pictures(values: pa.ChunkedArray, column: TableColumn, picture: PictureSpec, filling: Any) -> Array:
+    """Return files as objects, each with memory of its own that goes with it; or pixels."""
+    if picture.store == "encoded":
+        return np.asarray(values.to_numpy(), dtype=object)
+    ragged = _ragged(values, column, filling)
+    sizes = np.diff(ragged.offsets)
+    wrong = np.flatnonzero(sizes != picture.num_bytes)
+    if len(wrong):
+        raise DatasetError(
+            f"column {column.name}: row {wrong[0]} of the row group has {sizes[wrong[0]]:,} bytes, and pixels of "
+            f"{picture.shape} (channels, height, width) have {picture.num_bytes:,}"
+        )
+    return ragged.compact().values.reshape(len(sizes), picture.num_bytes)
 
 
 def _is_text(kind: pa.DataType) -> bool:

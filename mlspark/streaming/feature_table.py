@@ -1,8 +1,13 @@
 """A feature table as a `Stream`: the encoder's tensors by name, with "target", "row_id", "is_padding" and "weight"."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
+from mlspark.pictures.augment import Augmentation
+from mlspark.pictures.filling import Filling
 from mlspark.streaming.decoding import FieldSpec
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.settings import StreamingSettings
@@ -19,14 +24,16 @@ def open_feature_table(
     world_size: int,
     global_batch_size: int,
     seed: int,
+    augment: Mapping[str, Sequence[Augmentation]] | None = None,
     shuffle: bool = True,
     memory_bytes: int = 0,
     pin_memory: bool = False,
 ) -> Stream:
     """Return the stream of this rank's batches, at the first step of epoch 0. Runs in a rank or anywhere else.
 
-    A batch of B rows has each of `tensors` under its name, (B, columns) of its type, "target" (B,), "row_id" (B,) int64,
-    "weight" (B,) float32 where there is one, and "is_padding" (B,) bool. B is this rank's part of global_batch_size.
+    A batch of B rows has each of `tensors` under its name, (B, columns) of its type or pictures (B, C, H, W) uint8, "target"
+    (B,), "row_id" (B,) int64, "weight" (B,) float32 where there is one, and "is_padding" (B,) bool. B is this rank's part of
+    global_batch_size.
 
     Args:
         snapshot: files to stream; `snapshot.where(split="train")` for one partition.
@@ -36,21 +43,26 @@ def open_feature_table(
         world_size: at most settings.lanes.
         global_batch_size: rows of a step over all ranks.
         seed: with the epoch decides the order.
+        augment: tensor of pictures -> what is done to them at random, drawn from seed, epoch and row id; for training rows.
         shuffle: False: lanes in table order, for evaluation.
         memory_bytes: as for `Stream`.
         pin_memory: page-locked tensors, for asynchronous copies to a GPU.
 
     Raises:
-        DatasetError: ranks, batch and rows do not fit together; on iteration: a file cannot be read, or holds a null.
+        ConfigError: `augment` does not fit the pictures.
+        DatasetError: ranks, batch and rows do not fit together; on iteration: a file or picture cannot be read, or there is
+            a null.
     """
+    check_augment(tensors, augment or {})
     return Stream(
         snapshot,
-        specs=feature_fields(snapshot, tensors),
+        specs=feature_fields(snapshot, tensors, augment or {}),
         batch_size=global_batch_size,
         rank=rank,
         world_size=world_size,
         seed=seed,
         shuffle_window_rows=settings.shuffle_window_rows,
+        shuffle_window_bytes=settings.shuffle_window_bytes,
         shuffle=shuffle,
         lanes=settings.lanes,
         remainder=settings.remainder,
@@ -64,7 +76,19 @@ def open_feature_table(
     )
 
 
-def feature_fields(snapshot: Snapshot, tensors: Tensors) -> tuple[FieldSpec, ...]:
+def check_augment(tensors: Tensors, augment: Mapping[str, Sequence[Augmentation]]) -> None:
+    """Raise ConfigError where what is done to pictures at random names none of `tensors`, or does not fit its pictures."""
+    for name, augmentations in augment.items():
+        picture = tensors.pictures.get(name)
+        if picture is None:
+            known = f"there are {', '.join(tensors.pictures)}" if tensors.pictures else "there are none"
+            raise ConfigError(f"training.augment names {name}, which is no feature of pictures; {known}")
+        Filling(picture, tuple(augmentations)).check(f"training.augment.{name}")
+
+
+def feature_fields(
+    snapshot: Snapshot, tensors: Tensors, augment: Mapping[str, Sequence[Augmentation]]
+) -> tuple[FieldSpec, ...]:
     """Return the fields of a feature table's batches. Features hold no nulls: one is an error."""
 
     def columns(*names: str) -> tuple[TableColumn, ...]:
@@ -72,6 +96,10 @@ def feature_fields(snapshot: Snapshot, tensors: Tensors) -> tuple[FieldSpec, ...
 
     fields = [
         FieldSpec(spec.name, columns(*spec.columns), np.dtype(spec.dtype), is_matrix=True)
+        if spec.picture is None
+        else FieldSpec(
+            spec.name, columns(*spec.columns), picture=spec.picture, augment=tuple(augment.get(spec.name, ()))
+        )
         for spec in tensors.specs
         if spec.columns
     ]

@@ -29,6 +29,9 @@ Integers = NDArray[np.int64]
 DEFAULT_LANES = 8
 """Lanes unless another number is asked for: enough for 8 ranks. Each lane's edge cuts a row group, which is read twice."""
 
+DEFAULT_WINDOW_BYTES = 256 * 2**20
+"""Bytes of a shuffle window's rows, where pictures are among them, unless another number is asked for."""
+
 # The purposes of random numbers; part of each generator's key, so that no two draws are alike.
 _GROUPS, _WINDOW = 0, 1
 

@@ -59,7 +59,7 @@ Field: TypeAlias = Array | Ragged
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows; each field an array (n, ...) or ragged."""
+    """n rows; each field an array (n, ...) or ragged; files of pictures are an array (n,) of bytes objects."""
 
     fields: tuple[Field, ...]
     num_rows: int
@@ -69,13 +69,16 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        return sum(field.nbytes for field in self.fields)
+        return sum(_num_bytes(field) for field in self.fields)
 
     def slice(self, start: int, stop: int) -> "Rows":
-        """Return rows [start, stop) without copying; less when there are fewer."""
+        """Return rows [start, stop) without copying their values; less when there are fewer."""
         stop = min(stop, self.num_rows)
-        fields = (field.slice(start, stop) if isinstance(field, Ragged) else field[start:stop] for field in self.fields)
-        return Rows(tuple(fields), stop - start)
+        return Rows(tuple(_slice(field, start, stop) for field in self.fields), stop - start)
+
+    def numbered(self, first: int) -> "Rows":
+        """Return the rows with one more field: (n,) int64, from `first` on."""
+        return Rows((*self.fields, np.arange(first, first + self.num_rows)), self.num_rows)
 
     def zeros(self, num_rows: int) -> "Rows":
         """Return rows of the same kind that hold zeros and empty lists."""
@@ -93,6 +96,20 @@ class Rows:
             for part in parts:
                 buffer.append(part)
             return buffer.rows()
+
+
+def _slice(field: Field, start: int, stop: int) -> Field:
+    if isinstance(field, Ragged):
+        return field.slice(start, stop)
+    part = field[start:stop]
+    return part.copy() if field.dtype == object else part  # a view would keep all the other objects
+
+
+def _num_bytes(field: Field) -> int:
+    """Return the bytes of memory that a field holds."""
+    if isinstance(field, np.ndarray) and field.dtype == object:
+        return field.nbytes + sum(map(len, field.tolist()))
+    return field.nbytes
 
 
 class RowsBuffer:

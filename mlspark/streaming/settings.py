@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mlspark.section import Section
-from mlspark.streaming.plan import DEFAULT_LANES
+from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES
 
 
 class StreamingSettings(Section):
@@ -14,8 +14,11 @@ class StreamingSettings(Section):
     equal shares. Part of the row order, which never depends on the number of ranks."""
     shuffle_window_rows: Annotated[int, Field(ge=1)] = 400_000
     """Number of rows shuffled among each other, over all lanes and ranks."""
+    shuffle_window_bytes: Annotated[int, Field(ge=1)] = DEFAULT_WINDOW_BYTES
+    """Most bytes that the rows shuffled among each other need where pictures are among the columns, as the table holds them:
+    their number is lower where they need more. Part of the row order; ignored without pictures."""
     workers: Annotated[int, Field(ge=1)] = 2
-    """Number of reader threads or processes per rank."""
+    """Number of reader threads or processes per rank, and of the threads that decode its pictures."""
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads copy nothing, processes take seconds to start."""
     read_ahead_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20

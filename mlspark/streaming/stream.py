@@ -13,7 +13,8 @@ from mlspark.streaming import snapshots
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
 from mlspark.streaming.filters import Condition
-from mlspark.streaming.plan import DEFAULT_LANES, Plan, RankPlan
+from mlspark.streaming.pictures import Picture, Pictures, columns_beside, picture_fields, window_rows
+from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.reader import Workers
 from mlspark.streaming.rows import Rows
@@ -68,7 +69,11 @@ class Stream(IterableDataset[TensorDict]):
         rank: None: that of torch.distributed, where it is initialised, else 0.
         world_size: None: that of torch.distributed, else 1. At most `lanes`.
         seed: with the epoch decides the order.
+        images: field -> the `Picture` that stand in a binary column: (B, C, height, width) uint8, decoded and augmented by
+            threads, as many as `workers`, whatever `pool` is. With columns=None, beside all other columns.
         shuffle_window_rows: rows shuffled among each other, over all ranks; row groups are shuffled over the whole table.
+        shuffle_window_bytes: with pictures, bytes that the rows of a window may need, as the table holds them: the window
+            has fewer rows where they need more. Part of the order.
         shuffle: False: lanes in table order.
         lanes: into which the rows are parted for the ranks, part of the order. Ranks have equally many lanes, and with them
             equal shares of each batch, where world_size divides lanes. Each lane's edge cuts a row group, read twice.
@@ -107,6 +112,11 @@ class Stream(IterableDataset[TensorDict]):
     """Batches yielded of this epoch."""
     wait_seconds: float
     """Seconds that the consumer waited for the batches of this epoch, since its `iter`."""
+    _workers: Workers[Rows] | None = None
+    _resident: Rows | None = None
+    _batches: Batches | None = None
+    _is_placed: bool = False
+    """Whether by go_to: then the next iteration begins at `step`."""
 
     def __init__(
         self,
@@ -115,11 +125,13 @@ class Stream(IterableDataset[TensorDict]):
         version: int | None = None,
         columns: Columns | None = None,
         specs: Sequence[FieldSpec] = (),
+        images: Mapping[str, Picture] | None = None,
         batch_size: int,
         rank: int | None = None,
         world_size: int | None = None,
         seed: int = 0,
         shuffle_window_rows: int = 400_000,
+        shuffle_window_bytes: int = DEFAULT_WINDOW_BYTES,
         shuffle: bool = True,
         lanes: int = DEFAULT_LANES,
         remainder: Literal["keep", "drop"] = "keep",
@@ -142,9 +154,8 @@ class Stream(IterableDataset[TensorDict]):
         self.snapshot.refuse_no_rows()
         self.rank, self.world_size = _place(rank, world_size)
         source, known = self.snapshot.table, self.snapshot.columns | (transform.columns if transform else {})
-        specs = tuple(specs) or specify(
-            columns, known, lengths=lengths, vocabularies=vocabularies, dtypes=dtypes, source=source
-        )
+        about = {"lengths": lengths, "vocabularies": vocabularies, "dtypes": dtypes}
+        specs = _all_fields(specs, images or {}, columns, known, source, about)
         self.fields = _tensor_names(specs, source)
         if unknown := [name for name in fill or {} if name not in known]:
             raise DatasetError(f"{source}: fill names {unknown[0]}, which is no column; there are {', '.join(known)}")
@@ -157,18 +168,15 @@ class Stream(IterableDataset[TensorDict]):
             seed=seed,
             epoch=0,
             lanes=lanes,
-            shuffle_window_rows=shuffle_window_rows,
+            shuffle_window_rows=window_rows(self.snapshot, specs, shuffle_window_rows, shuffle_window_bytes),
             shuffle=shuffle,
             remainder=remainder,
             has_fixed_lanes=bool(memory_bytes),
         )
+        self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_threads=workers)
         self.num_steps = self._steps_of_an_epoch()
         self._groups = self.snapshot.row_group_items()
-        self._workers: Workers[Rows] | None = None
-        self._resident: Rows | None = None
-        self._batches: Batches | None = None
         self.epoch, self.step, self.wait_seconds = 0, 0, 0.0
-        self._is_placed = False  # by go_to: the next iteration begins at `step`
 
     def __len__(self) -> int:
         return self.num_steps
@@ -242,6 +250,8 @@ class Stream(IterableDataset[TensorDict]):
         """End the reader's workers; what was yielded stays valid, and iterating starts them again."""
         self._end_epoch()
         self._close_workers()
+        if self._pictures is not None:
+            self._pictures.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_workers": None, "_batches": None, "_resident": None}
@@ -272,7 +282,9 @@ class Stream(IterableDataset[TensorDict]):
         share = self._share(self.epoch)
         is_resident = bool(self._memory_bytes and share.num_rows)
         if is_resident and self._resident is None:
-            self._resident = read_share(share, self._groups, self._started(), limit_bytes=self._memory_bytes)
+            self._resident = read_share(
+                share, self._groups, self._started(), limit_bytes=self._memory_bytes, has_pictures=bool(self._pictures)
+            )
             self._close_workers()  # nothing more is read
         self._batches = Batches(
             share,
@@ -282,6 +294,7 @@ class Stream(IterableDataset[TensorDict]):
             start_step=self.step,
             pin_memory=self._pin_memory,
             resident=self._resident,
+            pictures=self._pictures,
         )
         return self._batches
 
@@ -301,6 +314,22 @@ class Stream(IterableDataset[TensorDict]):
         return self._workers
 
 
+def _all_fields(
+    specs: Sequence[FieldSpec],
+    images: Mapping[str, Picture],
+    columns: Columns | None,
+    known: Mapping[str, TableColumn],
+    source: str,
+    about: Mapping[str, Any],
+) -> tuple[FieldSpec, ...]:
+    """Return the fields in full, or those that `columns` asks for, and those of pictures."""
+    pictures = picture_fields(images, known, source)
+    columns = columns_beside(pictures, columns, known)
+    if not specs and (columns is None or columns):
+        specs = specify(columns, known, source=source, **about)
+    return (*specs, *pictures)
+
+
 def _snapshot(table: str | Snapshot, version: int | None, where: Iterable[Condition]) -> Snapshot:
     if not isinstance(table, Snapshot):
         return snapshots.take(table, version=version, where=where)
@@ -315,6 +344,8 @@ def _difference(name: str, then: Any, now: Any) -> str:
     """Return what differs between two positions, by the argument of `open` that decides it."""
     if name == "has_fixed_lanes":
         return f"memory_bytes {'above 0' if then else 0} (now {'above 0' if now else 0})"
+    if name == "shuffle_window_rows":
+        return f"shuffle_window_rows {then} (now {now}; with pictures, shuffle_window_bytes lowers it)"
     return f"{name} {then} (now {now})"
 
 

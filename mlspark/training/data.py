@@ -123,6 +123,7 @@ class RankData:
             world_size=self._context.world_size,
             global_batch_size=settings.global_batch_size,
             seed=settings.seed,
+            augment=settings.augment if shuffle else {},
             shuffle=shuffle,
             memory_bytes=settings.memory_bytes if shuffle else 0,
             pin_memory=settings.use_gpu,

@@ -1,9 +1,11 @@
 """How a network is trained and a run recovers, as a pipeline's YAML says. Runs anywhere."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mlspark.pictures.augment import Augmentation
 from mlspark.section import Section
 
 
@@ -67,6 +69,10 @@ class TrainingSettings(Section):
     """Rows per optimizer step over all ranks; the last step of an epoch has what is left."""
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
     """Number of parts in which a rank computes its share of a batch, to need less memory."""
+    augment: Mapping[str, tuple[Augmentation, ...]] = {}
+    """What is done at random to the pictures that a model trains on, in order: name of an image feature -> list of crop,
+    resized_crop, flip, color_jitter, rand_augment, trivial_augment, erasing. Drawn from seed, epoch and row id. Rows that
+    a model is evaluated on stay as they are."""
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the weights' moving averages, which are evaluated and kept: decay * average + (1 - decay) * weights after

@@ -1,0 +1,318 @@
+"""Columns of pictures in a stream: what people ask for, and the threads that decode and augment what a batch holds.
+
+Through windows and shuffle a picture is the bytes that the table holds, so a window needs the memory of files and not of
+pixels. Once a batch's rows are gathered, threads decode them into its tensor; the decoders release the interpreter.
+"""
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from mlspark.errors import DatasetError
+from mlspark.pictures.augment import Augmentation
+from mlspark.pictures.draws import draw
+from mlspark.pictures.filling import Filling, UnreadablePicture
+from mlspark.pictures.spec import PictureSpec
+from mlspark.streaming.decoding import Columns, FieldSpec
+from mlspark.streaming.plan import Integers
+from mlspark.streaming.rows import Allocate, Array, Rows, RowsBuffer
+from mlspark.streaming.schema import TableColumn
+from mlspark.streaming.snapshot import Snapshot
+
+_CHUNK_BYTES = 2**19  # of pixels that a thread makes at a time: some milliseconds of work
+_ROW_ID = "row_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Pictures to stream from a binary column: each becomes uint8 (C, height, width)."""
+
+    size: int | tuple[int, int]
+    """Height and width in pixels; one number: both."""
+    column: str = ""
+    """Column that holds them; empty: the one called like the field."""
+    mode: Literal["L", "RGB", "RGBA"] = "RGB"
+    """Colours: 1, 3 or 4 channels."""
+    resize: Literal["exact", "crop", "pad"] = "exact"
+    """How a picture of another size is brought to it: see `PictureSpec`."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    orientation: bool = True
+    """Whether the orientation in EXIF is applied."""
+    store: Literal["encoded", "pixels"] = "encoded"
+    """What the column holds: files (JPEG, PNG, ...), or the bytes of (C, height, width)."""
+    augment: Sequence[Augmentation] = ()
+    """What is done to each picture at random, in order; drawn from seed, epoch and the row's place in the table."""
+
+    @property
+    def spec(self) -> PictureSpec:
+        """The same as the room of pictures has it."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return PictureSpec(
+            self.mode,
+            height,
+            width,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            orientation=self.orientation,
+            store=self.store,
+        )
+
+
+def picture_fields(
+    images: Mapping[str, Picture], table: Mapping[str, TableColumn], source: str
+) -> tuple[FieldSpec, ...]:
+    """Return the fields that `images` asks for.
+
+    Raises:
+        DatasetError: a column is not there or holds no bytes, or a size is none; names it.
+    """
+    fields = []
+    for name, picture in images.items():
+        column = table.get(picture.column or name)
+        if column is None:
+            raise DatasetError(f"{source}: no column {picture.column or name}; there are {', '.join(table)}")
+        if column.type is None or not pa.types.is_binary(column.type):
+            raise DatasetError(
+                f"{source}: column {column.name} of type {column.declared} holds no pictures; they are bytes of type binary"
+            )
+        spec = picture.spec
+        if min(spec.height, spec.width) < 1:
+            raise DatasetError(f"{source}: pictures of {name} have size {picture.size}; both sides are at least 1")
+        fields.append(FieldSpec(name, (column,), picture=spec, augment=tuple(picture.augment)))
+    return tuple(fields)
+
+
+def columns_beside(
+    fields: Sequence[FieldSpec], columns: Columns | None, table: Mapping[str, TableColumn]
+) -> Columns | None:
+    """Return the columns that stand beside fields of pictures where none are asked for: all others."""
+    if columns is not None or not fields:
+        return columns
+    of_pictures = {column.name for field in fields for column in field.columns}
+    return [name for name in table if name not in of_pictures]
+
+
+def window_rows(snapshot: Snapshot, specs: Sequence[FieldSpec], most_rows: int, most_bytes: int) -> int:
+    """Return the rows of a shuffle window: fewer than `most_rows` where pictures would need more than `most_bytes`.
+
+    Depends on the snapshot and the fields only, because it decides the order. Bytes of a row are those of its pixels where
+    the table holds pixels, and for files those that the table's files have for each row.
+    """
+    pictures = [spec.picture for spec in specs if spec.picture is not None]
+    if not pictures or not snapshot.num_rows:
+        return most_rows
+    total = snapshot.num_rows * sum(picture.num_bytes for picture in pictures if picture.store == "pixels")
+    if any(picture.store == "encoded" for picture in pictures):
+        total += sum(file.size_bytes for file in snapshot.files)
+    if total <= most_bytes:
+        return most_rows
+    return max(1, min(most_rows, most_bytes * snapshot.num_rows // total))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One field of pictures."""
+
+    index: int
+    """Place among the fields."""
+    spec: FieldSpec
+    filling: Filling
+    place: int
+    """Tells its random numbers from those of other pictures of a row."""
+
+
+class Pictures:
+    """The pictures of a stream, and the threads that decode them: they start with the first batch and stay."""
+
+    def __init__(self, specs: Sequence[FieldSpec], snapshot: Snapshot, *, seed: int, num_threads: int) -> None:
+        """Start nothing yet.
+
+        Args:
+            specs: all fields of the stream, at least one of pictures.
+            snapshot: what is streamed; for errors.
+            seed: of the run.
+            num_threads: threads.
+
+        Raises:
+            ConfigError: what is done to pictures at random does not fit them.
+        """
+        self.fields = []
+        for index, spec in enumerate(specs):
+            if spec.picture is not None:
+                filling = Filling(spec.picture, spec.augment)
+                filling.check(f"augment of {spec.name}")
+                digest = hashlib.sha256(spec.name.encode()).digest()
+                self.fields.append(_Field(index, spec, filling, int.from_bytes(digest[:8], "little")))
+        self.num_fields = len(specs)
+        self._row_id = next((index for index, spec in enumerate(specs) if spec.name == _ROW_ID), None)
+        self._snapshot, self._seed, self._num_threads = snapshot, seed, num_threads
+        self._ends = np.cumsum(snapshot.rows_per_group())
+        self._threads: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def of(cls, specs: Sequence[FieldSpec], snapshot: Snapshot, *, seed: int, num_threads: int) -> "Pictures | None":
+        """Return the pictures of a stream of these fields; None where there are none."""
+        if all(spec.picture is None for spec in specs):
+            return None
+        return cls(specs, snapshot, seed=seed, num_threads=num_threads)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's pixels."""
+        return sum(field.filling.spec.num_bytes for field in self.fields)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_threads": None}
+
+    def close(self) -> None:
+        """End the threads; they start again when they are needed."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            self._threads = None
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Have one of the threads do it; the result raises what it raised."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="mlspark-pictures")
+            # The threads do not hold this object: when it is not closed, they end when it goes.
+            weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
+        return self._threads.submit(work)
+
+    def draw(self, field: _Field, epoch: int, ids: Integers) -> list[Array]:
+        """Return the random numbers of a field's pictures in the rows of these ids, an array for each augmentation."""
+        if not field.filling.augment:
+            return []
+        return list(draw(self._seed, epoch, ids, field.filling.counts, place=field.place))
+
+    def row_ids(self, rows: Rows, places: Integers) -> Integers:
+        """Return what tells the rows at `places` from others: their ids where the table has them, else their numbers."""
+        ids = rows.fields[self.num_fields if self._row_id is None else self._row_id]
+        assert isinstance(ids, np.ndarray)
+        return ids[places]
+
+    def where(self, number: int, row_id: int) -> str:
+        """Return in words where row `number` of the snapshot is."""
+        group = int(np.searchsorted(self._ends, number, side="right"))
+        item = self._snapshot.row_group_items()[group]
+        row = number - int(self._ends[group]) + item.rows
+        left_out = " of those that are not left out" if item.left_out else ""
+        named = "" if self._row_id is None else f", row_id {row_id}"
+        return f"{item.uri}: row group {item.number}: row {row}{left_out}{named}"
+
+
+class Gathering:
+    """Rows for some batches, gathered from windows; threads turn the pictures among them into pixels meanwhile."""
+
+    def __init__(
+        self, num_rows: int, allocate: Allocate, pictures: Pictures | None, epoch: int, is_over: threading.Event
+    ) -> None:
+        """Gather nothing yet.
+
+        Args:
+            num_rows: how many rows will be appended.
+            allocate: makes the arrays.
+            pictures: the fields of pictures, where there are any; rows have one more field then, their numbers in the
+                snapshot.
+            epoch: epoch, which decides what is done to pictures at random.
+            is_over: set when nobody wants the pixels any more.
+        """
+        self.pending: list[Future[None]] = []
+        """Work on the pictures; the arrays are whole when all of it is done."""
+        self._buffer = RowsBuffer(num_rows, allocate)
+        self._pictures, self._epoch, self._is_over = pictures, epoch, is_over
+        self._pixels = {
+            field.index: allocate((num_rows, *field.filling.spec.shape), np.dtype(np.uint8))
+            for field in (pictures.fields if pictures else ())
+        }
+
+    def append(self, rows: Rows, places: Integers) -> None:
+        """Copy the rows at `places` of `rows` in; `rows` may change afterwards."""
+        begin = self._buffer.filled
+        if self._pictures is None:
+            self._buffer.append_taken(rows, places)
+            return
+        names = range(self._pictures.num_fields)
+        others = tuple(rows.fields[index] for index in names if index not in self._pixels)
+        self._buffer.append_taken(Rows(others, len(rows)), places)
+        for field in self._pictures.fields:
+            self._start(self._pictures, field, rows, places, begin)
+
+    def rows(self) -> Rows:
+        """Return the rows, with the pictures in their places; these are whole when `pending` is done."""
+        others = self._buffer.rows()
+        if self._pictures is None:
+            return others
+        rest = iter(others.fields)
+        fields = [
+            self._pixels[index] if index in self._pixels else next(rest) for index in range(self._pictures.num_fields)
+        ]
+        return Rows(tuple(fields), len(others))
+
+    def _start(self, pictures: Pictures, field: _Field, rows: Rows, places: Integers, begin: int) -> None:
+        """Have the threads make one field's pixels for the rows at `places`."""
+        pixels = self._pixels[field.index][begin : begin + len(places)]
+        stored, numbers = rows.fields[field.index], rows.fields[-1]
+        assert isinstance(stored, np.ndarray)
+        assert isinstance(numbers, np.ndarray)
+        ids, values = pictures.row_ids(rows, places), None
+        draws = pictures.draw(field, self._epoch, ids)
+        if field.filling.spec.store == "pixels":
+            np.take(stored, places, axis=0, out=pixels.reshape(len(places), -1), mode="clip")
+            if not draws:
+                return
+        else:
+            values = stored[places]
+        rows_at_once = max(1, _CHUNK_BYTES // field.filling.spec.num_bytes)
+        for start in range(0, len(places), rows_at_once):
+            part = slice(start, start + rows_at_once)
+            chunk = _Chunk(
+                pictures,
+                field,
+                pixels[part],
+                None if values is None else values[part],
+                [draw[part] for draw in draws],
+                numbers[places[part]],
+                ids[part],
+                self._is_over,
+            )
+            self.pending.append(pictures.submit(chunk))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some pictures for one thread."""
+
+    pictures: Pictures
+    field: _Field
+    pixels: Array
+    """Where they go: (n, C, H, W)."""
+    values: Array | None
+    """Files, as objects (n,); None: `pixels` holds them already."""
+    draws: Sequence[Array]
+    numbers: Array
+    """Their rows' numbers in the snapshot."""
+    ids: Array
+    is_over: threading.Event
+
+    def __call__(self) -> None:
+        if self.is_over.is_set():
+            return
+        filling = self.field.filling
+        if self.values is None:
+            filling.change(self.pixels, self.draws)
+            return
+        try:
+            filling.fill(self.pixels, self.values.tolist(), self.draws)
+        except UnreadablePicture as error:
+            where = self.pictures.where(int(self.numbers[error.number]), int(self.ids[error.number]))
+            column = self.field.spec.columns[0].name
+            raise DatasetError(
+                f"{where}: column {column}: {error.why}; prepare the table without it, or leave the row out by a condition"
+            ) from error
