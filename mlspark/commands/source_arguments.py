@@ -25,7 +25,7 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
         source: path or URI of files or a Delta table, database.table of a metastore, or jdbc: URL.
         kind: one of READERS.
         options: "key=value" each, keys as in `sources.learn` of a configuration file; "\\t" is a tab. `missing` may be
-            given several times, and as missing.COLUMN=TEXT.
+            given several times, and as missing.COLUMN=TEXT; columns.image=FILE is `image` within `columns`.
 
     Raises:
         ConfigError: one line that names every wrong option, or an argument holds what looks like a secret.
@@ -47,11 +47,15 @@ def settings(source: str, kind: str, options: Sequence[str]) -> SourceSettings:
         value = value.replace("\\t", "\t")
         if key == "missing" or key.startswith("missing."):
             missing.setdefault(key[len("missing.") :] or markers.OTHERS, []).append(value)
-        elif key in given:
+        elif key in given or isinstance(values.get(key), dict) or key.partition(".")[0] in given:
             raise ConfigError(f"--option {option}: {key} is given twice; only missing may be")
         else:
             given.add(key)
-            values[key] = value
+            section, dot, name = key.partition(".")
+            if dot:
+                values.setdefault(section, {})[name] = value
+            else:
+                values[key] = value
     if missing:
         values["missing"] = missing
     try:
@@ -78,7 +82,7 @@ def guess_kind(source: str) -> tuple[str, str]:
             if storage.exists(storage.join(storage.absolute(source), "_delta_log")):
                 return "delta", "it has a _delta_log"
             if storage.exists(storage.absolute(source)):
-                names = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(storage.absolute(source))]
+                names = _file_names(storage.absolute(source))
         except OSError:
             names = []
     kinds = {name: kind for name in names if not name.startswith(("_", ".")) and (kind := _by_extension(name))}
@@ -86,6 +90,15 @@ def guess_kind(source: str) -> tuple[str, str]:
         first = min(kinds)
         return kinds[first], f"it holds {first}"
     raise ConfigError(f"{source}: its kind cannot be inferred from its name; give --kind, one of {', '.join(READERS)}")
+
+
+def _file_names(folder: str) -> list[str]:
+    """Return the names of the files in a folder; where there are none those in its first folder, as of a class."""
+    files = storage.list_files(folder)
+    if not files:
+        folders = [uri for uri in storage.list_folders(folder) if not uri.rsplit("/", 1)[-1].startswith(("_", "."))]
+        files = storage.list_files(folders[0]) if folders else []
+    return [uri.rsplit("/", 1)[-1] for uri in files]
 
 
 def default_name(source: str) -> str:

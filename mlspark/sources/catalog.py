@@ -12,7 +12,7 @@ from pyspark.sql.types import StructType
 from mlspark.contracts.contract import Contract
 from mlspark.errors import ConfigError
 from mlspark.section import Section
-from mlspark.sources import csv, delta, hive, jdbc, json, orc, parquet
+from mlspark.sources import archives, csv, delta, hive, idx, images, jdbc, json, orc, parquet
 from mlspark.sources.hive import HiveSettings
 from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Source, reading
@@ -55,6 +55,9 @@ READERS: dict[str, Reader] = {
     "delta": delta,
     "hive": hive,
     "jdbc": jdbc,
+    "images": images,
+    "archives": archives,
+    "idx": idx,
 }
 
 

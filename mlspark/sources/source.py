@@ -205,6 +205,7 @@ _REFUSED_BY_SPARK = (
     "TABLE_OR_VIEW_NOT_FOUND",
     "UNABLE_TO_INFER_SCHEMA",
 )
+_RAISED_ON_EXECUTOR = re.compile(r"mlspark\.errors\.SourceError: (.*)")
 _REMEDY = "correct or remove it; nothing was written"
 
 
@@ -212,6 +213,8 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
     """Return why a source cannot be read, or None when its reading is not what failed."""
     root = causes[-1]
     for cause in causes:
+        if cause.name == "PythonException" and (told := _RAISED_ON_EXECUTOR.search(cause.message)):
+            return one_line(told[1])
         if cause.condition.startswith("FAILED_READ_FILE"):
             if "CSV header" in root.message:
                 return f"{cause.path}: {_header_difference(root.message)}; {_REMEDY}"

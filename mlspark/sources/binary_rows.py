@@ -1,0 +1,71 @@
+"""Rows that Python reads on executors, work by work: from pieces of work to a frame of Spark's. Driver, lazy."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import BinaryType, StructField, StructType
+
+from mlspark.contracts.own_columns import PREFIX
+
+Row = Mapping[str, Any]
+"""Value by column; what is not there is null."""
+Work = Callable[[bytes], Iterable[Row]]
+"""Reads one piece of work, on an executor."""
+
+TASK_BYTES = 2**26
+"""About how many bytes a task reads."""
+BATCH_BYTES, BATCH_ROWS = 2**23, 2000
+"""Most bytes and rows of what goes to Spark at once; one value may be larger."""
+_WORK = f"{PREFIX}work"
+
+
+def frame(spark: SparkSession, pieces: Sequence[bytes], work: Work, schema: StructType) -> DataFrame:
+    """Return the rows of `work(piece)` for each piece, one task each, in their order.
+
+    Args:
+        spark: the session.
+        pieces: what tells a task what to read; small.
+        work: a function of a module, or a partial of one; errors that it raises fail the job.
+        schema: of the rows.
+    """
+    # A slice each, so that a task is a piece, and Spark's own order of tasks is theirs.
+    rows = spark.sparkContext.parallelize([(piece,) for piece in pieces], max(1, len(pieces)))
+    named = spark.createDataFrame(rows, StructType([StructField(_WORK, BinaryType())]))
+    return named.mapInArrow(partial(_batches, work, to_arrow_schema(schema)), schema)
+
+
+def _batches(work: Work, schema: pa.Schema, pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of pieces of work in batches of bounded size."""
+    rows: list[Row] = []
+    num_bytes = 0
+    for batch in pieces:
+        for piece in batch.column(0).to_pylist():
+            for row in work(piece):
+                rows.append(row)
+                num_bytes += sum(len(value) for value in row.values() if isinstance(value, bytes))
+                if num_bytes >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
+                    yield _batch(rows, schema)
+                    rows, num_bytes = [], 0
+    if rows:
+        yield _batch(rows, schema)
+
+
+def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema
+    )
+
+
+def shares(weights: Sequence[int], task_bytes: int) -> list[tuple[int, int]]:
+    """Return (begin, end) of consecutive things for tasks of about `task_bytes` each."""
+    found, begin, total = [], 0, 0
+    for place, weight in enumerate(weights):
+        if place > begin and total + weight > task_bytes:
+            found.append((begin, place))
+            begin, total = place, 0
+        total += weight
+    return [*found, (begin, len(weights))] if weights else found

@@ -1,0 +1,77 @@
+"""Manifests: tables that say which pictures there are and what is known of them. Driver."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mlspark import storage
+from mlspark.errors import SourceError, one_line
+from mlspark.sources import listing
+from mlspark.sources.picture_settings import ManifestSettings
+from mlspark.sources.source import Part, absolute_uri
+
+
+def part(settings: ManifestSettings, root: str) -> Part:
+    """Return the manifest as a part of its source.
+
+    Raises:
+        SourceError: it is absent, or a folder.
+    """
+    uri = absolute_uri(settings.path, root)
+    found = listing.parts(uri, setting="manifest.path")
+    if [file.name for file in found] != [uri]:
+        raise SourceError(f"{uri}: is a folder; `manifest.path` is one file")
+    return found[0]
+
+
+def read(file: Part, settings: ManifestSettings, *, name: str, taken: Sequence[str]) -> pa.Table:
+    """Return the manifest's rows in order, its column of paths under `name`.
+
+    Args:
+        file: the manifest.
+        settings: of it.
+        name: what the source calls the column of paths.
+        taken: other columns that the source has, which no column of the manifest may be called.
+
+    Raises:
+        SourceError: it cannot be read, has no such column or no row, or a column is called like one of the source's.
+    """
+    try:
+        content = pa.py_buffer(storage.read_bytes(file.name))
+        table = pq.read_table(pa.BufferReader(content)) if settings.kind == "parquet" else _csv(content)
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{file.name}: cannot be read as {settings.kind} ({one_line(str(error))}); check manifest.kind, and that each "
+            f"line has as many fields as the first"
+        ) from error
+    columns = table.column_names
+    if settings.column not in columns:
+        raise SourceError(
+            f"{file.name}: has no column {settings.column!r} but {', '.join(columns)}; set manifest.column to the one "
+            f"with the paths of the pictures"
+        )
+    if table.num_rows == 0:
+        raise SourceError(f"{file.name}: has no row, so there is no picture to read")
+    renamed = [name if column == settings.column else column for column in columns]
+    lower = [column.lower() for column in renamed]
+    clash = sorted({column for column in renamed if lower.count(column.lower()) > 1 or column.lower() in taken})
+    if clash:
+        raise SourceError(
+            f"{file.name}: columns {', '.join(clash)} stand there twice, or are called like the source's own "
+            f"({', '.join((name, *taken))}); rename them in the manifest"
+        )
+    paths = table.column(settings.column).cast(pa.string())
+    return table.set_column(columns.index(settings.column), settings.column, paths).rename_columns(renamed)
+
+
+def _csv(content: pa.Buffer) -> pa.Table:
+    """Return a CSV file's rows, everything as text, an empty field as null."""
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(pa.BufferReader(content), parse_options=parse) as opened:
+        names = opened.schema.names
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    return pyarrow.csv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
