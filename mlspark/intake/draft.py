@@ -12,7 +12,7 @@ from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.infer import Draft
 from mlspark.contracts.own_columns import RAW
 from mlspark.errors import ConfigError, ContractError
-from mlspark.sources import catalog
+from mlspark.sources import catalog, typed_rows
 from mlspark.sources.csv import CsvSettings
 from mlspark.sources.json import JsonSettings
 from mlspark.sources.settings import SourceSettings
@@ -53,7 +53,11 @@ def draft_from(
     with reading(source.uri):
         notes: list[str] = []
         schema = catalog.columns(spark, source)
-        named = {field.name: field.dataType.simpleString() for field in schema} if schema is not None else None
+        unreadable = typed_rows.unreadable(schema) if schema is not None else {}
+        notes += [f"left out: {why}" for why in unreadable.values()]
+        named = None
+        if schema is not None:
+            named = {field.name: field.dataType.simpleString() for field in schema if field.name not in unreadable}
         if is_bare:
             names = [column.strip() for column in columns.split(",")] if columns else _bare_names(spark, source, notes)
             named = dict.fromkeys(names, "string")

@@ -16,7 +16,7 @@ from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import SOURCE
 from mlspark.contracts.schema_differences import SchemaDifferences
-from mlspark.sources import catalog
+from mlspark.sources import catalog, typed_rows
 from mlspark.sources.source import Source, reading
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def compare_columns(
         refuses: raise what the contract's policy refuses.
 
     Raises:
+        SourceError: a column of the contract cannot be read; says why.
         ContractError: with `refuses`; names each column.
     """
     differences = {}
@@ -124,6 +125,7 @@ def compare_columns(
         if columns is None:
             differences[name] = SchemaDifferences()
             continue
+        typed_rows.refuse_unreadable(columns, source, contract)
         differences[name] = check_spark.differences(
             columns, contract, has_types=catalog.has_types(source), ignored=ignored
         )

@@ -1,12 +1,15 @@
 """Parquet and ORC files, with the partition columns that their folders name. Driver, lazy."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.types import DataType, DateType, IntegerType, LongType, StringType, StructField, StructType
 
@@ -43,7 +46,8 @@ def columns(spark: SparkSession, source: Source) -> StructType:
     """Return the columns of all files. Reads every footer.
 
     Returns:
-        Columns by name and type; one that only some of the files have says so: metadata {"absent_from": a file}.
+        Columns by name and type; one that only some of the files have says so: metadata {"absent_from": a file}; one that
+        cannot be read says why, see `typed_rows.unreadable`.
     """
     return typed_rows.schema(_schema(spark, source))
 
@@ -52,10 +56,24 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """Return every row of the source's files; see `typed_rows.conformable`.
 
     Raises:
-        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, no column of the contract is there, or one
+            cannot be read.
     """
-    rows = _reader(spark, source).schema(_schema(spark, source)).load(files.paths(source))
-    return typed_rows.conformable(rows, source, contract, file=files.file_of(rows))
+    schema = _schema(spark, source)
+    typed_rows.refuse_unreadable(schema, source, contract)
+    unreadable = typed_rows.unreadable(schema)
+    readable = StructType([field for field in schema if field.name not in unreadable])
+    rows = _reader(spark, source).schema(readable).load(files.paths(source))
+    file = files.file_of(rows)
+    if folders := [name for name in rows.columns if name not in readable.names]:
+        rows = rows.drop(*folders)  # as ambiguous as the column that they shadow
+    try:
+        return typed_rows.conformable(rows, source, contract, file=file)
+    except SourceError as error:
+        named = [
+            why for name, why in unreadable.items() if re.search(rf"\b{re.escape(name)}\b", source.settings.filter)
+        ]
+        raise SourceError("; ".join([str(error), *named])) from error
 
 
 def _reader(spark: SparkSession, source: Source) -> DataFrameReader:
@@ -68,18 +86,24 @@ def _schema(spark: SparkSession, source: Source) -> StructType:
     """Return the columns of all files in Spark's types, those of partitions in types that lose nothing."""
     footers = _footers(spark, source)
     in_files = {name for names in footers.values() for name in names}
-    # Spark looks into one file, or with mergeSchema into all: it refuses types that differ.
+    # Spark looks into one file, or with mergeSchema into all: it refuses types that differ, and some of Parquet's.
     reader = _reader(spark, source).option("mergeSchema", len(footers) > 1)
+    unreadable: dict[str, str] = {}
     try:
         schema = reader.load(files.paths(source)).schema
-    except Py4JJavaError as error:
-        if "CANNOT_MERGE" not in str(error):
+    except (PySparkException, Py4JJavaError):
+        one_by_one, unreadable = _one_by_one(spark, source, footers)
+        if not unreadable:
             raise
-        raise SourceError(
-            f"{source.uri}: files differ: {_differences(footers)}; correct or convert one of them"
-        ) from error
-    fields = []
+        schema = _reader(spark, source).schema(StructType(one_by_one)).load(files.paths(source)).schema
+    unreadable |= _in_files_and_folders(source, footers)
+    hidden = {name.lower() for name in unreadable}
+    fields = [
+        StructField(name, StringType(), metadata={typed_rows.UNREADABLE: why}) for name, why in unreadable.items()
+    ]
     for field in schema:
+        if field.name.lower() in hidden:
+            continue
         kind, metadata = field.dataType, {}
         if field.name not in in_files:
             kind = field.dataType if _is_canonical(field, source) else StringType()
@@ -90,20 +114,71 @@ def _schema(spark: SparkSession, source: Source) -> StructType:
     return StructType(fields)
 
 
-def _differences(footers: Mapping[str, Mapping[str, str]]) -> str:
-    """Return each column that files do not agree on, with two of its types and whose they are."""
-    types_by_column: dict[str, dict[str, str]] = {}
-    for file, types in footers.items():
-        for name, kind in types.items():
-            types_by_column.setdefault(name, {}).setdefault(kind, file)
-    differing = {
-        name: list(files_by_type.items())[:2]
-        for name, files_by_type in types_by_column.items()
-        if len(files_by_type) > 1
-    }
-    return "; ".join(
-        f"{name} is {' and '.join(f'{kind!r} in {file}' for kind, file in two)}" for name, two in differing.items()
+def _one_by_one(
+    spark: SparkSession, source: Source, footers: Mapping[str, Mapping[str, str]]
+) -> tuple[list[StructField], dict[str, str]]:
+    """Return the columns that Spark reads alike in all files, and of each other one why not."""
+    known: dict[str, StructField] = {}
+    unreadable: dict[str, str] = {}
+    for file, stored in footers.items():
+        readable = _readable(spark, source, file)
+        for name, kind in stored.items():
+            if name in unreadable:
+                continue
+            if name not in readable:
+                unreadable[name] = f"{name} is {kind!r} in {file}, which Spark does not read; {_remedy(kind)}"
+            elif known.setdefault(name, readable[name]).dataType != readable[name].dataType:
+                types = {names[name]: at for at, names in footers.items() if name in names}
+                kinds = " and ".join(f"{stored_as!r} in {at}" for stored_as, at in list(types.items())[:2])
+                unreadable[name] = f"files differ: {name} is {kinds}; correct or convert one of them"
+    return [field for name, field in known.items() if name not in unreadable], unreadable
+
+
+def _remedy(kind: str) -> str:
+    better = (
+        "write it in microseconds (pandas: coerce_timestamps='us')" if "NANOS" in kind else "write it as another type"
     )
+    return f"{better}, or leave it out of the contract"
+
+
+def _readable(spark: SparkSession, source: Source, file: str) -> dict[str, StructField]:
+    """Return the columns of one file that Spark reads, each asked for by itself where it does not read all of them."""
+    try:
+        return {field.name: field for field in _reader(spark, source).load(files.literal(file)).schema}
+    except (PySparkException, Py4JJavaError):
+        if source.settings.kind != "parquet":
+            raise
+    jvm = files.jvm(spark)
+    parquet = jvm.org.apache.spark.sql.execution.datasources.parquet
+    converter = parquet.ParquetToSparkSchemaConverter(spark._jsparkSession.sessionState().conf())
+    readable = {}
+    with _parquet_file(spark, file, files.hadoop(spark)) as opened:
+        for field in opened.getFileMetaData().getSchema().getFields():
+            alone = jvm.org.apache.parquet.schema.MessageType("alone", jvm.java.util.Collections.singletonList(field))
+            with suppress(PySparkException, Py4JJavaError):
+                [converted] = StructType.fromJson(json.loads(converter.convert(alone).json()))
+                readable[converted.name] = converted
+    return readable
+
+
+def _in_files_and_folders(source: Source, footers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the columns that both files and the folders of partitions have, and why they cannot be read."""
+    base = files.base_path(source)
+    start = re.sub("^file:/+", "/", base).rstrip("/")
+    folders: dict[str, str] = {}
+    for part in source.parts:
+        below = re.sub("^file:/+", "/", part.name).removeprefix(start)
+        for folder in below.split("/")[:-1]:
+            name, equals, _ = folder.partition("=")
+            if equals:
+                folders.setdefault(name.lower(), folder)
+    return {
+        name: f"{name} is a column of {file} and the name of folders ({folders[name.lower()]}), whose values may differ; "
+        f"rename or remove one of the two"
+        for file, names in footers.items()
+        for name in names
+        if name.lower() in folders
+    }
 
 
 def _is_canonical(field: StructField, source: Source) -> bool:
@@ -131,10 +206,21 @@ def _footer(spark: SparkSession, kind: str, file: str, conf: Any) -> dict[str, s
         reader = jvm.org.apache.orc.OrcFile.createReader(path, jvm.org.apache.orc.OrcFile.readerOptions(conf))
         schema = reader.getSchema()
         types = dict(zip(schema.getFieldNames(), map(str, schema.getChildren() or ()), strict=True))
-    else:
-        opened = jvm.org.apache.parquet.hadoop.util.HadoopInputFile.fromPath(path, conf)
-        reader = jvm.org.apache.parquet.hadoop.ParquetFileReader.open(opened)
-        fields = reader.getFileMetaData().getSchema().getFields()
-        types = {str(field.getName()): str(field) for field in fields}
-    reader.close()
-    return types
+        reader.close()
+        return types
+    with _parquet_file(spark, file, conf) as opened:
+        fields = opened.getFileMetaData().getSchema().getFields()
+        return {str(field.getName()): str(field) for field in fields}
+
+
+@contextmanager
+def _parquet_file(spark: SparkSession, file: str, conf: Any) -> Iterator[Any]:
+    """Yield Java's reader of a Parquet file."""
+    jvm = files.jvm(spark)
+    path = jvm.org.apache.hadoop.fs.Path(file)
+    opened = jvm.org.apache.parquet.hadoop.util.HadoopInputFile.fromPath(path, conf)
+    reader = jvm.org.apache.parquet.hadoop.ParquetFileReader.open(opened)
+    try:
+        yield reader
+    finally:
+        reader.close()

@@ -1,6 +1,7 @@
 """CSV lines: one line, one row, nothing skipped but what the settings call no row. Driver, lazy."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,7 +12,8 @@ from pyspark.sql.types import StringType, StructField, StructType
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
 from mlspark.errors import SourceError
-from mlspark.sources import files, markers, text_lines
+from mlspark.sources import files, long_lines, markers, text_lines
+from mlspark.sources.long_lines import LINE
 from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import STRICT, Source, absolute_uri
@@ -90,9 +92,10 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     assert isinstance(settings, CsvSettings)
     named = columns(spark, source)
     names = [column.source_name for column in contract.columns] if named is None else named.fieldNames()
-    lines = text_lines.lines(spark, source) if named is None else _lines_below_header(spark, source)
+    most = settings.max_line_bytes
+    lines = text_lines.lines(spark, source, most) if named is None else _lines_below_header(spark, source)
     if settings.comment:
-        lines = lines.where(~F.col(text_lines.LINE).startswith(settings.comment))
+        lines = lines.where(~F.col(LINE).startswith(settings.comment))
     options = {
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": _CORRUPT,
@@ -105,8 +108,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     }
     # By position: a header may name its columns in any characters.
     schema = ", ".join([*(f"c{index} string" for index in range(len(names))), f"{_CORRUPT} string"])
-    parsed = lines.select(F.from_csv(text_lines.LINE, schema, options).alias(_FIELDS), text_lines.LINE, SOURCE_FILE)
-    line = F.col(text_lines.LINE)
+    parsed = lines.select(F.from_csv(LINE, schema, options).alias(_FIELDS), LINE, SOURCE_FILE)
+    line = F.col(LINE)
     repeats_header = line == F.lit(_header(spark, source)) if named is not None else F.lit(False)
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     flaws = [
@@ -125,7 +128,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     # What the header calls like a column of ours would be taken for it; no filter knows it.
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns if column.source_name in texts}
-    kept = parsed.select(*fields, _FIELDS, text_lines.LINE, SOURCE_FILE)
+    kept = parsed.select(*fields, _FIELDS, LINE, SOURCE_FILE)
     return text_lines.conformable(kept, source, contract, values, flaws)
 
 
@@ -153,15 +156,20 @@ def _header(spark: SparkSession, source: Source) -> str:
     """Return the first line of the first file."""
     settings = source.settings
     assert isinstance(settings, CsvSettings)
-    lines = text_lines.lines(spark, source.with_parts(source.parts[:1]))
+    lines = text_lines.lines(spark, source.with_parts(source.parts[:1]), settings.max_line_bytes)
     if settings.comment:
-        lines = lines.where(~F.col(text_lines.LINE).startswith(settings.comment))
+        lines = lines.where(~F.col(LINE).startswith(settings.comment))
     first = lines.first()
     if first is None:
         raise SourceError(f"{source.parts[0].name}: no header; set header to false, or correct the file")
-    if any(symbol in first[text_lines.LINE] for symbol in ("\ufffd", "\0")):
+    if any(symbol in first[LINE] for symbol in ("\ufffd", "\0")):
         raise SourceError(f"{source.parts[0].name}: the header is not UTF-8; correct the file")
-    return str(first[text_lines.LINE])
+    if len(first[LINE].encode()) > settings.max_line_bytes:
+        raise SourceError(
+            f"{source.parts[0].name}: the header is longer than max_line_bytes={settings.max_line_bytes}; correct the file, "
+            f"or raise max_line_bytes"
+        )
+    return str(first[LINE])
 
 
 def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
@@ -173,12 +181,20 @@ def _lines_below_header(spark: SparkSession, source: Source) -> DataFrame:
     """
     settings = source.settings
     assert isinstance(settings, CsvSettings)
-    header = _header(spark, source).encode().decode("latin-1")
+    header = _header(spark, source)
+    as_bytes = header.encode().decode("latin-1")
     options = {**STRICT, **_NO_CHARACTERS, "encoding": "ISO-8859-1", "header": "true", "enforceSchema": "false"}
     if settings.comment:
         options["comment"] = settings.comment
-    read = spark.read.schema(StructType([StructField(header, StringType())])).options(**options)
-    column = F.col("`" + header.replace("`", "``") + "`")
-    line = F.encode(column, "ISO-8859-1").cast("string").alias(text_lines.LINE)
-    lines = read.csv(files.paths(source))
-    return lines.select(line, files.file_of(lines).alias(SOURCE_FILE)).where(F.trim(text_lines.LINE) != "")
+    column = F.col("`" + as_bytes.replace("`", "``") + "`")
+
+    def whole(some: Source) -> DataFrame:
+        read = spark.read.schema(StructType([StructField(as_bytes, StringType())])).options(**options)
+        lines = read.csv(files.paths(some))
+        line = F.encode(column, "ISO-8859-1").cast("string").alias(LINE)
+        return lines.select(line, files.file_of(lines).alias(SOURCE_FILE))
+
+    def in_pieces(names: Sequence[str]) -> DataFrame:
+        return long_lines.read(spark, names, settings.max_line_bytes, header=header, comment=settings.comment)
+
+    return text_lines.with_long_lines(spark, source, settings.max_line_bytes, whole, in_pieces)

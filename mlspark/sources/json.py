@@ -10,6 +10,7 @@ from pyspark.sql.types import StructType
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
 from mlspark.sources import files, markers, text_lines
+from mlspark.sources.long_lines import LINE
 from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import Source, absolute_uri
@@ -70,9 +71,9 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """
     settings = source.settings
     assert isinstance(settings, JsonSettings)
-    line, keys = F.col(text_lines.LINE), F.col(_KEYS)
+    line, keys = F.col(LINE), F.col(_KEYS)
     # Variant, not from_json: it keeps the digits of a number, and refuses what only looks like JSON.
-    parsed = text_lines.lines(spark, source).select(
+    parsed = text_lines.lines(spark, source, settings.max_line_bytes).select(
         line,
         SOURCE_FILE,
         F.try_parse_json(line).alias(_OBJECT),

@@ -206,7 +206,8 @@ _REFUSED_BY_SPARK = (
     "UNABLE_TO_INFER_SCHEMA",
 )
 _RAISED_ON_EXECUTOR = re.compile(r"mlspark\.errors\.SourceError: (.*)")
-_REMEDY = "correct or remove it; nothing was written"
+_SHOWN = 1000
+REMEDY = "correct or remove it; nothing was written"
 
 
 def _reading_failure(causes: list[_Cause]) -> str | None:
@@ -217,9 +218,9 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
             return one_line(told[1])
         if cause.condition.startswith("FAILED_READ_FILE"):
             if "CSV header" in root.message:
-                return f"{cause.path}: {_header_difference(root.message)}; {_REMEDY}"
+                return f"{cause.path}: {_spark_header_difference(root.message)}; {REMEDY}"
             shown = one_line(cause.message) if root is cause else _shown(root)
-            return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {_REMEDY}"
+            return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {REMEDY}"
         if cause.sql_state.startswith("22"):
             expression = f"{cause.sql!r}" if cause.sql else "a value cannot be computed, or an expression"
             return (
@@ -235,13 +236,18 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
     return None
 
 
-def _header_difference(message: str) -> str:
+def header_difference(header: str, expected: str) -> str:
+    """Return that a file's header is not the first file's."""
+    return f"its first line {header[:_SHOWN]!r} is not the first file's header {expected[:_SHOWN]!r}"
+
+
+def _spark_header_difference(message: str) -> str:
     """Return what Spark's check of CSV headers says: it has a header of one column, the whole line."""
     headers = re.search(r"Header: (.*)\n\s*Schema: (.*)\n", message)
     if headers is None:
         return one_line(message)
     header, expected = (line.encode("latin-1", "replace").decode("utf-8", "replace") for line in headers.groups())
-    return f"its first line {header!r} is not the first file's header {expected!r}"
+    return header_difference(header, expected)
 
 
 def _shown(cause: _Cause) -> str:

@@ -1,27 +1,50 @@
 """Lines of text as they are: read whole, with what is wrong with them as text. Driver, lazy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import MALFORMED, PREFIX, RAW, SOURCE_FILE, is_own
-from mlspark.sources import files
+from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE, is_own
+from mlspark.sources import files, long_lines
+from mlspark.sources.long_lines import LINE
 from mlspark.sources.source import STRICT, Source, filtered
 
-LINE = f"{PREFIX}line"
-"""Column of a whole line."""
 _MARK = "\ufeff"  # byte order mark; Hadoop takes it off a file's first line
 
 
-def lines(spark: SparkSession, source: Source) -> DataFrame:
+def lines(spark: SparkSession, source: Source, max_line_bytes: int) -> DataFrame:
     """Return `LINE`, `SOURCE_FILE` for every line of the source's parts but blank ones.
 
-    A line ends with a line feed, a carriage return or both.
+    A line ends with a line feed, a carriage return or both. Of one that is longer than `max_line_bytes` comes at least one
+    byte more than that, and all of it only where that is little; see `long_lines`.
     """
-    read = spark.read.options(**STRICT).text(files.paths(source))
-    return read.where(F.trim("value") != "").select(F.col("value").alias(LINE), files.file_of(read).alias(SOURCE_FILE))
+
+    def whole(some: Source) -> DataFrame:
+        read = spark.read.options(**STRICT).text(files.paths(some))
+        return read.select(F.col("value").alias(LINE), files.file_of(read).alias(SOURCE_FILE))
+
+    return with_long_lines(
+        spark, source, max_line_bytes, whole, lambda names: long_lines.read(spark, names, max_line_bytes)
+    )
+
+
+def with_long_lines(
+    spark: SparkSession,
+    source: Source,
+    max_line_bytes: int,
+    whole: Callable[[Source], DataFrame],
+    in_pieces: Callable[[Sequence[str]], DataFrame],
+) -> DataFrame:
+    """Return a source's lines but blank ones: as `in_pieces` reads files with long lines, and `whole` all others."""
+    with_some = long_lines.files_with(spark, source.parts, max_line_bytes)
+    without = tuple(part for part in source.parts if part.name not in with_some)
+    frames = [whole(source.with_parts(without))] if without else []
+    if with_some:
+        frames.append(in_pieces(sorted(with_some)))
+    return reduce(DataFrame.union, frames).where(F.trim(LINE) != "")
 
 
 def without(text: Column, markers: Sequence[str]) -> Column:
@@ -32,10 +55,11 @@ def without(text: Column, markers: Sequence[str]) -> Column:
 def damage(line: Column, max_line_bytes: int) -> list[tuple[Column, Column]]:
     """Return (whether a line has it, its name) for each way in which a line of text is no text."""
     return [
+        # First: its end is not there.
+        (F.octet_length(line) > max_line_bytes, F.lit(f"longer than max_line_bytes={max_line_bytes}")),
         (~F.is_valid_utf8(line) | line.contains("\ufffd"), F.lit("not UTF-8")),
         (line.startswith(_MARK), F.lit("byte order mark")),
         (line.rlike("[\\x00-\\x08\\x0b-\\x1f]"), F.lit("control character")),
-        (F.octet_length(line) > max_line_bytes, F.lit(f"longer than max_line_bytes={max_line_bytes}")),
     ]
 
 

@@ -37,6 +37,22 @@ def schema(source_schema: StructType) -> StructType:
     return StructType(fields)
 
 
+UNREADABLE = "unreadable"
+"""Key of a column's metadata: why it is there and cannot be read."""
+
+
+def unreadable(source_schema: StructType) -> dict[str, str]:
+    """Return the columns that cannot be read, and why."""
+    return {field.name: field.metadata[UNREADABLE] for field in source_schema if UNREADABLE in field.metadata}
+
+
+def refuse_unreadable(source_schema: StructType, source: Source, contract: Contract) -> None:
+    """Raise SourceError where a contract names columns that cannot be read; those that nobody asks for stop nothing."""
+    asked = {column.source_name.lower() for column in contract.columns}
+    if refused := [why for name, why in unreadable(source_schema).items() if name.lower() in asked]:
+        raise SourceError(f"{source.uri}: contract {contract.name}: {'; '.join(refused)}; nothing was written")
+
+
 def conformable(
     rows: DataFrame,
     source: Source,
