@@ -33,8 +33,6 @@ from mlspark.sources.picture_settings import IMAGE, LABEL, PicturesSettings, rep
 from mlspark.sources.source import Part, Source, absolute_uri
 
 MEMBER, ARRIVAL = "member", "place"
-SPLIT_FROM = 2 * binary_rows.TASK_BYTES
-"""Bytes from which an archive is read by several tasks."""
 _LOOKED_AT = 1000
 """Members of the first archive by which WebDataset's columns are known."""
 _MOST_REPEATED = 1000
@@ -169,13 +167,17 @@ class _Item:
 
 @lru_cache(maxsize=8)
 def _pieces(spark: SparkSession, source: Source) -> tuple[bytes, ...]:
-    """Return what each task reads: several small archives, or a span of a large one. A Spark job where any is large."""
+    """Return what each task reads: several small archives, or a span of a large one. A Spark job where any is large.
+
+    Large is an archive of more than two tasks.
+    """
     settings, archives = _settings(source), _archives(source)
-    large = [part for part in archives if part.size_bytes >= SPLIT_FROM]
+    task_bytes = binary_rows.task_bytes(spark, sum(part.size_bytes for part in archives))
+    large = [part for part in archives if part.size_bytes >= 2 * task_bytes]
     plans: dict[str, list[_Item]] = {}
     if large:
         items = [_to_bytes([_Item(part.name, part.size_bytes)]) for part in large]
-        work = partial(_plan, settings.max_bytes, binary_rows.TASK_BYTES, settings.webdataset)
+        work = partial(_plan, settings.max_bytes, task_bytes, settings.webdataset)
         schema = StructType([StructField("uri", StringType()), StructField("items", BinaryType())])
         for row in binary_rows.frame(spark, items, work, schema).collect():
             plans[row["uri"]] = _from_bytes(bytes(row["items"]))
@@ -183,7 +185,7 @@ def _pieces(spark: SparkSession, source: Source) -> tuple[bytes, ...]:
     small: list[Part] = []
 
     def flush() -> None:
-        for begin, end in binary_rows.shares([part.size_bytes for part in small], binary_rows.TASK_BYTES):
+        for begin, end in binary_rows.shares([part.size_bytes for part in small], task_bytes):
             pieces.append(_to_bytes([_Item(part.name, part.size_bytes) for part in small[begin:end]]))
         small.clear()
 

@@ -16,8 +16,9 @@ Row = Mapping[str, Any]
 Work = Callable[[bytes], Iterable[Row]]
 """Reads one piece of work, on an executor."""
 
-TASK_BYTES = 2**26
-"""About how many bytes a task reads."""
+TASK_BYTES, LEAST_TASK_BYTES = 2**26, 2**22
+"""About how many bytes a task reads: as many as that, or fewer where slots would be left without a task."""
+_TASKS_PER_SLOT = 3
 BATCH_BYTES, BATCH_ROWS = 2**23, 2000
 """Most bytes and rows of what goes to Spark at once; one value may be larger."""
 _WORK = f"{PREFIX}work"
@@ -46,7 +47,7 @@ def _batches(work: Work, schema: pa.Schema, pieces: Iterator[pa.RecordBatch]) ->
         for piece in batch.column(0).to_pylist():
             for row in work(piece):
                 rows.append(row)
-                num_bytes += sum(len(value) for value in row.values() if isinstance(value, bytes))
+                num_bytes += sum(len(value) for value in row.values() if isinstance(value, bytes | str))
                 if num_bytes >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
                     yield _batch(rows, schema)
                     rows, num_bytes = [], 0
@@ -60,11 +61,17 @@ def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
     )
 
 
-def shares(weights: Sequence[int], task_bytes: int) -> list[tuple[int, int]]:
-    """Return (begin, end) of consecutive things for tasks of about `task_bytes` each."""
+def task_bytes(spark: SparkSession, num_bytes: int) -> int:
+    """Return about how many bytes a task reads of so many in all, so that every slot has something to read and decode."""
+    wanted = num_bytes // (_TASKS_PER_SLOT * spark.sparkContext.defaultParallelism)
+    return min(TASK_BYTES, max(LEAST_TASK_BYTES, wanted))
+
+
+def shares(weights: Sequence[int], most_bytes: int) -> list[tuple[int, int]]:
+    """Return (begin, end) of consecutive things for tasks of about `most_bytes` each."""
     found, begin, total = [], 0, 0
     for place, weight in enumerate(weights):
-        if place > begin and total + weight > task_bytes:
+        if place > begin and total + weight > most_bytes:
             found.append((begin, place))
             begin, total = place, 0
         total += weight

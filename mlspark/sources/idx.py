@@ -153,7 +153,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     [num_rows] = {file.shape[0] for file in files.values()}
     row_bytes = sum(file.row_bytes for file in files.values())
     whole = any(file.is_compressed for file in files.values())
-    per_task = max(1, num_rows) if whole else max(1, binary_rows.TASK_BYTES // max(1, row_bytes))
+    task_bytes = binary_rows.task_bytes(spark, num_rows * row_bytes)
+    per_task = max(1, num_rows) if whole else max(1, task_bytes // max(1, row_bytes))
     pieces = [
         json.dumps(
             {"files": {name: asdict(file) for name, file in files.items()}, "begin": begin, "end": begin + per_task}

@@ -98,9 +98,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     settings = _settings(source)
     files, schema = _files(source), _schema(source)
     weights = [(size or 0) + _COST_OF_A_FILE for size in files.column(_SIZE).to_pylist()]
-    pieces = [
-        _bytes(files.slice(begin, end - begin)) for begin, end in binary_rows.shares(weights, binary_rows.TASK_BYTES)
-    ]
+    shares = binary_rows.shares(weights, binary_rows.task_bytes(spark, sum(weights)))
+    pieces = [_bytes(files.slice(begin, end - begin)) for begin, end in shares]
     own = StructType([*schema, *(StructField(name, StringType()) for name in (MALFORMED, SOURCE_FILE))])
     work = partial(_rows, listing.base(source.uri, source.parts), settings.max_bytes, settings.pattern)
     rows = binary_rows.frame(spark, pieces, work, own)

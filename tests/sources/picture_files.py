@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import tarfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
-from mlspark.contracts.contract import Contract
+from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.sources import catalog
 from mlspark.sources.catalog import AnySource
 from mlspark.sources.source import Source, reading
@@ -65,11 +64,11 @@ Row = dict[str, Any]
 
 
 def contract(*names: str, **types: str) -> Contract:
-    """A contract of texts, and what else is named; `image` is binary."""
+    """A contract of texts, and what else is named; `image` is binary. Only read, not checked."""
     known = {"image": "binary", "place": "bigint", "jpg": "binary"}
-    columns = [{"name": name, "type": known.get(name, "string")} for name in names]
-    columns += [{"name": name, "type": kind} for name, kind in types.items()]
-    return Contract.model_validate_json(json.dumps({"name": "pictures", "columns": columns}))
+    wanted = {name: known.get(name, "string") for name in names} | types
+    columns = tuple(ColumnRule.model_construct(name=name, type=kind) for name, kind in wanted.items())
+    return Contract.model_construct(name="pictures", columns=columns)
 
 
 def find(spark: SparkSession, root: Path, **settings: Any) -> Source:
