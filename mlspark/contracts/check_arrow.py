@@ -1,5 +1,6 @@
 """A contract on rows in memory, with Spark's verdict: each row typed, each broken rule named. Runs anywhere."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.logic import flat
 from mlspark.errors import ContractError
+from mlspark.pictures import media
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Broken:
     """Column that the rule is about; "" for a row rule."""
     rule: str
     value: Any
-    """Value as it came, before any cast; for a row rule, its condition."""
+    """Value as it came, before any cast; bytes as their SHA-256 and number; for a row rule, its condition."""
     what: str = ""
-    """What is wrong with the value's type, for the rule `type`; else empty."""
+    """What is wrong with the value's type, for the rule `type`, or with a picture; else empty."""
 
     @property
     def reason(self) -> str:
@@ -94,8 +96,12 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
         what = f"expected {column.type}" if is_converted else f"is {values.type}, expected {column.type}"
         for rule, is_broken in _failures(column, present, typed):
             for row in map(int, _rows(is_broken)):
-                broken_rule = Broken(row, column.name, rule, _shown(values[row]), what if rule == "type" else "")
+                broken_rule = Broken(
+                    row, column.name, rule, _shown(values[row], column), what if rule == "type" else ""
+                )
                 broken.append((row, len(broken), broken_rule))
+        for row, rule, problem in _bad_pictures(column, typed):
+            broken.append((row, len(broken), Broken(row, column.name, rule, _shown(values[row], column), problem)))
     rows = pa.table(list(columns.values()), schema=pa.schema([(c.name, arrow_type(c.type)) for c in contract.columns]))
     broken.extend(
         (broken_rule.row, len(broken), broken_rule)
@@ -181,6 +187,15 @@ def _failures(column: ColumnRule, values: pa.Array, typed: pa.Array) -> Iterator
             yield "max_length", pc.greater(length, column.max_length)
 
 
+def _bad_pictures(column: ColumnRule, typed: pa.Array) -> Iterator[tuple[int, str, str]]:
+    """Yield (row, rule, what is wrong) of each picture that is not as the column's `media` says."""
+    if column.media is None:
+        return
+    for row, value in enumerate(typed):
+        if (problem := media.problem(value.as_py(), column.media)) is not None:
+            yield row, *problem
+
+
 def _broken_rules(rows: pa.Table, contract: Contract, bad: set[int]) -> Iterator[Broken]:
     """Yield the row rules that rows without other reasons break; they alone are sure to have values that compute."""
     others = np.setdiff1d(np.arange(rows.num_rows), list(bad))
@@ -214,7 +229,10 @@ def _has_an_element(lists: pa.Array, is_wrong: Callable[[pa.Array], pa.Array]) -
     return pc.is_in(pa.array(range(len(lists)), rows.type), value_set=rows)
 
 
-def _shown(value: pa.Scalar) -> Any:
+def _shown(value: pa.Scalar, column: ColumnRule) -> Any:
+    if column.is_binary and value.is_valid and (column_types.is_text(value.type) or column_types.is_bytes(value.type)):
+        content = value.as_buffer().to_pybytes()
+        return f"sha256:{hashlib.sha256(content).hexdigest()}, {len(content)} bytes"
     try:
         return value.as_py()
     except (ValueError, OverflowError):  # a date or time that Python does not know

@@ -1,6 +1,6 @@
 """A contract on Spark: every row typed, with what is wrong with it, as native expressions. Driver, lazy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -10,6 +10,7 @@ from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import StructType
 
 from mlspark.contracts import bounds, column_types, free_sql, headers, patterns, schema_differences
@@ -17,23 +18,30 @@ from mlspark.contracts.contract import ColumnRule, Contract, RowRule
 from mlspark.contracts.own_columns import MALFORMED, RAW, REASONS, SOURCE_FILE
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.errors import ContractError
+from mlspark.pictures import media
+from mlspark.pictures.media import Media
 
 _REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
 
 
-def conform(raw: DataFrame, contract: Contract) -> DataFrame:
+def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | None = None) -> DataFrame:
     """Return every row typed, with what is wrong with it.
 
-    Lazy; native expressions only, so it runs in the same job as what follows. A unique key costs one shuffle. NaN is a
-    missing value, as pandas writes one into a Parquet file; in an array it is an element that is not finite.
+    Lazy; native expressions only, so it runs in the same job as what follows; pictures alone are looked at in Python. A
+    unique key costs one shuffle. NaN is a missing value, as pandas writes one into a Parquet file; in an array it is an
+    element that is not finite. No reason holds bytes: they are told by their SHA-256 and number.
 
     Args:
         raw: the contract's columns, as strings or in any type that casts, and `MALFORMED` (why the row could not be
             parsed, or null), `RAW` (the row as text), `SOURCE_FILE`. A column that is absent counts as null.
+        contract: theirs.
+        looked: column of pictures -> column of `raw`, a struct that holds what `pictures.media.problem` says of it (rule,
+            what; null for a good one) and whatever else was made of the picture when it was decoded; it is kept. The other
+            columns of pictures are looked at here.
 
     Returns:
         The contract's columns in its types, then `REASONS` (array of column, rule, value; empty for a good row),
-        `RAW`, `SOURCE_FILE`.
+        `RAW`, `SOURCE_FILE`, the columns of `looked`.
 
     Raises:
         ContractError: the expression of a row rule cannot be analysed.
@@ -43,11 +51,17 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
     cells = {
         column.name: _cell(values[column.name], column, types.get(column.name, "string")) for column in contract.columns
     }
-    failures = [
-        (failed, _reason(column.name, rule, values[column.name].cast("string")))
-        for column in contract.columns
-        for rule, failed in _failures(column, cells[column.name], types.get(column.name, "string"))
-    ]
+    verdicts = {name: F.col(verdict) for name, verdict in (looked or {}).items()}
+    failures: list[tuple[Column, Column]] = []
+    for column in contract.columns:
+        source_type = types.get(column.name, "string")
+        shown = _shown(values[column.name], column, source_type)
+        broken = _failures(column, cells[column.name], source_type)
+        failures.extend((failed, _reason(column.name, rule, shown)) for rule, failed in broken)
+        if column.media is not None and column.name in types:
+            verdict = verdicts.get(column.name, _verdict(column.media)(cells[column.name].typed))
+            told = F.concat_ws(": ", shown, verdict["what"])
+            failures.append((verdict["rule"].isNotNull(), _reason(column.name, verdict["rule"], told)))
     malformed = F.array(_reason("", "malformed", F.col(MALFORMED)))
     reasons = F.when(F.col(MALFORMED).isNotNull(), malformed).otherwise(_reasons(failures))
     conformed = raw.select(
@@ -55,13 +69,15 @@ def conform(raw: DataFrame, contract: Contract) -> DataFrame:
         reasons.cast(_REASONS_TYPE).alias(REASONS),
         RAW,
         SOURCE_FILE,
+        *(looked or {}).values(),
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:
         same_key = Window.partitionBy(*contract.unique_key)
         shared = F.sum(F.when(is_bad(), 0).otherwise(1)).over(same_key) > 1
         named = ",".join(contract.unique_key)
-        key = F.concat_ws(",", *(F.col(name).cast("string") for name in contract.unique_key))
+        columns = map(contract.column, contract.unique_key)
+        key = F.concat_ws(",", *(_shown(F.col(column.name), column, column.type) for column in columns))
         present = ~_any_null(contract.unique_key)
         reason = F.array(_reason(named, "unique", key)).cast(_REASONS_TYPE)
         reasons = F.when(shared & present & ~is_bad(), reason).otherwise(F.col(REASONS))
@@ -160,6 +176,9 @@ def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
     """
     if column_types.family(source_type) == "string" and column.is_array:
         return F.from_json(value.cast("string"), column.type)
+    if column_types.family(source_type) == "string" and column.is_binary:
+        is_base64 = value.rlike(r"\A[A-Za-z0-9+/]*={0,2}\z") & (F.length(value) % 4 == 0)
+        return F.when(is_base64, F.unbase64(value))
     if column.is_text or column_types.family(source_type) == "string" or column.type == source_type:
         return value.try_cast(column.type)
     if not column_types.is_cast(source_type, column.type):
@@ -172,6 +191,27 @@ def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
         # 1.5 casts to int, and would be 1.
         stays = stays & typed.try_cast(source_type).eqNullSafe(value)
     return F.when(stays, typed)
+
+
+def _shown(value: Column, column: ColumnRule, source_type: str) -> Column:
+    """Return a value as reasons tell it: as text, of bytes and of their base64 the SHA-256 and number."""
+    if column.is_binary and column_types.family(source_type) in ("string", "binary"):
+        num_bytes = F.octet_length(value).cast("string")
+        return F.concat(F.lit("sha256:"), F.sha2(value.cast("binary"), 256), F.lit(", "), num_bytes, F.lit(" bytes"))
+    return value.cast("string")
+
+
+def _verdict(rules: Media) -> Callable[[Column], Column]:
+    """Return a function of Spark that tells what is wrong with pictures: struct of rule and what, null for good ones."""
+
+    import pandas as pd
+
+    # Spark looks at the types, which must be no texts.
+    def problems(pictures: pd.Series) -> pd.DataFrame:
+        told = [media.problem(picture, rules) or (None, None) for picture in pictures]
+        return pd.DataFrame(told, columns=["rule", "what"], dtype=object)
+
+    return pandas_udf(problems, "rule string, what string")  # type: ignore[call-overload,no-any-return]
 
 
 def _survives(value: Column, typed: Column, column: ColumnRule, source_type: str) -> Column:
@@ -264,8 +304,9 @@ def _any_null(names: Sequence[str]) -> Column:
     return reduce(or_, (F.col(name).isNull() for name in names), F.lit(False))
 
 
-def _reason(column: str, rule: str, value: Column) -> Column:
-    return F.struct(F.lit(column).alias("column"), F.lit(rule).alias("rule"), value.alias("value"))
+def _reason(column: str, rule: str | Column, value: Column) -> Column:
+    named = F.lit(rule) if isinstance(rule, str) else rule
+    return F.struct(F.lit(column).alias("column"), named.alias("rule"), value.alias("value"))
 
 
 def reason_name(reason: Any) -> Column:

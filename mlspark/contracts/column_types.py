@@ -6,7 +6,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Family = Literal["whole", "decimal", "floating", "boolean", "string", "date", "timestamp", "array"]
+Family = Literal["whole", "decimal", "floating", "boolean", "string", "date", "timestamp", "array", "binary"]
 
 _ARROW_TYPES = {
     "boolean": pa.bool_(),
@@ -18,6 +18,7 @@ _ARROW_TYPES = {
     "string": pa.string(),
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
+    "binary": pa.binary(),
     "array<float>": pa.list_(pa.float32()),
     "array<double>": pa.list_(pa.float64()),
 }
@@ -29,6 +30,7 @@ _OTHER_NAMES = {
     "number": "double", "str": "string", "text": "string", "varchar": "string", "char": "string", "bool": "boolean",
     "datetime": "timestamp", "timestamp_ntz": "timestamp", "time": "timestamp", "decimal": "decimal(10,2)",
     "numeric": "decimal(10,2)", "array": "array<double>", "vector": "array<double>",
+    "bytes": "binary", "blob": "binary", "bytea": "binary", "varbinary": "binary", "image": "binary", "picture": "binary",
 }  # fmt: skip
 _DECIMAL = re.compile(r"decimal\((\d{1,2}),(\d{1,2})\)")
 _MAX_DIGITS = 38
@@ -42,11 +44,12 @@ CASTS: dict[Family, tuple[Family, ...]] = {
     "date": ("timestamp",),
     "timestamp": ("date",),
     "array": (),
+    "binary": (),
 }
 """Family of a contract's type -> other families whose typed values are cast to it, where the value survives.
 
-Text is no typed value: sources of text parse it, for every type. A text column takes what Spark writes as text from a
-batch source, and nothing but text from rows in memory.
+Text is no typed value: sources of text parse it, for every type, bytes as base64. A text column takes what Spark writes as
+text from a batch source, and nothing but text from rows in memory.
 """
 
 
@@ -83,7 +86,7 @@ def family(name: str) -> Family | None:
         return "string"
     if name == "timestamp_ntz":
         return "timestamp"
-    if name in ("boolean", "date", "timestamp"):
+    if name in ("boolean", "date", "timestamp", "binary"):
         return name  # type: ignore[return-value]  # just compared
     if name.startswith("array<") and family(name[len("array<") : -1]) in ("whole", "decimal", "floating"):
         return "array"
@@ -125,6 +128,8 @@ def spark_type(arrow: pa.DataType) -> str:
         return "date"
     if is_text(arrow):
         return "string"
+    if is_bytes(arrow):
+        return "binary"
     if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
         return f"array<{spark_type(arrow.value_type)}>"
     return str(arrow)
@@ -133,3 +138,9 @@ def spark_type(arrow: pa.DataType) -> str:
 def is_text(arrow: pa.DataType) -> bool:
     """Return whether it is one of Arrow's types of text."""
     return bool(pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow))
+
+
+def is_bytes(arrow: pa.DataType) -> bool:
+    """Return whether it is one of Arrow's types of bytes."""
+    kinds = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view
+    return any(is_kind(arrow) for is_kind in kinds)

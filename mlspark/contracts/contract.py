@@ -15,6 +15,7 @@ from mlspark.contracts.conditions import KNOWN, Condition, parse_condition
 from mlspark.contracts.json_lines import lines_of
 from mlspark.contracts.own_columns import PREFIX, is_own, same_but_for_case
 from mlspark.errors import ContractError
+from mlspark.pictures.media import Media
 
 
 class _Part(BaseModel):
@@ -55,6 +56,8 @@ class ColumnRule(_Part):
     """Most characters of a text, or elements of an array; an array with a missing or infinite element is always bad."""
     max_missing_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of missing values above which the data as a whole is refused; unset: refused when every value is missing."""
+    media: Media | None = None
+    """What each picture of a `binary` column must be; unset: the bytes are anything."""
 
     @property
     def source_name(self) -> str:
@@ -68,6 +71,10 @@ class ColumnRule(_Part):
     @property
     def is_array(self) -> bool:
         return self.type.startswith("array")
+
+    @property
+    def is_binary(self) -> bool:
+        return self.type == "binary"
 
     @property
     def is_number(self) -> bool:
@@ -90,6 +97,8 @@ class ColumnRule(_Part):
             is_of_arrays = self.is_array and name.endswith("length")
             if getattr(self, name) is not None and not self.is_text and not is_of_arrays:
                 raise ValueError(f"{self.name}: {name} needs type string, not {self.type}")
+        if self.media is not None and not self.is_binary:
+            raise ValueError(f"{self.name}: media needs type binary, not {self.type}")
         for side in ("min", "max"):
             try:
                 self.bound(side)
@@ -177,6 +186,8 @@ class Contract(_Part):
                     raise ValueError(f"{what} {column!r}: {self.no_column(column)}")
         if self.freshness and self.column(self.freshness.column).type not in ("date", "timestamp"):
             raise ValueError(f"freshness {self.freshness.column!r} is no date or timestamp")
+        if self.label and self.column(self.label).is_binary:
+            raise ValueError(f"label {self.label!r} is binary: predict a column of another type")
         self._check_rules()
         return self
 
@@ -233,6 +244,16 @@ class Contract(_Part):
         """Return names of a source's columns as the contract has them; others stay as they are."""
         headers = self.names_by_header
         return [headers.get(name, name) for name in source_names]
+
+    @property
+    def binary(self) -> tuple[str, ...]:
+        """Columns of bytes, those of pictures among them, in order."""
+        return tuple(column.name for column in self.columns if column.is_binary)
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Columns of pictures, in order."""
+        return tuple(column.name for column in self.columns if column.media is not None)
 
     @property
     def types(self) -> dict[str, str]:
@@ -332,7 +353,8 @@ def _words(problem: Any, lines: Mapping[tuple[int | str, ...], int]) -> str:
     where = ".".join(map(str, place))
     prefix = (f"line {line}: " if line else "") + (f"{where}: " if where else "")
     if problem["type"] == "extra_forbidden":
-        known = list((_PARTS[str(place[0])] if len(place) > 1 else Contract).model_fields)
+        part = Media if "media" in place[:-1] else _PARTS[str(place[0])] if len(place) > 1 else Contract
+        known = list(part.model_fields)
         close = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
         return f"{prefix}unknown key, " + (f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
     if problem["type"] == "missing":

@@ -2,9 +2,10 @@
 
 Typed values are converted where they stay what they are, see `column_types.CASTS`: 39.0 is the whole number 39 and 39.5 is
 none, true is 1, and 1 is true. A float of 2^53 (of single precision: 2^24) or more is no whole number or decimal: its last
-digits may be lost already. Dates, times and decimals may be text, which JSON has no other way to say. Runs anywhere.
+digits may be lost already. Dates, times and decimals may be text, and bytes base64, as JSON has no other way. Runs anywhere.
 """
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
@@ -18,7 +19,8 @@ from pyarrow import compute as pc
 
 from mlspark.contracts import bounds, column_types
 
-_FROM_TEXT = ("date", "timestamp", "decimal")
+_FROM_TEXT = ("date", "timestamp", "decimal", "binary")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _CONTEXT = Context(prec=400, rounding=ROUND_HALF_UP, Emax=999999, Emin=-999999)
 _SINGLE = pa.float32()
 _MICROS_PER_DAY = 86_400_000_000
@@ -53,6 +55,8 @@ def convert(values: pa.Array, name: str) -> pa.Array:
         return values.cast(wanted)
     if family == "array":
         return _array(values, wanted)
+    if family == "binary":
+        return _by_value(values, wanted, _bytes) if column_types.is_text(values.type) else values.cast(wanted)
     if family == "date":
         return _by_value(values, wanted, _date) if column_types.is_text(values.type) else _dates(values)
     if family == "timestamp":
@@ -147,6 +151,10 @@ def _decimal(value: Any, digits: int, scale: int, *, is_single: bool) -> Decimal
             return None
         is_same = rounded == written
     return rounded if is_same and len(rounded.as_tuple().digits) <= digits else None
+
+
+def _bytes(text: str) -> bytes | None:
+    return base64.b64decode(text) if len(text) % 4 == 0 and _BASE64.fullmatch(text) else None
 
 
 def _date(text: str) -> date | None:

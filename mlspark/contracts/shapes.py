@@ -27,6 +27,10 @@ NUMBERS = FITTING["decimal"]
 _DOUBLE_DIGITS = 17  # so many distinguish every double from its neighbours
 _DECIMAL_DIGITS = 38
 _MISSING = "missing:"
+_BYTES = "\x01"
+"""Begins what stands for bytes here: whether they look like a picture, and their SHA-256."""
+_PICTURES = "^(FFD8FF|89504E470D0A1A0A|474946383[79]61|52494646.{8}57454250|49492A00|4D4D002A|.{8}6674797061766966)"
+"""First bytes of the formats of pictures, in hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,10 @@ def _pair(name: Column, value: Column) -> Column:
 
 
 def _as_text(name: str, kind: str) -> Column:
+    if kind == "binary":
+        start = F.hex(F.substring(F.col(name), 1, 12))
+        what = F.when(start.rlike(_PICTURES), "picture").otherwise("bytes")
+        return F.concat(F.lit(_BYTES), what, F.lit(":"), F.sha2(F.col(name), 256))
     if kind not in ("float", "double"):
         return F.col(name).cast("string")
     # A float is compared as a double: 0.1f is 0.10000000149011612, more than a bound of "0.1". NaN is a missing value.
@@ -193,6 +201,7 @@ def _shape(value: Column) -> Column:
     )
     return (
         F.when(value.isNull(), None)
+        .when(value.startswith(_BYTES), F.regexp_extract(value, "[a-z]+", 0))
         .when(value.isin(*MARKERS), F.concat(F.lit(_MISSING), value))
         .when(value.rlike(r"^[+-]?0\d"), "text")
         .when(value.rlike(r"^[+-]?\d+$"), whole_number)

@@ -1,7 +1,7 @@
 """Which side a row is on, from its content alone. Driver, lazy."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import and_
@@ -36,7 +36,7 @@ class SplitSettings(Section):
     """Seed that decides which rows are held out; only with by: hash."""
     key: tuple[str, ...] = ()
     """Columns whose equal values keep rows in one split and one fold; a row that lacks one of them stands alone. Empty: the
-    contract's unique key, else all columns but the label."""
+    contract's pictures, by their content; without pictures its unique key, else all columns but the label."""
     time: str = ""
     """Date or timestamp column of the contract, without missing values, to split by; only with by: time."""
     validation_from: str = ""
@@ -78,12 +78,17 @@ def moment(text: str, setting: str) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def row_id(columns: Sequence[str]) -> Column:
+def row_id(columns: Sequence[str], *, binary: Collection[str] = ()) -> Column:
     """Return the 64-bit hash of a row's content: xxhash64 of the values as text, a missing one unlike any text.
 
     Leave out the label: rows that differ in nothing else must share a side, and rows to be scored have none.
+
+    Args:
+        columns: what the row is known by.
+        binary: those of them that hold bytes, which count by their SHA-256.
     """
-    return F.xxhash64(*(F.coalesce(F.col(name).cast("string"), F.lit("\u0000")) for name in columns)).alias("row_id")
+    texts = (F.sha2(F.col(name), 256) if name in binary else F.col(name).cast("string") for name in columns)
+    return F.xxhash64(*(F.coalesce(text, F.lit("\u0000")) for text in texts)).alias("row_id")
 
 
 def side(row_hash: Column, settings: SplitSettings) -> Column:
@@ -114,7 +119,11 @@ def _timestamp(text: str, setting: str) -> Column:
 
 def has_key(settings: SplitSettings) -> Column:
     """Return whether a row has all columns of `settings.key`."""
-    return reduce(and_, (F.col(name).isNotNull() for name in settings.key), F.lit(True))
+    return _has_all(settings.key)
+
+
+def _has_all(columns: Sequence[str]) -> Column:
+    return reduce(and_, (F.col(name).isNotNull() for name in columns), F.lit(True))
 
 
 def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weight: str | None = None) -> DataFrame:
@@ -128,9 +137,13 @@ def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weigh
     """
     content = [column.name for column in contract.columns if column.name not in (contract.label, weight)]
     known_by = contract.unique_key or content
-    rows = rows.withColumn(ROW_ID, row_id(known_by))
+    rows = rows.withColumn(ROW_ID, row_id(known_by, binary=contract.binary))
+    # What rows show, whatever they are called: one picture in training and test rows would be learned by heart.
+    key = settings.key or contract.pictures
     # A missing key is no key: rows without one have nothing in common.
-    group = F.when(has_key(settings), row_id(settings.key)).otherwise(F.col(ROW_ID)) if settings.key else F.col(ROW_ID)
+    group = (
+        F.when(_has_all(key), row_id(key, binary=contract.binary)).otherwise(F.col(ROW_ID)) if key else F.col(ROW_ID)
+    )
     rows = rows.withColumn(GROUP, group)
     # Files that are given as one side are on it.
     learned = F.when(F.col(SOURCE) == "learn", side(F.col(GROUP), settings))

@@ -130,7 +130,7 @@ def scored(
     by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
     inputs = prepared.select(
         *columns,
-        split.row_id(contract.unique_key or names),
+        split.row_id(contract.unique_key or names, binary=contract.binary),
         F.col(SOURCE_FILE).alias("source_file"),
         F.col(ROW_NUMBER).alias("row_number"),
         *(F.array(*(by_name[name] for name in spec.columns)).alias(_column(spec)) for spec in tensors.specs),
