@@ -37,7 +37,10 @@ def explain_features(
     version: options.Version = None,
     json_file: options.JsonFile = None,
 ) -> None:
-    """Show how one raw row becomes its numbers: each output, its place in a batch, and what it means."""
+    """Show how one raw row becomes its numbers: each output, its place in a batch, and what it means.
+
+    In JSON a picture is "@FILE", or base64 text.
+    """
 
     run(pipeline, row, overrides=set_ or [], version=version, json_file=json_file)
 
@@ -47,7 +50,8 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
 
     Args:
         file: settings of the pipeline.
-        row: a JSON object, "@FILE" with one, or a line as in the pipeline's CSV source.
+        row: a JSON object, "@FILE" with one, or a line as in the pipeline's CSV source; a picture in JSON is "@FILE" or
+            base64.
         overrides: of settings.
         version: of the feature table; None: the newest.
         json_file: also write it there.
@@ -76,10 +80,7 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
 def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, Any]:
     """Return column -> value, or text that is to be cast."""
     if row.startswith("@"):
-        try:
-            row = Path(row[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"ROW {row}: cannot be read ({error.strerror})") from None
+        row = _read(row[1:]).decode(errors="replace")
     if row.lstrip().startswith("{"):
         try:
             values: dict[str, Any] = json.loads(row)
@@ -101,12 +102,23 @@ def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, An
     return {name: None if text in ("", *marked[name]) else text for name, text in texts.items()}
 
 
+def _read(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"ROW @{file}: cannot be read ({error.strerror})") from None
+
+
 def _as_table(values: Mapping[str, Any], contract: Contract) -> pa.Table:
     """Return one row of the contract's columns; those that are not given are missing."""
     arrays = {}
     for column in contract.columns:
         value, kind = values.get(column.source_name, values.get(column.name)), arrow_type(column.type)
         try:
+            if isinstance(value, str) and column.is_binary:
+                # Base64 text is none of a file's name, and `conversions` takes it.
+                arrays[column.name] = pa.array([_read(value[1:]) if value.startswith("@") else value])
+                continue
             is_to_be_cast = isinstance(value, str) and not column.is_text
             arrays[column.name] = pa.array([value]).cast(kind) if is_to_be_cast else pa.array([value], kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
@@ -130,7 +142,7 @@ def _show(explained: list[Explained], caption: str) -> None:
     for entry in explained:
         raw = ", ".join(f"{name}={'missing' if value is None else value}" for name, value in entry.inputs.items())
         is_new = entry.feature != before
-        number = str(entry.number) if isinstance(entry.number, int) else f"{entry.number:.6g}"
+        number = f"{entry.number:.6g}" if isinstance(entry.number, float) else str(entry.number)
         cells = (entry.feature if is_new else "", raw if is_new else "", entry.position, number, entry.meaning)
         # Values of the data: not to be taken for markup.
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))

@@ -169,6 +169,11 @@ def _cell(value: Column, column: ColumnRule, source_type: str) -> _Cell:
     return _Cell(value, typed, is_missing)
 
 
+def typed(raw: DataFrame, column: ColumnRule) -> Column:
+    """Return a column of `raw` in its contract's type, null where there is none: as `conform` types it."""
+    return _cell(F.col(column.name), column, raw.schema[column.name].dataType.simpleString()).typed
+
+
 def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
     """Return the value in its contract's type, null where there is none or the cast changes it.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mlspark.contracts import headers
 from mlspark.contracts.contract import Contract
 from mlspark.errors import FeatureError
-from mlspark.features.kinds.kind import Declared
+from mlspark.features.kinds.kind import PICTURE, Declared
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.task import Task
 
@@ -72,6 +72,8 @@ def _problems(entry: Declared, task: Task, contract: Contract, joined: dict[str,
             problems.append(f"{column}: is the sample weight")
         elif column in rules:
             problems += [f"{column}: {problem}" for problem in entry.column_problems(rules[column])]
+        elif use is PICTURE:
+            problems.append(f"{column}: comes from a join; a picture must be a column of the contract {contract.name}")
     return problems
 
 

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.expressions import sql_double
-from mlspark.features.counts import Counts, Number, NumberCounts, Text, TextCounts, finite, fold
+from mlspark.features.counts import Counts, Number, NumberCounts, Sums, Text, TextCounts, finite, fold
 
 _STEPS = 2**31  # resolution of the exact sums, per range of a column
 _HALF = 20  # bits of the lower half of a position; the upper one has no more, up to 2^40
@@ -28,28 +28,33 @@ def count(
     *,
     numbers: Mapping[str, Number],
     texts: Mapping[str, Text],
+    sums: Mapping[str, Sums] | None = None,
     events: Sequence[str] = (),
     row_hash: str = "",
 ) -> Counts:
-    """Return what `rows` hold. Two Spark jobs, each one pass over them; one when there are only numbers with a `step`.
+    """Return what `rows` hold. Two Spark jobs, each one pass over them; one for sums and numbers with a `step` alone.
 
     Args:
         rows: any rows.
         numbers: name -> what is asked.
         texts: name -> what is asked. Driver memory is that of the values named.
+        sums: name -> what is asked.
         events: SQL conditions; the rows that meet each are counted too, everywhere that rows are.
         row_hash: SQL of a bigint by which rows are put into folds; see `counts.fold`.
     """
     number_columns = {name: f"_number{place}" for place, name in enumerate(numbers)}
     text_columns = {name: f"_text{place}" for place, name in enumerate(texts)}
+    sums_columns = {f"_sums{place}": asked for place, asked in enumerate((sums or {}).values())}
     values = rows.selectExpr(
         *(f"coalesce({condition}, false) AS {event}" for event, condition in zip(_events(events), events, strict=True)),
         *([f"{row_hash} AS _row_hash"] if row_hash else []),
         *(f"{number.sql} AS {number_columns[name]}" for name, number in numbers.items()),
         *(f"{text.sql} AS {text_columns[name]}" for name, text in texts.items()),
+        *(f"{asked.sql} AS {column}" for column, asked in sums_columns.items()),
     )
     values = values.withColumns({column: F.expr(finite(column)) for column in number_columns.values()})
-    ranges = _ranges(values, {number_columns[name]: number for name, number in numbers.items()}, len(events))
+    numbers_by_column = {number_columns[name]: number for name, number in numbers.items()}
+    ranges = _ranges(values, numbers_by_column, sums_columns, len(events))
     slots = [
         *(_Slot("text", name, text=text_columns[name], folds=text.folds) for name, text in texts.items()),
         *(
@@ -81,7 +86,12 @@ def count(
             if slot.what == "folds"
             for row in groups.get(("folds", slot.name), [])
         },
+        sums=dict(zip(sums or {}, (_sums_of(ranges, *entry) for entry in sums_columns.items()), strict=True)),
     )
+
+
+def _sums_of(ranges: Mapping[str, Any], column: str, asked: Sums) -> tuple[int, ...]:
+    return tuple(int(ranges[f"{column}_{place}"] or 0) for place in range(asked.size))
 
 
 _SUMS = ("high", "low", "high_high", "high_low", "low_low")
@@ -133,15 +143,22 @@ def _rounded(column: str) -> str:
     return f"CASE WHEN abs({column}) < 1.0E290D THEN {scaled} - ({scaled} - {column}) ELSE {column} END"
 
 
-def _ranges(values: DataFrame, numbers: Mapping[str, Number], num_events: int) -> Mapping[str, Any]:
+def _ranges(
+    values: DataFrame, numbers: Mapping[str, Number], sums: Mapping[str, Sums], num_events: int
+) -> Mapping[str, Any]:
     """Return what one pass without a shuffle tells: rows, and of each number count, range, sums of whole numbers."""
     wanted = ["count(*) AS rows", *(f"count_if(_event{place}) AS events{place}" for place in range(num_events))]
+    for column, asked in sums.items():
+        # As decimals: no sum leaves a bigint unseen.
+        wanted += [
+            f"sum(CAST(get({column}, {place}) AS DECIMAL(19, 0))) AS {column}_{place}" for place in range(asked.size)
+        ]
     for column, number in numbers.items():
         wanted += [f"{what}({column}) AS {what}{column}" for what in ("count", "min", "max")]
         if number.step is not None:
             scaled = column if number.step == 1.0 else f"rint({column} / {sql_double(number.step)})"
-            sums = _square_sums(f"CAST({scaled} AS BIGINT)")
-            wanted += [f"sum({sql}) AS {name}{column}" for name, sql in zip(_SUMS, sums, strict=True)]
+            squares = _square_sums(f"CAST({scaled} AS BIGINT)")
+            wanted += [f"sum({sql}) AS {name}{column}" for name, sql in zip(_SUMS, squares, strict=True)]
     return values.agg(*(F.expr(sql) for sql in wanted)).collect()[0].asDict()
 
 

@@ -37,6 +37,16 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Asks for the sums of whole numbers that each row has an array of: exact, whatever the order of the rows."""
+
+    sql: str
+    """SQL of type array<bigint>; null adds nothing."""
+    size: int
+    """Elements of each array."""
+
+
+@dataclass(frozen=True)
 class NumberCounts:
     """What a number's values are."""
 
@@ -103,6 +113,8 @@ class Counts:
     texts: Mapping[str, TextCounts]
     folds: Mapping[tuple[int, int], tuple[int, ...]]
     """(number of folds, fold) -> (rows, rows of each event ...)."""
+    sums: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name -> sum of each element."""
 
 
 def fold(row_hash: str, folds: int) -> str:

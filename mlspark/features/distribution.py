@@ -9,12 +9,15 @@ _WHOLE = ("tinyint", "smallint", "int", "bigint", "date")
 
 
 def kind(type_: str) -> str:
-    """Return how a column of a contract's type is profiled: "number", "time", "text", or "array" (counted only)."""
+    """Return how a column of a contract's type is profiled: "number", "time", "text", or "array" (counted only).
+
+    Bytes are counted only, too.
+    """
     if type_ in ("string", "boolean"):
         return "text"
     if type_ in ("date", "timestamp"):
         return "time"
-    return "array" if type_.startswith("array") else "number"
+    return "array" if type_.startswith("array") or type_ == "binary" else "number"
 
 
 def is_whole(type_: str) -> bool:

@@ -7,6 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlspark.features.encoder import Encoder
+from mlspark.features.kinds.kind import Output
 
 
 class ArrowEncoder:
@@ -20,18 +21,35 @@ class ArrowEncoder:
         self.encoder = encoder
         self._specs = encoder.specs
         self._features = [
-            (feature.on_arrow(), [("ids" if output.ids else "dense") for output in feature.outputs])
-            for feature in encoder.features
+            (feature.on_arrow(), [_tensor(output) for output in feature.outputs]) for feature in encoder.features
         ]
 
     def transform(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
-        """Return the tensors of conformed rows by name: "dense" (n, F) float32, "ids" (n, K) int64; see `Encoder.specs`."""
+        """Return the tensors of conformed rows by name; see `Encoder.specs`.
+
+        "dense" (n, F) float32, "ids" (n, K) int64, and each picture (n, C, H, W) uint8.
+
+        Raises:
+            FeatureError: a picture cannot be decoded; names column and row.
+        """
         tensors: dict[str, NDArray[Any]] = {
-            spec.name: np.empty((rows.num_rows, len(spec.columns)), spec.dtype) for spec in self._specs
+            spec.name: np.empty((rows.num_rows, *spec.shape), spec.dtype)
+            for spec in self._specs
+            if spec.picture is None
         }
         filled = dict.fromkeys(tensors, 0)
         for encode, names in self._features:
-            for column, name in zip(encode(rows), names, strict=True):
-                tensors[name][:, filled[name]] = column
+            for values, name in zip(encode(rows), names, strict=True):
+                if name not in filled:
+                    tensors[name] = values
+                    continue
+                tensors[name][:, filled[name]] = values
                 filled[name] += 1
-        return tensors
+        return {spec.name: tensors[spec.name] for spec in self._specs}
+
+
+def _tensor(output: Output) -> str:
+    """Return the tensor that an output stands in."""
+    if output.picture is not None:
+        return output.feature
+    return "ids" if output.ids else "dense"

@@ -1,4 +1,4 @@
-"""The encoder on Spark: native expressions only, so that a row never leaves the JVM. Driver, lazy."""
+"""The encoder on Spark: native expressions only, so that a row never leaves the JVM, but for pictures. Driver, lazy."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,10 +18,12 @@ def encode(
 def encoded(
     rows: DataFrame, encoder: Encoder, *, is_training: str | None = None, row_hash: str = "row_id"
 ) -> tuple[DataFrame, list[Column]]:
-    """Return `rows` with further columns, and of them `encoder.outputs` in order: float, or int for ids; never null.
+    """Return `rows` with further columns, and of them `encoder.outputs` in order, never null.
+
+    Floats, ints for ids, and the bytes of pictures as the feature table holds them.
 
     Args:
-        rows: conformed rows with `encoder.inputs`.
+        rows: conformed rows with `encoder.inputs`, and what `intake.pictures.look` found in pictures.
         encoder: fitted.
         is_training: SQL condition of the rows that the encoder was fitted on, to be encoded out of their fold. Rows to be
             scored are not among them.

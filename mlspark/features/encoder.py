@@ -11,6 +11,7 @@ from mlspark import storage
 from mlspark.contracts.own_columns import OF_FEATURE_TABLE, beside
 from mlspark.errors import FeatureError
 from mlspark.features.kinds import FittedFeature
+from mlspark.features.kinds.image import Image
 from mlspark.features.kinds.kind import Output, Part
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.tasks.task import Task
@@ -36,25 +37,36 @@ class Encoder(Part):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Every number that a row becomes, features in order, each called like its column of the feature table."""
+        """All that a row becomes, features in order, each output called like its column of the feature table."""
         outputs = [output for feature in self.features for output in feature.outputs]
         names = beside([output.name for output in outputs], OF_FEATURE_TABLE)
         return tuple(replace(output, name=names[output.name]) for output in outputs)
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
-        """The tensors that a row becomes: `outputs` that are floats in "dense", those that are ids in "ids"."""
+        """The tensors that a row becomes: floats of `outputs` in "dense", ids in "ids", each picture in one of its own."""
         ids = [output for output in self.outputs if output.ids]
+        floats = [output for output in self.outputs if not output.ids and output.picture is None]
         specs = (
-            TensorSpec("dense", tuple(output.name for output in self.outputs if not output.ids), "float32"),
+            TensorSpec("dense", tuple(output.name for output in floats), "float32"),
             TensorSpec(
                 "ids",
                 tuple(output.name for output in ids),
                 "int64",
                 cardinalities=tuple(output.ids for output in ids),
             ),
+            *(
+                TensorSpec(output.feature, (output.name,), "uint8", picture=output.picture)
+                for output in self.outputs
+                if output.picture is not None
+            ),
         )
         return tuple(spec for spec in specs if spec.columns)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The features that are pictures."""
+        return tuple(feature for feature in self.features if isinstance(feature, Image))
 
     def tensors(self, task: Task) -> Tensors:
         """Return the tensors of a batch of the feature table: `specs`, and the target and sample weight of `task`."""

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 
 from mlspark.errors import FeatureError
 from mlspark.features import counting
-from mlspark.features.counts import Number, Text
+from mlspark.features.counts import Number, Sums, Text
 from mlspark.features.encoder import Encoder
 from mlspark.features.labels import event_conditions
 from mlspark.features.settings import FeaturesSettings
@@ -36,10 +36,12 @@ def fit(
     questions = {name: entry.question(source, types) for entry in settings.inputs for name, source in entry.features}
     numbers = {name: question for name, question in questions.items() if isinstance(question, Number)}
     texts = {name: question for name, question in questions.items() if isinstance(question, Text)}
+    sums = {name: question for name, question in questions.items() if isinstance(question, Sums)}
     has_folds = any(text.folds for text in texts.values())
     # Each event makes the second pass wider.
     events = event_conditions(task, types[task.target]) if has_folds else ()
-    counts = counting.count(train, numbers=numbers, texts=texts, events=events, row_hash=row_hash if has_folds else "")
+    hashed_by = row_hash if has_folds else ""
+    counts = counting.count(train, numbers=numbers, texts=texts, sums=sums, events=events, row_hash=hashed_by)
     if not counts.rows:
         raise FeatureError(f"pipeline {pipeline}: no training rows to fit on; check sources.learn and split")
     encoder = Encoder(

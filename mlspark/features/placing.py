@@ -1,5 +1,6 @@
 """Encoded rows in the files of a feature table: the same rows in the same places, whatever the cluster. Driver, lazy."""
 
+import math
 from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
@@ -12,7 +13,9 @@ from mlspark.features.encode_spark import encoded
 from mlspark.features.encoder import Encoder
 
 _ROWS_PER_FILE = 1_000_000
-"""Rows that a file of features should have: some 60 MB of 15 columns."""
+"""Most rows of a file of features: some 60 MB of 15 columns."""
+_BYTES_PER_FILE = 512 * 2**20
+"""Bytes of pictures that a file of features should have at most: one task writes it."""
 
 
 def placed(
@@ -38,7 +41,12 @@ def placed(
     prepared, features = encoded(good, encoder, is_training=is_training, row_hash=GROUP)
     fold = [F.expr(fold_sql(GROUP, folds)).alias("fold")] if folds else []
     rows = prepared.select(*features, *labels, *fold, F.col(ROW_ID).alias("row_id"), F.col(SPLIT).alias("split"))
-    placed_rows = rows.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)), "row_id")
+    rows_per_file = _ROWS_PER_FILE
+    if encoder.images:
+        row_bytes = math.ceil(sum(image.stored_bytes for image in encoder.images))
+        rows_per_file = max(1, min(_ROWS_PER_FILE, _BYTES_PER_FILE // row_bytes))
+    placed_rows = rows.repartition(max(1, -(-num_rows // rows_per_file)), "row_id")
     # By all that can differ: rows with the same hash are the same but for label and weight, and what was joined to them.
     targets = [name for name in ("label", "weight") if name in rows.columns]
-    return placed_rows.sortWithinPartitions("split", "row_id", *targets, *(output.name for output in encoder.outputs))
+    outputs = (F.col(output.name) if output.picture is None else F.sha2(output.name, 256) for output in encoder.outputs)
+    return placed_rows.sortWithinPartitions("split", "row_id", *targets, *outputs)

@@ -16,6 +16,8 @@ from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import SOURCE
 from mlspark.contracts.schema_differences import SchemaDifferences
+from mlspark.intake import pictures
+from mlspark.intake.pictures import PictureFeature
 from mlspark.sources import catalog, typed_rows
 from mlspark.sources.source import Source, reading
 
@@ -51,6 +53,7 @@ def take_in(
     ignored: Sequence[str] = (),
     extended: Callable[[DataFrame], DataFrame] = lambda rows: rows,
     good_rows_with: Mapping[str, Column] | None = None,
+    picture_features: Sequence[PictureFeature] = (),
 ) -> Iterator[TakenIn]:
     """Yield the rows of `sources`, kept while the context lasts. One Spark job counts them.
 
@@ -62,6 +65,8 @@ def take_in(
         ignored: columns that a source may have besides those.
         extended: adds columns, or reasons, to the conformed rows before they are counted.
         good_rows_with: name -> condition: also count the good rows that satisfy it.
+        picture_features: what features need of pictures; the rows get it in columns of `pictures.look`, and pictures that
+            cannot be decoded for them make their rows bad.
 
     Raises:
         SourceError: a source cannot be read.
@@ -76,7 +81,7 @@ def take_in(
     for name, difference in differences.items():
         if difference:
             logger.warning("%s: columns differ from contract %s: %s", name, contract.name, difference)
-    rows = extended(conform(spark, sources, contract))
+    rows = extended(conform(spark, sources, contract, picture_features))
     rows = check_spark.without_raw(rows).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with reading(", ".join(source.uri for source in sources.values())):
@@ -89,12 +94,17 @@ def take_in(
         rows.unpersist()
 
 
-def conform(spark: SparkSession, sources: Mapping[str, Source], contract: Contract) -> DataFrame:
+def conform(
+    spark: SparkSession,
+    sources: Mapping[str, Source],
+    contract: Contract,
+    picture_features: Sequence[PictureFeature] = (),
+) -> DataFrame:
     """Return every row of every source, typed and with what is wrong with it, and its `SOURCE`. Lazy."""
-    frames = (
-        check_spark.conform(catalog.read(spark, source, contract), contract).withColumn(SOURCE, F.lit(name))
-        for name, source in sources.items()
-    )
+    frames = []
+    for name, source in sources.items():
+        raw, looked = pictures.look(catalog.read(spark, source, contract), contract, picture_features)
+        frames.append(check_spark.conform(raw, contract, looked=looked).withColumn(SOURCE, F.lit(name)))
     return reduce(DataFrame.unionByName, frames)
 
 

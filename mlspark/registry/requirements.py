@@ -7,6 +7,8 @@ from importlib import metadata
 from mlspark import __version__
 from mlspark.engines import engine
 
+_OF_PICTURES = ("pillow", "simplejpeg")
+"""Distributions that decode pictures."""
 _ALWAYS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "xxhash")
 """Distributions that checking, encoding and serving need whatever the version."""
 
@@ -17,10 +19,12 @@ def pinned(model: Mapping[str, bytes]) -> list[str]:
     mlspark itself is on no index: install its wheel first (or `pip install --find-links FOLDER_OF_THE_WHEEL -r ...`).
 
     Args:
-        model: the engine's files: model.json names the engine, and what the code of a custom model imports.
+        model: the engine's files: model.json names the engine, its tensors, and what the code of a custom model imports.
     """
     description = json.loads(model["model.json"])
     names = {*_ALWAYS, *engine.kind(model).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
+    if any("picture" in tensor for tensor in description.get("tensors", {}).get("specs", ())):
+        names |= set(_OF_PICTURES)
     # Without "+cpu" and the like: such builds are on no index.
     versions = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in sorted(names, key=str.lower))
     return [f"mlspark[serve]=={__version__}", *versions]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.core.broadcast import Broadcast
@@ -19,6 +20,7 @@ from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.errors import ConfigError, TableError
 from mlspark.features import encode_spark, split
+from mlspark.features.kinds.image import looked_sql
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
@@ -78,7 +80,8 @@ def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> N
         return
     names = written_names(package, kept)
     columns = (*package.contract.columns, *kept)
-    wanted = {names[column.name]: column.type for column in columns} | package.task.prediction_types
+    wanted = {names[column.name]: column.type for column in columns if column.name in names}
+    wanted |= package.task.prediction_types
     schema = StructType.fromJson(json.loads(tables.opened(table).schema().to_json()))
     different = [
         f"{field.name} is {field.dataType.simpleString()}, now {wanted[field.name]}"
@@ -98,42 +101,57 @@ def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> N
 
 
 def written_names(package: Package, kept: Sequence[ColumnRule] = ()) -> dict[str, str]:
-    """Return each column of the contract, and of `kept` -> its name in the score table, which has columns of its own."""
-    names = (*package.contract.names, *(rule.name for rule in kept))
+    """Return each column of the contract, and of `kept` -> its name in the score table, which has columns of its own.
+
+    Pictures are left out: a score table holds no second copy of them.
+    """
+    names = (*(rule.name for rule in package.contract.columns if not _is_picture(rule)), *(rule.name for rule in kept))
     return own_columns.beside(names, (*own_columns.OF_SCORES, *package.task.prediction_types))
 
 
 def scored(
-    good: DataFrame, model: ModelVersion, *, score_id: str, source_version: str, kept: Sequence[ColumnRule] = ()
+    good: DataFrame,
+    model: ModelVersion,
+    *,
+    score_id: str,
+    source_version: str,
+    kept: Sequence[ColumnRule] = (),
+    allow_decoder: bool = False,
 ) -> DataFrame:
     """Return the contract's columns and `kept` with row_id, the predictions and where they come from. Lazy.
 
     A column of the contract that is called like one of the others has `raw_` in front, see `written_names`.
 
     Args:
-        good: good rows with the encoder's inputs, `SOURCE_FILE` and `ROW_NUMBER`, and the label as text where the source
-            has it.
+        good: good rows with the encoder's inputs, what `intake.pictures.look` found in pictures, `SOURCE_FILE` and
+            `ROW_NUMBER`, and the label as text where the source has it.
         model: the version.
         kept: further columns of the rows, from `kept_columns`.
         score_id: of this scoring.
         source_version: SHA-256 of what was scored.
+        allow_decoder: see `Predictor`.
     """
     package = model.package
     contract, encoder = package.contract, package.encoder
     tensors = encoder.tensors(package.task)
     names = [column.name for column in package.scoring_contract.columns]
     written = written_names(package, kept)
-    columns = [F.col(name).alias(written[name]) for name in names]
+    columns = [F.col(name).alias(written[name]) for name in names if name in written]
     columns += [_label(good, contract).alias(written[contract.label])] if contract.label else []
     columns += [F.col(rule.name).alias(written[rule.name]) for rule in kept]
     prepared, encoded = encode_spark.encoded(good, encoder)
     by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
+    pixels = {image.name: F.expr(f"{looked_sql(image.column, image.name)}.pixels") for image in encoder.images}
+    arrays = {
+        spec.name: pixels[spec.name] if spec.picture else F.array(*(by_name[name] for name in spec.columns))
+        for spec in tensors.specs
+    }
     inputs = prepared.select(
         *columns,
         split.row_id(contract.unique_key or names, binary=contract.binary),
         F.col(SOURCE_FILE).alias("source_file"),
         F.col(ROW_NUMBER).alias("row_number"),
-        *(F.array(*(by_name[name] for name in spec.columns)).alias(_column(spec)) for spec in tensors.specs),
+        *(arrays[spec.name].alias(_column(spec)) for spec in tensors.specs),
     )
     num_kept = len(columns) + 3
     predictions = [
@@ -142,7 +160,7 @@ def scored(
     ]
     files = good.sparkSession.sparkContext.broadcast(dict(package.files))
     scores = inputs.mapInArrow(
-        _scorer(files, tensors), schema=StructType([*inputs.schema.fields[:num_kept], *predictions])
+        _scorer(files, tensors, allow_decoder), schema=StructType([*inputs.schema.fields[:num_kept], *predictions])
     )
     return scores.select(
         *scores.columns,
@@ -162,16 +180,16 @@ def _label(good: DataFrame, contract: Contract) -> Column:
 
 
 def _scorer(
-    files: Broadcast[dict[str, bytes]], tensors: Tensors
+    files: Broadcast[dict[str, bytes]], tensors: Tensors, allow_decoder: bool
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return what scores the rows of a partition, on an executor."""
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        predictor = _predictor(files)
+        predictor = _predictor(files, allow_decoder)
         types = predictor.task.prediction_types
         for batch in batches:
             predictions = predictor.predict_encoded(
-                {spec.name: _matrix(batch.column(_column(spec)), spec) for spec in tensors.specs}
+                {spec.name: _tensor(batch.column(_column(spec)), spec) for spec in tensors.specs}
             )
             rows = batch.drop_columns([_column(spec) for spec in tensors.specs])
             for name, values in predictions.items():
@@ -181,17 +199,25 @@ def _scorer(
     return score_partition
 
 
-def _predictor(files: Broadcast[dict[str, bytes]]) -> Predictor:
+def _predictor(files: Broadcast[dict[str, bytes]], allow_decoder: bool) -> Predictor:
     """Return the predictor of a broadcast package, made once for each Python worker."""
-    return _made(tuple(sorted(files.value.items())))
+    return _made(tuple(sorted(files.value.items())), allow_decoder)
 
 
 @lru_cache(maxsize=2)
-def _made(files: tuple[tuple[str, bytes], ...]) -> Predictor:
-    return Predictor(Package(dict(files)))
+def _made(files: tuple[tuple[str, bytes], ...], allow_decoder: bool) -> Predictor:
+    return Predictor(Package(dict(files)), allow_decoder=allow_decoder)
 
 
-def _matrix(column: pa.Array, spec: TensorSpec) -> NDArray[Any]:
+def _is_picture(rule: ColumnRule) -> bool:
+    return rule.type == "binary"
+
+
+def _tensor(column: pa.Array, spec: TensorSpec) -> NDArray[Any]:
+    if spec.picture is not None:
+        # Not joined to bytes: torch warns of memory that cannot be written to.
+        pixels = np.frombuffer(bytearray().join(column.to_pylist()), np.uint8)
+        return pixels.reshape(len(column), *spec.shape)
     values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).astype(spec.dtype)
     return values.reshape(len(column), len(spec.columns))
 

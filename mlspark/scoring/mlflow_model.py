@@ -5,6 +5,7 @@ unpickled, and nothing here imports MLflow.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from mlspark.registry.package import DIGEST_TAG, Package
 from mlspark.scoring.predictor import Predictor
 
 logger = logging.getLogger(__name__)
+
+_ALLOW_DECODER = "MLSPARK_ALLOW_DECODER"
+"""Environment variable: 1 serves pictures with another decoder than that of training."""
 
 
 class ServedModel:
@@ -38,7 +42,7 @@ def _load_pyfunc(path: str) -> ServedModel:
             "contract %s: rules %s are checked by Spark alone (batch_only): rows that break them are scored",
             package.contract.name, ", ".join(package.unserved_rules),
         )  # fmt: skip
-    return ServedModel(Predictor(package))
+    return ServedModel(Predictor(package, allow_decoder=os.environ.get(_ALLOW_DECODER) == "1"))
 
 
 def _digest(package: Path) -> str:

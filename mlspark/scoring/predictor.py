@@ -8,19 +8,28 @@ from numpy.typing import NDArray
 
 from mlspark.contracts import check_arrow
 from mlspark.engines import engine
+from mlspark.errors import RegistryError
 from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.features.encoder import Encoder
+from mlspark.features.kinds.image import other_decoder
 from mlspark.registry.package import Package
 
 
 class Predictor:
     """A model version ready to score; its engine is made once."""
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, *, allow_decoder: bool = False) -> None:
         """Load the engine.
 
+        Args:
+            package: the version's files.
+            allow_decoder: score pictures even where another decoder is installed than in training, whose pixels may differ.
+
         Raises:
-            RegistryError: the version's files are not those of one model.
+            RegistryError: the version's files are not those of one model, or it was trained on pictures of another decoder.
         """
+        if not allow_decoder:
+            refuse_other_decoder(package.encoder)
         self.task = package.task
         self.contract = package.input_contract
         self._ignored = package.ignored
@@ -36,6 +45,7 @@ class Predictor:
 
         Raises:
             ContractError: a row breaks the contract; names column, rule, row and value. Nothing is predicted then.
+            FeatureError: a picture that the contract lets pass cannot be decoded as the feature asks.
         """
         good = check_arrow.check(rows, self.contract, ignored=self._ignored)
         return self.predict_encoded(self._encoder.transform(good))
@@ -43,3 +53,11 @@ class Predictor:
     def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the columns of predictions of rows that are good and encoded."""
         return self.task.predictions(self._engine.run(tensors))
+
+
+def refuse_other_decoder(encoder: Encoder) -> None:
+    """Raise RegistryError where pictures would be decoded by other libraries than in training; names both."""
+    if problem := other_decoder(encoder.images):
+        raise RegistryError(
+            f"{problem}; install those, or allow it: scoring.allow_decoder=true, where MLflow serves MLSPARK_ALLOW_DECODER=1"
+        )

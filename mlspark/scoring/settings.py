@@ -12,3 +12,5 @@ class ScoringSettings(Section):
     columns, key and label among them, anyway."""
     model: int | str = "champion"
     """Version number or alias of the registered model to score with."""
+    allow_decoder: bool = False
+    """Whether pictures are scored although they are decoded by another library, or version of one, than in training."""

@@ -11,6 +11,7 @@ from mlspark.contracts import check_spark
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import PREFIX, ROW_ID
 from mlspark.errors import ConfigError, SourceError
+from mlspark.features.kinds.image import other_decoder
 from mlspark.features.prepared import Prepared
 from mlspark.sources.source import Source
 
@@ -21,7 +22,7 @@ _IS_KNOWN = f"{PREFIX}is_known"
 
 
 def check_settings(in_force: Prepared, *, contract: Contract, features_fingerprint: str, transform: int) -> None:
-    """Refuse to append rows of another making.
+    """Refuse to append rows of another making, or pictures that would be decoded otherwise.
 
     Raises:
         ConfigError: names what differs from the rows in force.
@@ -34,6 +35,8 @@ def check_settings(in_force: Prepared, *, contract: Contract, features_fingerpri
             f"the old ones; use --mode rebuild, or the settings in "
             f"{tables.sidecar(in_force.table, in_force.metadata['id'], 'config.yaml')}"
         )
+    if problem := other_decoder(in_force.encoder.images):
+        raise ConfigError(f"{in_force.table}: {problem}; install those, or use --mode rebuild")
 
 
 def new_parts(sources: Mapping[str, Source], in_force: Prepared) -> dict[str, Source]:

@@ -9,11 +9,15 @@ from mlspark.errors import ConfigError
 from mlspark.features import check as features
 from mlspark.features import prepared as preparations
 from mlspark.features import split
+from mlspark.features.kinds.image import other_decoder
+from mlspark.features.prepared import Prepared
+from mlspark.features.tensors import Tensors
 from mlspark.intake import join_types
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import files
 from mlspark.sources.settings import FilesSettings, SourceSettings
 from mlspark.sources.source import absolute_uri
+from mlspark.tasks.task import Task
 
 
 def check_prepare(settings: Settings) -> Contract:
@@ -41,10 +45,26 @@ def check_train(settings: Settings) -> None:
 
     Raises:
         TableError: nothing was prepared yet.
-        ConfigError: the table was prepared for another task.
+        ConfigError: the table was prepared for another task, or the model takes no features of its kinds.
     """
     prepared = preparations.latest(settings.table("features"))
-    settings.task.on_table(prepared.task, prepared.table)
+    task = settings.task.on_table(prepared.task, prepared.table)
+    trainable_tensors(settings, prepared, task)
+
+
+def trainable_tensors(settings: Settings, prepared: Prepared, task: Task) -> Tensors:
+    """Return the tensors of a feature table, if the configured model can read them here.
+
+    Raises:
+        ConfigError: the model takes no features of these kinds, or files of pictures would be decoded by other libraries
+            than when the table was prepared.
+    """
+    tensors = prepared.encoder.tensors(task)
+    settings.model.check_tensors(tensors)
+    files = [image for image in prepared.encoder.images if image.spec.store == "encoded"]
+    if problem := other_decoder(files):
+        raise ConfigError(f"{prepared.table}: {problem}; install those, or prepare the table anew")
+    return tensors
 
 
 def check_score(settings: Settings) -> None:

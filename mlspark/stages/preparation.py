@@ -11,7 +11,9 @@ from mlspark.contracts.contract import Contract
 from mlspark.features import prepared
 from mlspark.features.prepared import Prepared
 from mlspark.intake import joins as joining
+from mlspark.intake import pictures
 from mlspark.intake.joins import Join
+from mlspark.pictures import decoder
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.source import Source
@@ -129,5 +131,6 @@ def _commit_id(
         "features": settings.features.model_dump(),
         "task": settings.task.label_settings,
         "split": settings.split.model_dump(),
+        **({"decoder": decoder.version()} if pictures.declared(settings.features) else {}),
     }
     return storage.digest(decides)[:32]

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from pyspark import StorageLevel
@@ -24,7 +24,8 @@ from mlspark.features.labels import label_columns, refuse_rows_without_label, re
 from mlspark.features.placing import placed
 from mlspark.features.profile import profile
 from mlspark.intake import joins as joining
-from mlspark.intake.rows import take_in
+from mlspark.intake import pictures
+from mlspark.intake.rows import TakenIn, take_in
 from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
 from mlspark.sources.source import refuse_changed
@@ -78,19 +79,8 @@ def prepare(spark: SparkSession, settings: Settings, *, mode: str = "rebuild") -
 def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: str, run: str) -> Commit:
     """Read the rows, fit the encoder where it is not in force, write what travels with the rows, then the rows."""
     contract, in_force, table = work.contract, work.in_force, work.table
-
-    def extended(rows: DataFrame) -> DataFrame:
-        rows = split.place(rows, settings.split, contract, weight=settings.task.weight)
-        if in_force is None or not contract.unique_key:
-            return rows
-        return appending.without_known_keys(spark, rows, contract, in_force)
-
-    event = settings.task.event_sql(contract.column(settings.task.target).type) if settings.task.is_resolved else None
-    counted = {} if event is None else {"label_events": F.expr(event)}
-    if settings.split.key:
-        counted["without_split_key"] = ~split.has_key(settings.split)
     with ExitStack() as stack:
-        taken = stack.enter_context(take_in(spark, work.sources, contract, extended=extended, good_rows_with=counted))
+        taken = stack.enter_context(_taken_in(spark, settings, work))
         stack.enter_context(joining.computing(work.joins))
         joined, good = stack.enter_context(joining.read(spark, work.joins)), taken.good
         if work.joins:
@@ -102,6 +92,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             **work.metadata(settings, mode=mode),
             "run": run,
             "encoder": encoder.fingerprint,
+            "pictures": {image.name: image.decision() for image in encoder.images},
             **taken.account.totals,
             "reasons": taken.account.reasons,
             "shift": shift,
@@ -136,6 +127,30 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
         )
 
 
+def _taken_in(spark: SparkSession, settings: Settings, work: Preparation) -> AbstractContextManager[TakenIn]:
+    """Return the context in which the rows of the sources are kept, each with the side of the split that it is on."""
+    contract, in_force = work.contract, work.in_force
+
+    def extended(rows: DataFrame) -> DataFrame:
+        rows = split.place(rows, settings.split, contract, weight=settings.task.weight)
+        if in_force is None or not contract.unique_key:
+            return rows
+        return appending.without_known_keys(spark, rows, contract, in_force)
+
+    event = settings.task.event_sql(contract.column(settings.task.target).type) if settings.task.is_resolved else None
+    counted = {} if event is None else {"label_events": F.expr(event)}
+    if settings.split.key:
+        counted["without_split_key"] = ~split.has_key(settings.split)
+    return take_in(
+        spark,
+        work.sources,
+        contract,
+        extended=extended,
+        good_rows_with=counted,
+        picture_features=pictures.fitted(in_force.encoder) if in_force else pictures.declared(settings.features),
+    )
+
+
 def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[Encoder, Task, Mapping[str, Any]]:
     """Return encoder and task, fitted on the training rows or those in force, and how far new rows are from the latter."""
     if work.in_force is not None:
@@ -149,6 +164,11 @@ def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[En
         logger.warning("features: %s", warning)
     encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash=GROUP)
     logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
+    for image in encoder.images:
+        logger.info(
+            "pictures: %s is stored as %s: a row has %s bytes as pixels, %s in its file",
+            image.name, image.spec.store, f"{image.spec.num_bytes:,}", f"{image.file_bytes:,.0f}",
+        )  # fmt: skip
     return encoder, task, {}
 
 
@@ -174,6 +194,7 @@ def _report(table: str, commit: Commit, *, already_done: bool, seconds: float) -
     counts = ("rows_read", "rows_good", "rows_quarantined", "reasons", "sources", "joins", "splits", "shift")
     return {
         **{key: metadata[key] for key in counts},
+        **({"pictures": metadata["pictures"]} if metadata.get("pictures") else {}),
         "mode": metadata["mode"],
         "table": table,
         "version": commit.version,

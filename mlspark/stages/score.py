@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from mlspark import storage, tables
 from mlspark.errors import ConfigError
 from mlspark.intake import joins as joining
-from mlspark.intake import row_numbers
+from mlspark.intake import pictures, row_numbers
 from mlspark.intake.joins import Join
 from mlspark.intake.rows import take_in
+from mlspark.pictures import decoder
 from mlspark.registry import versions
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import batch
+from mlspark.scoring.predictor import refuse_other_decoder
 from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
@@ -47,13 +49,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     """
     started = time.monotonic()
     check_score(settings)
-    client = runs.connect(settings.tracking, settings.root)
-    model = versions.find(
-        client,
-        settings.registry.model_name,
-        settings.scoring.model,
-        retry_seconds=settings.tracking.retry_seconds,
-    )
+    model = _find_model(settings)
     rows_source, joins = _find_source(spark, settings), _joins(spark, model, settings)
     kept = batch.kept_columns(model.package, settings.scoring.keep, _types(spark, rows_source, settings))
     score_id = _score_id(rows_source, joins, model, settings)
@@ -78,6 +74,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
                 columns=model.package.scoring_contract,
                 ignored=(*model.package.ignored, *(rule.source_name for rule in kept)),
                 extended=row_numbers.with_position,
+                picture_features=pictures.fitted(model.package.encoder, for_model=True),
             )
         )
         stack.enter_context(joining.computing(joins))
@@ -93,16 +90,41 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             "reasons": taken.account.reasons,
             **totals,
         }
-        storage.write_bytes(tables.sidecar(table, score_id, "config.yaml"), settings.to_yaml().encode())
-        bad, num_bad = joined.with_bad(taken.bad), totals["rows_quarantined"] + joined.num_bad
-        tables.write_quarantine(bad, settings.table("scores_quarantine"), score_id, num_bad)
-        scored = batch.scored(good, model, score_id=score_id, source_version=rows_source.identity["sha256"], kept=kept)
+        _write_beside(settings, score_id, joined.with_bad(taken.bad), totals["rows_quarantined"] + joined.num_bad)
+        scored = batch.scored(
+            good,
+            model,
+            score_id=score_id,
+            source_version=rows_source.identity["sha256"],
+            kept=kept,
+            allow_decoder=settings.scoring.allow_decoder,
+        )
         _refuse_changed(spark, settings, rows_source, joins)
         part = {"part": "score_id", "value": score_id}
         written = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
     seconds = time.monotonic() - started
     logger.info("scores: wrote version %d of %s in %.1f s", written.version, table, seconds)
     return _report(renamed, metadata, table, written.version, already_done=False, seconds=seconds)
+
+
+def _find_model(settings: Settings) -> ModelVersion:
+    """Return the version to score with, if it may be used here."""
+    client = runs.connect(settings.tracking, settings.root)
+    model = versions.find(
+        client,
+        settings.registry.model_name,
+        settings.scoring.model,
+        retry_seconds=settings.tracking.retry_seconds,
+    )
+    if not settings.scoring.allow_decoder:
+        refuse_other_decoder(model.package.encoder)
+    return model
+
+
+def _write_beside(settings: Settings, score_id: str, bad: DataFrame, num_bad: int) -> None:
+    """Write the settings and the bad rows; they count from when the scores stand."""
+    storage.write_bytes(tables.sidecar(settings.table("scores"), score_id, "config.yaml"), settings.to_yaml().encode())
+    tables.write_quarantine(bad, settings.table("scores_quarantine"), score_id, num_bad)
 
 
 def _find_source(spark: SparkSession, settings: Settings) -> Source:
@@ -142,6 +164,7 @@ def _score_id(rows_source: Source, joins: Sequence[Join], model: ModelVersion, s
         "joins": [join.identity for join in joins],
         "model": [model.name, model.version, model.package.digest],
         "keep": settings.scoring.keep,
+        **({"decoder": decoder.version()} if model.package.encoder.images else {}),
     }
     return storage.digest(decides)[:32]
 

@@ -15,6 +15,7 @@ from mlspark.features.prepared import Prepared
 from mlspark.registry import provenance
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import registration, training_mark, training_record
+from mlspark.stages.check import trainable_tensors
 from mlspark.stages.training_events import following
 from mlspark.streaming import delta_files
 from mlspark.tracking import runs
@@ -46,7 +47,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     task = settings.task.on_table(prepared.task, prepared.table)
     spec = TrainingSpec(
         run_uri="",
-        tensors=prepared.encoder.tensors(task),
+        tensors=trainable_tensors(settings, prepared, task),
         task=task,
         model=settings.model,
         training=settings.training,

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Union
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
-from mlspark.features.kinds import as_is, buckets, cyclic, frequency, index, ngrams, number, one_hot, target, vector
+from mlspark.features.kinds import (
+    as_is,
+    buckets,
+    cyclic,
+    frequency,
+    image,
+    index,
+    ngrams,
+    number,
+    one_hot,
+    target,
+    vector,
+)
 from mlspark.features.kinds import hash as hashing
 from mlspark.features.kinds.kind import Declared, Fitted, Kind
 
@@ -25,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "cyclic": cyclic.KIND,
     "vector": vector.KIND,
     "as_is": as_is.KIND,
+    "image": image.KIND,
 }
 """`kind` in YAML -> kind of feature."""
 

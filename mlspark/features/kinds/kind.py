@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlspark.contracts.contract import ColumnRule
-from mlspark.features.counts import Counts, Number, Text
+from mlspark.features.counts import Counts, Number, Sums, Text
 from mlspark.features.kinds.sql_text import SqlSteps
+from mlspark.pictures.spec import PictureSpec
 from mlspark.section import Section
 from mlspark.tasks.task import Task
 
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Floats = NDArray[np.float64]
 Encode = Callable[[pa.Table], list[NDArray[np.generic]]]
-"""Function that returns a feature's outputs (n,) of conformed rows: float64 that fit a float32, booleans, or ids."""
+"""Function that returns a feature's outputs of conformed rows: float64 that fit a float32, booleans or ids, each (n,), or
+pictures (n, C, H, W) uint8."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ CATEGORY = Use(
 TEXT = Use(("string",), "text")
 TIME = Use(("date", "timestamp"), "a date or timestamp")
 VECTOR = Use(("array",), "an array")
+PICTURE = Use(("binary",), "a picture: binary")
 
 
 @dataclass(frozen=True)
 class Output:
-    """One number that a row becomes."""
+    """One number, or one picture, that a row becomes."""
 
     name: str
     """Name of the table's column and of the position in a batch."""
@@ -49,7 +52,9 @@ class Output:
     meaning: str
     """What the number says of the row, in words."""
     ids: int = 0
-    """Number of ids, which run from 0 to ids - 1; 0: the output is a float."""
+    """Number of ids, which run from 0 to ids - 1; 0: the output is a float or a picture."""
+    picture: PictureSpec | None = None
+    """What its pictures are; None: the output is a number."""
 
 
 class Part(BaseModel):
@@ -79,7 +84,10 @@ class Fitted(Part):
         return self.outputs[place].meaning
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
-        """Return SQL of each output, float, or int for ids, never null; adds to `steps` what they are computed from."""
+        """Return SQL of each output, never null; adds to `steps` what they are computed from.
+
+        A float, an int for ids, or the bytes of a picture as `PictureSpec.store` says.
+        """
         raise NotImplementedError
 
     def on_arrow(self) -> Encode:
@@ -134,7 +142,7 @@ class Declared(Section):
         """Return why the features cannot be fitted for this task."""
         return []
 
-    def question(self, source: tuple[str, ...], types: Mapping[str, str]) -> Number | Text | None:
+    def question(self, source: tuple[str, ...], types: Mapping[str, str]) -> Number | Text | Sums | None:
         """Return what has to be counted of the training rows for the feature made of `source`; None: nothing.
 
         Args:

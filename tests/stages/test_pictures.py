@@ -1,0 +1,214 @@
+"""A table of columns and pictures is one pipeline: prepared, trained, scored; the same pixels wherever they are decoded."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+from pyspark.sql import SparkSession
+
+from mlspark import tables
+from mlspark.commands import explain_features
+from mlspark.datasets import pictures_like
+from mlspark.errors import ConfigError, RegistryError
+from mlspark.features import prepared as preparations
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.pictures import decoder
+from mlspark.settings import loading
+from mlspark.settings.pipeline import Settings
+from mlspark.stages.prepare import prepare
+from mlspark.stages.score import score
+from mlspark.stages.train import train
+from mlspark.streaming import delta_files
+from mlspark.streaming.feature_table import open_feature_table
+
+CONTRACT = {
+    "name": "shapes",
+    "label": "shape",
+    "columns": [
+        {"name": "photo", "type": "binary", "nullable": False, "media": {"max_pixels": 1_000_000}},
+        {"name": "age", "type": "float", "nullable": False},
+        {"name": "shape", "type": "string", "nullable": False, "allowed": list(pictures_like.CLASSES)},
+    ],
+}
+PIPELINE = """
+name: shapes
+contract: {folder}/contract.json
+storage: {{root: {folder}/home}}
+sources:
+  root: {folder}
+  learn: {{kind: parquet, path: learn.parquet}}
+split: {{validation_share: 0.2, test_share: 0.1}}
+task: {{kind: multiclass, target: shape, classes: [circle, cross, square, stripes]}}
+features:
+  inputs:
+    - {{kind: image, columns: [photo], size: [10, 12], resize: pad}}
+    - {{kind: image, columns: [photo], name: thumb, size: 8, mode: L, store: encoded}}
+    - {{kind: number, columns: [age]}}
+model: {{kind: cnn, widths: [4, 8], depth: 1}}
+training: {{num_processes: 1, epochs: 1, global_batch_size: 32}}
+scoring: {{source: {{kind: parquet, path: learn.parquet}}, keep: [name]}}
+"""
+NUM_ROWS, NUM_BAD = 160, 14
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder = tmp_path_factory.mktemp("made")
+    pictures_like.write(folder, num_train=0, num_test=NUM_ROWS, bad_pictures=NUM_BAD)
+    files = sorted((folder / "pictures" / "test").rglob("*.*"), key=lambda path: path.name)
+    return pa.table(
+        {
+            "photo": [path.read_bytes() for path in files],
+            "age": pa.array([place % 11 for place in range(NUM_ROWS)], pa.float32()),
+            "shape": [path.parent.name for path in files],
+            "name": [path.name for path in files],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def settings(rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("shapes")
+    pq.write_table(rows, folder / "learn.parquet")
+    (folder / "contract.json").write_text(json.dumps(CONTRACT))
+    (folder / "shapes.yaml").write_text(PIPELINE.format(folder=folder))
+    return loading.load([str(folder / "shapes.yaml")])
+
+
+@pytest.fixture(scope="module")
+def report(spark: SparkSession, settings: Settings) -> dict[str, Any]:
+    return prepare(spark, settings)
+
+
+def test_every_picture_is_accounted_for(spark: SparkSession, settings: Settings, report: dict[str, Any]) -> None:
+    assert (report["rows_read"], report["rows_good"], report["rows_quarantined"]) == (
+        NUM_ROWS,
+        NUM_ROWS - NUM_BAD,
+        NUM_BAD,
+    )
+    names = {f"photo.media.{rule}" for rule in ("bytes", "decodes", "format", "frames", "mode", "pixels")}
+    assert set(report["reasons"]) == names
+    assert report["pictures"]["photo"]["store"] == "pixels"
+    assert report["pictures"]["thumb"]["store"] == "encoded"
+    assert report["pictures"]["photo"]["pixels_bytes"] == 360
+    bad = preparations.read_quarantine(spark, settings.table("features"), settings.table("quarantine")).collect()
+    assert len(bad) == NUM_BAD
+    for row in bad:
+        assert len(row["raw"]) < 1000  # no bytes of a picture
+        assert "sha256" in row["raw"]
+    again = prepare(spark, settings)
+    assert again["already_done"]
+
+
+def test_spark_workers_and_single_rows_see_the_same_pixels(
+    spark: SparkSession, settings: Settings, report: dict[str, Any], rows: pa.Table
+) -> None:
+    prepared = preparations.latest(settings.table("features"))
+    stored = tables.read(spark, prepared.table, version=prepared.version).toArrow()
+    photo, thumb = prepared.encoder.images
+    by_id = {
+        row_id: (decoder.from_stored(one, photo.spec), decoder.from_stored(two, thumb.spec))
+        for row_id, one, two in zip(
+            *(stored.column(name).to_pylist() for name in ("row_id", "photo", "thumb")), strict=True
+        )
+    }
+    assert len(by_id) == NUM_ROWS - NUM_BAD
+    # The workers of the reader.
+    tensors = prepared.encoder.tensors(prepared.task)
+    streamed: dict[int, tuple[Any, Any]] = {}
+    for split in ("train", "validation", "test"):
+        with open_feature_table(
+            delta_files.take(prepared.table).where(split=split),
+            tensors,
+            settings.streaming,
+            rank=0,
+            world_size=1,
+            global_batch_size=32,
+            seed=1,
+            shuffle=split == "train",
+        ) as stream:
+            for batch in stream:
+                assert batch["photo"].shape[1:] == (3, 10, 12)
+                kept = ~batch["is_padding"]
+                for row_id, one, two in zip(
+                    batch["row_id"][kept], batch["photo"][kept], batch["thumb"][kept], strict=True
+                ):
+                    streamed[int(row_id)] = (one.numpy(), two.numpy())
+    assert streamed.keys() == by_id.keys()
+    for row_id, (one, two) in by_id.items():
+        np.testing.assert_array_equal(streamed[row_id][0], one)
+        np.testing.assert_array_equal(streamed[row_id][1], two)
+    # Rows in memory.
+    encode = ArrowEncoder(prepared.encoder).transform
+    pixels = {one.tobytes() + two.tobytes() for one, two in by_id.values()}
+    for place in range(NUM_ROWS):
+        row = rows.slice(place, 1)
+        try:
+            alone = encode(row)
+        except ValueError:
+            continue
+        if alone["photo"][0].tobytes() + alone["thumb"][0].tobytes() in pixels:
+            pixels.discard(alone["photo"][0].tobytes() + alone["thumb"][0].tobytes())
+    assert not pixels
+
+
+@pytest.fixture(scope="module")
+def trained(spark: SparkSession, settings: Settings, report: dict[str, Any]) -> dict[str, Any]:
+    return train(spark, settings)
+
+
+def test_columns_and_pictures_train_and_score_as_one(
+    spark: SparkSession, settings: Settings, trained: dict[str, Any], rows: pa.Table
+) -> None:
+    assert trained["metrics"]["test"]["num_rows"] > 0
+    done = score(spark, settings)
+    assert (done["rows_scored"], done["rows_quarantined"]) == (NUM_ROWS - NUM_BAD, NUM_BAD)
+    scores = tables.read(spark, settings.table("scores"), version=done["output_version"]).toPandas().set_index("name")
+    assert "photo" not in scores.columns  # no second copy of the pictures
+    assert {"age", "shape", "row_id", "prediction"} <= set(scores.columns)
+    model = mlflow.pyfunc.load_model(f"models:/shapes/{done['model_version']}")
+    good = rows.to_pandas().set_index("name").loc[scores.index]
+    frame = good[["photo", "age"]].reset_index(drop=True)
+    texts = frame.assign(photo=[base64.b64encode(file).decode() for file in frame["photo"]])
+    served, by_text = model.predict(frame), model.predict(texts)
+    for name in served.columns:
+        np.testing.assert_array_equal(served[name], scores[name].to_numpy())
+        np.testing.assert_array_equal(by_text[name], scores[name].to_numpy())
+
+
+def test_a_picture_is_explained(
+    settings: Settings, report: dict[str, Any], rows: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.jpg").write_bytes(rows.column("photo")[0].as_py())
+    (tmp_path / "shapes.yaml").write_text(settings.to_yaml())
+    row = json.dumps({"photo": f"@{tmp_path / 'one.jpg'}", "age": 3})
+    explain_features.run(
+        str(tmp_path / "shapes.yaml"), row, overrides=[], version=None, json_file=str(tmp_path / "x.json")
+    )
+    photo, thumb, age = json.loads((tmp_path / "x.json").read_text())
+    assert photo["position"] == "photo"
+    assert photo["number"].startswith("3 x 10 x 12, mean ")
+    assert "resized to fit into 12 x 10" in photo["meaning"]
+    assert thumb["number"].startswith("1 x 8 x 8, mean ")
+    assert age["position"] == "dense[0]"
+    assert "SHA-256" in capsys.readouterr().out
+
+
+def test_another_decoder_neither_appends_nor_scores(
+    spark: SparkSession, settings: Settings, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "version", lambda: "simplejpeg 99, Pillow 99")
+        with pytest.raises(ConfigError, match="here is simplejpeg 99, Pillow 99, whose pixels may differ"):
+            prepare(spark, settings, mode="append")
+        with pytest.raises(RegistryError, match=r"scoring.allow_decoder=true"):
+            score(spark, settings)
+        # Pixels are what they are; files would be decoded anew.
+        with pytest.raises(ConfigError, match=r"thumb: .* or prepare the table anew"):
+            train(spark, settings)
