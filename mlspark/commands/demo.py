@@ -1,19 +1,20 @@
-"""`mlspark demo`: the three jobs on census rows, one after the other, and a summary. Starts Spark itself."""
+"""`mlspark demo`: the three jobs on census rows or pictures, one after the other, and a summary. Starts Spark itself."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from mlspark import credentials, storage
 from mlspark.commands import options
-from mlspark.datasets import census_like
+from mlspark.datasets import census_like, pictures_like
 from mlspark.errors import ConfigError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -21,10 +22,54 @@ from mlspark.tracking import runs
 
 app = options.app()
 
-CONFIG = "conf/census.yaml"
 TAIL_LINES = 15
 
 Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo shows."""
+
+    config: str
+    title: str
+    folder: str
+    """Folder of the raw data, below sources.root."""
+    files: tuple[str, ...]
+    """What stands in it when the data is there."""
+    make_up: Callable[[Path], object]
+    """Function that makes such data up below a folder."""
+    found: str
+    made_up: str
+    """What is said of the data."""
+    metrics: Mapping[str, str]
+    """Metric of the test rows -> its name in the summary."""
+
+
+DEMOS = {
+    "census": Demo(
+        config="conf/census.yaml",
+        title="From raw rows to scores",
+        folder="adult",
+        files=("adult.data", "adult.test"),
+        make_up=census_like.write,
+        found="the census files",
+        made_up="made-up census-like rows in {},\n"
+        "      some of them broken on purpose (for the real ones: mlspark fetch adult)",
+        metrics={"accuracy": "accuracy", "roc_auc": "ROC AUC "},
+    ),
+    "pictures": Demo(
+        config="conf/pictures.yaml",
+        title="From pictures to scores",
+        folder="pictures",
+        files=("train.zip", "test"),
+        make_up=pictures_like.write,
+        found="the pictures",
+        made_up="made-up pictures of four shapes in {},\n"
+        "      some of them broken on purpose (for real ones: mlspark fetch mnist, conf/mnist.yaml)",
+        metrics={"accuracy": "accuracy"},
+    ),
+}
 
 
 class JobFailed(Exception):
@@ -36,52 +81,57 @@ class JobFailed(Exception):
 
 
 @app.command()
-def demo() -> None:
-    """Run prepare, train and score on census rows and sum up what came of it; from the repository's folder."""
-    raise typer.Exit(run())
+def demo(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"Data to run on: {', '.join(DEMOS)}.")] = "census",
+) -> None:
+    """Run prepare, train and score on census rows or pictures and sum up what came of it; from the repository's folder."""
+    if name not in DEMOS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(DEMOS)}", param_hint="NAME")
+    raise typer.Exit(run(DEMOS[name]))
 
 
-def run() -> int:
+def run(shown: Demo) -> int:
     """Return the exit status: 0, or that of the job that failed.
 
     Raises:
         ConfigError: this is not the repository's folder, or a setting is wrong.
     """
-    for file in (CONFIG, "jobs/prepare.py", "conf/spark-defaults.conf"):
+    for file in (shown.config, "jobs/prepare.py", "conf/spark-defaults.conf"):
         if not Path(file).exists():
             raise ConfigError(f"{file} not found in {Path.cwd()}; run the demo in the repository's folder")
     started = time.monotonic()
-    settings = loading.load([CONFIG])
+    settings = loading.load([shown.config])
     folder = Path(storage.local_path(settings.root) if storage.is_local(settings.root) else ".mlspark").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    data = _raw_data(settings.sources.root, folder / "demo-data")
-    unlabelled = _unlabelled(storage.join(data, "adult", "adult.test"), folder / "demo-data" / "unlabelled")
+    data = _raw_data(shown, settings.sources.root, folder / "demo-data")
+    to_score: list[str] = []
+    if shown.folder == "adult":
+        unlabelled = _unlabelled(storage.join(data, "adult", "adult.test"), folder / "demo-data" / "unlabelled")
+        path = f"scoring.source.path={json.dumps(str(unlabelled))}"
+        to_score = ["--set", path, "--set", "scoring.source.has_label=false"]
     log = folder / "demo.log"
     log.write_text("", encoding="utf-8")
-    to_score = f"scoring.source.path={json.dumps(str(unlabelled))}", "scoring.source.has_label=false"
     try:
-        prepared = _job("prepare", data, settings.root, log)
-        trained = _job("train", data, settings.root, log)
-        scored = _job("score", data, settings.root, log, "--set", to_score[0], "--set", to_score[1])
+        prepared = _job("prepare", shown.config, data, settings.root, log)
+        trained = _job("train", shown.config, data, settings.root, log)
+        scored = _job("score", shown.config, data, settings.root, log, *to_score)
     except JobFailed as failure:
         typer.echo(f"\n{failure}", err=True)
         return failure.status
-    typer.echo("\n".join(_summary(settings, data, prepared, trained, scored, time.monotonic() - started, log)))
+    reports = (prepared, trained, scored)
+    typer.echo("\n".join(_summary(shown, settings, data, reports, time.monotonic() - started, log)))
     return 0
 
 
-def _raw_data(root: str, made_up: Path) -> str:
-    """Return the folder whose adult/ holds the raw files, and print which it is; without fetched files, make some up."""
-    adult = storage.join(storage.absolute(root), "adult")
-    if storage.exists(adult):
-        typer.echo(f"data: the census files in {_shown(adult)}")
+def _raw_data(shown: Demo, root: str, made_up: Path) -> str:
+    """Return the folder that holds the raw files, and print which it is; where there are none, make some up."""
+    place = storage.join(storage.absolute(root), shown.folder)
+    if storage.exists(place):
+        typer.echo(f"data: {shown.found} in {_shown(place)}")
         return storage.absolute(root)
-    if not all((made_up / "adult" / name).exists() for name in ("adult.data", "adult.test")):
-        census_like.write(made_up)
-    typer.echo(
-        f"data: {_shown(adult)} is not there, so made-up census-like rows in {_shown(made_up)},\n"
-        "      some of them broken on purpose (for the real ones: mlspark fetch adult)"
-    )
+    if not all((made_up / shown.folder / name).exists() for name in shown.files):
+        shown.make_up(made_up)
+    typer.echo(f"data: {_shown(place)} is not there, so {shown.made_up.format(_shown(made_up))}")
     return str(made_up)
 
 
@@ -96,13 +146,13 @@ def _unlabelled(test: str, folder: Path) -> Path:
     return copy
 
 
-def _job(name: str, data: str, root: str, log: Path, *arguments: str) -> Report:
+def _job(name: str, config: str, data: str, root: str, log: Path, *arguments: str) -> Report:
     """Return the report of jobs/NAME.py, run by spark-submit; its own lines are shown, everything goes to `log`."""
     report = log.with_name(f"demo-{name}.json")
     report.unlink(missing_ok=True)
     command = [
         str(Path(sys.executable).with_name("spark-submit")),
-        f"jobs/{name}.py", "--config", CONFIG, "--report", str(report), *arguments,
+        f"jobs/{name}.py", "--config", config, "--report", str(report), *arguments,
     ]  # fmt: skip
     environment = {
         "SPARK_LOCAL_IP": "127.0.0.1",
@@ -135,20 +185,21 @@ def _job(name: str, data: str, root: str, log: Path, *arguments: str) -> Report:
 
 
 def _summary(
-    settings: Settings, data: str, prepared: Report, trained: Report, scored: Report, seconds: float, log: Path
+    shown: Demo, settings: Settings, data: str, reports: tuple[Report, Report, Report], seconds: float, log: Path
 ) -> list[str]:
     """Return the lines that end the demo."""
+    prepared, trained, scored = reports
     test = trained["metrics"]["test"]
     steps_per_second = trained["steps"] / trained["train_seconds"]
     facts = [
-        ("raw rows", f"{prepared['rows_read']:,} read from {_shown(storage.join(data, 'adult'))}"),
+        ("raw rows", f"{prepared['rows_read']:,} read from {_shown(storage.join(data, shown.folder))}"),
         ("", f"{prepared['rows_good']:,} good, {prepared['rows_quarantined']:,} quarantined"),
         *(("", f"  {count:>6,}  {reason}") for reason, count in prepared["reasons"].items()),
         ("features", f"version {prepared['version']} of {_shown(prepared['table'])}"),
         ("training", f"{trained['world_size']} workers, {trained['steps']:,} steps, "
                      f"{steps_per_second:,.0f} steps and {trained['rows_per_second']:,} rows a second"),
-        ("test", f"accuracy {_with_interval(test, 'accuracy')}"),
-        ("", f"ROC AUC  {_with_interval(test, 'roc_auc')}"),
+        *((fact, f"{words} {_with_interval(test, name)}")
+          for fact, (name, words) in zip(("test", ""), shown.metrics.items(), strict=False)),
         ("", f"on {test['num_rows']:,} rows that training never saw; in brackets the 95 % interval"),
         ("model", f"{trained['model_name']}, version {trained['model_version']}, alias {trained['alias'] or 'none'}"),
         ("scores", f"{scored['rows_scored']:,} rows ({scored['rows_quarantined']:,} quarantined), "
@@ -165,7 +216,7 @@ def _summary(
     )
     return [
         "",
-        typer.style("From raw rows to scores", bold=True),
+        typer.style(shown.title, bold=True),
         rule,
         *(f"{typer.style(f'{name:<10}', dim=True)}{fact}" for name, fact in facts),
         rule,
