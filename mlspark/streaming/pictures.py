@@ -22,6 +22,7 @@ from mlspark.pictures.filling import Filling, UnreadablePicture
 from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.plan import Integers
+from mlspark.streaming.reused_memory import ReusedMemory
 from mlspark.streaming.rows import Allocate, Array, Rows, RowsBuffer
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
@@ -155,6 +156,8 @@ class Pictures:
         self._snapshot, self._seed, self._num_threads = snapshot, seed, num_threads
         self._ends = np.cumsum(snapshot.rows_per_group())
         self._threads: ThreadPoolExecutor | None = None
+        self.memory = ReusedMemory()
+        """Makes the arrays of batches that need not be page-locked."""
 
     @classmethod
     def of(cls, specs: Sequence[FieldSpec], snapshot: Snapshot, *, seed: int, num_threads: int) -> "Pictures | None":
@@ -169,12 +172,14 @@ class Pictures:
         return sum(field.filling.spec.num_bytes for field in self.fields)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_threads": None}
+        state = {name: value for name, value in self.__dict__.items() if name != "_ending"}
+        return state | {"_threads": None, "memory": ReusedMemory()}
 
     def close(self) -> None:
         """End the threads; they start again when they are needed."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
+            self._ending.detach()
             self._threads = None
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
@@ -182,7 +187,7 @@ class Pictures:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="mlspark-pictures")
             # The threads do not hold this object: when it is not closed, they end when it goes.
-            weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
+            self._ending = weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
         return self._threads.submit(work)
 
     def draw(self, field: _Field, epoch: int, ids: Integers) -> list[Array]:
@@ -227,8 +232,9 @@ class Gathering:
         """Work on the pictures; the arrays are whole when all of it is done."""
         self._buffer = RowsBuffer(num_rows, allocate)
         self._pictures, self._epoch, self._is_over = pictures, epoch, is_over
+        of_pixels = pictures.memory if pictures and allocate is np.empty else allocate
         self._pixels = {
-            field.index: allocate((num_rows, *field.filling.spec.shape), np.dtype(np.uint8))
+            field.index: of_pixels((num_rows, *field.filling.spec.shape), np.dtype(np.uint8))
             for field in (pictures.fields if pictures else ())
         }
 

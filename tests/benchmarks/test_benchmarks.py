@@ -18,6 +18,10 @@ KEYS = {
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
     },
     "long_run.py": {"launches", "launches_threads_growth", "launches_rss_mb_growth", "streaming_threads_growth"},
+    "pictures.py": {
+        "over_decode_only", "over_decode_only_small", "over_decode_only_cpu", "pixels_over_read_table", "first_batch_s",
+        "rss_mb", "growth_10x", "best_workers",
+    },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
@@ -95,6 +99,13 @@ def test_streams_lose_no_row(tmp_path: Path) -> None:
     # Without stock Petastorm, which needs an environment of its own.
     found = figures("streaming.py", tmp_path / "streaming.json", "--rows", "200000", "--rounds", "1", "--no-stock")
     assert found["reads_short"] == 0
+
+
+@pytest.mark.slow
+def test_pictures_need_the_same_memory_however_many_they_are(tmp_path: Path) -> None:
+    # Without the loaders people use, which need an environment of their own.
+    found = figures("pictures.py", tmp_path / "pictures.json", "--rounds", "1", "--no-peers")
+    assert found["growth_10x"] < 1.3
 
 
 @pytest.mark.slow

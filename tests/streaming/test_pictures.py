@@ -28,6 +28,7 @@ from mlspark.pictures.augment import (
 )
 from mlspark.streaming.feature_table import open_feature_table
 from mlspark.streaming.pictures import Picture
+from mlspark.streaming.reused_memory import ReusedMemory
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import DataFile, Snapshot
 
@@ -255,6 +256,34 @@ def test_rows_that_are_left_of_a_row_group_keep_none_of_its_other_pictures(tmp_p
     part = rows.slice(10, 12)
     assert part.nbytes == sum(map(len, pictures[10:12])) + 2 * (8 + 8)
     assert part.fields[1].base is None  # memory of its own, so that the others may go
+
+
+def test_memory_of_arrays_that_went_is_used_again_and_that_of_views_is_not() -> None:
+    memory, kind = ReusedMemory(), np.dtype(np.uint8)
+    first = memory((4, 3, 8, 8), kind)
+    place, view = first.ctypes.data, first[1:3]
+    view[...] = 7
+    del first
+    second = memory((4, 3, 8, 8), kind)
+    assert second.ctypes.data != place
+    second[...] = 0
+    assert (view == 7).all()
+    del view
+    assert memory((4, 3, 8, 8), kind).ctypes.data == place
+    assert memory((2, 3, 8, 8), kind).shape == (2, 3, 8, 8)
+
+
+def test_a_batch_that_is_kept_stays_as_it_was(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlspark.streaming.batches._PIECE_BYTES", 1)  # each batch has an array of its own
+    places = []
+    with opened(table, batch_size=4) as stream:
+        for batch in stream:
+            places.append(batch["photo"].data_ptr())
+            if stream.step == 2:
+                kept, copy = batch["photo"][1:3], batch["photo"][1:3].clone()
+    assert len(places) == 16
+    assert len(set(places)) < 10
+    assert bool((kept == copy).all())
 
 
 # Broken ones
