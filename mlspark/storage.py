@@ -128,10 +128,12 @@ def rust_uri(uri: str) -> str:
     if not is_local(uri):
         return "s3://" + uri.removeprefix("s3a://") if uri.startswith("s3a://") else uri
     path = local_path(uri)
-    if escape := _ESCAPE.search(path):
+    real = os.path.realpath(path)  # deltalake follows links first
+    if escape := _ESCAPE.search(real):
+        place = path if real == path else f"{path}, a link to {real}"
         raise ConfigError(
-            f"{path}: deltalake reads {escape[0]} in a local path as {unquote(escape[0])!r}; use a folder without it, "
-            f"or a link to this one"
+            f"{place}: deltalake reads {escape[0]} in a local path as {unquote(escape[0])!r}; move the table to a folder "
+            f"without it in its name"
         )
     return path
 

@@ -1,15 +1,17 @@
 """A Delta table at one version, which is settled when the source is found. Driver, lazy."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
+import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from mlspark import storage
+from mlspark import delta_log, storage
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
 from mlspark.sources import columnar_files, files, typed_rows
@@ -31,13 +33,15 @@ Settings = DeltaSettings
 HAS_TYPES = True
 PLACE = "path"
 EXTENSIONS: tuple[str, ...] = ()
+_LOOKED_FOR_AT_A_TIME = 16
 
 
 def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
     """Return the source with the table's version as its part; settings.version then says which it is. No Spark job.
 
     Raises:
-        SourceError: no such table or version, no version as old as settings.timestamp, or both are set.
+        SourceError: no such table or version, one whose log or files are gone, none as old as settings.timestamp, or both
+            are set.
     """
     if settings.version is not None and settings.timestamp:
         raise SourceError(
@@ -58,6 +62,8 @@ def find(spark: SparkSession, settings: DeltaSettings, *, root: str) -> Source:
         version = _version_at(table, settings.timestamp, uri)
     if version > table.version():
         raise SourceError(f"{uri}: has no version {version}; the latest is {table.version()}")
+    if version < table.version():
+        _refuse_gone(uri, version, table.version())
     pinned = settings.model_copy(update={"version": version, "timestamp": ""})
     return Source(
         uri, pinned, (Part(uri, f"table {table.metadata().id}, version {version}"),), "the version of the table"
@@ -84,6 +90,36 @@ def _rows(spark: SparkSession, source: Source) -> DataFrame:
     settings = source.settings
     assert isinstance(settings, DeltaSettings)
     return spark.read.format("delta").options(**columnar_files.OPTIONS, versionAsOf=settings.version).load(source.uri)
+
+
+def _refuse_gone(uri: str, version: int, latest: int) -> None:
+    """Raise SourceError where an older version cannot be read any more: its log is not kept, or its files are not."""
+    oldest = delta_log.oldest_version(uri)
+    if version < oldest:
+        raise SourceError(
+            f"{uri}: version {version} is not kept any more; set sources.*.version to one from {oldest} to {latest}, or "
+            f"have logs kept longer (delta.logRetentionDuration)"
+        )
+    try:
+        paths = (
+            pa.table(DeltaTable(storage.rust_uri(uri), version=version).get_add_actions()).column("path").to_pylist()
+        )
+    except (DeltaError, OSError) as error:
+        raise SourceError(f"{uri}: version {version} cannot be read: {' '.join(str(error).split())[:300]}") from error
+    names = map(delta_log.plain_path, paths)
+    files_then = [name if "://" in name else storage.join(uri, name) for name in names]
+    with ThreadPoolExecutor(_LOOKED_FOR_AT_A_TIME) as pool:
+        gone = [
+            file
+            for file, is_there in zip(files_then, pool.map(storage.exists, files_then), strict=True)
+            if not is_there
+        ]
+    if gone:
+        raise SourceError(
+            f"{uri}: {len(gone)} of the {len(files_then)} files of version {version} are gone, {gone[0]} among them; VACUUM "
+            f"removes files of old versions: set sources.*.version to a newer one (the latest is {latest}), or have files "
+            f"kept longer (delta.deletedFileRetentionDuration)"
+        )
 
 
 def _version_at(table: DeltaTable, timestamp: str, uri: str) -> int:

@@ -15,6 +15,7 @@ Several numeric columns may become one (n, F) matrix. A null is an error, unless
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -118,6 +119,8 @@ class Decoder:
 
     def _filled(self, column: TableColumn, values: pa.ChunkedArray, *, keeps_null: bool = False) -> pa.ChunkedArray:
         """Return the column without nulls, but for strings that become ids and lists, where a null is known later."""
+        if pa.types.is_decimal(values.type):
+            values = _nearest_doubles(values)
         if not values.null_count or keeps_null:
             return values
         if column.name not in self.fill:
@@ -131,7 +134,8 @@ class Decoder:
             return values
         filling = self.fill[column.name]
         try:
-            return pc.fill_null(values, pa.scalar(filling, values.type))
+            scalar = float(filling) if isinstance(filling, Decimal) else filling
+            return pc.fill_null(values, pa.scalar(scalar, values.type))
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise DatasetError(f"column {column.name}: fill value {filling!r} is no {values.type}: {error}") from error
 
@@ -241,8 +245,8 @@ def _find(name: str, table: Mapping[str, TableColumn], source: str) -> TableColu
 def _numbers(values: pa.ChunkedArray, column: TableColumn) -> Array:
     """Return (n,) numbers of a column without nulls; not a copy where Arrow's memory can be used."""
     kind = values.type
-    if pa.types.is_decimal(kind):
-        return _nearest_doubles(values)
+    if pa.types.is_decimal(kind):  # elements of lists; whole columns are doubles by now
+        return _numbers(_nearest_doubles(values), column)
     if pa.types.is_date(kind):
         values = values.cast(pa.date32()).cast(pa.int32())
     elif pa.types.is_timestamp(kind):
@@ -253,7 +257,7 @@ def _numbers(values: pa.ChunkedArray, column: TableColumn) -> Array:
     return np.asarray(values.to_numpy())
 
 
-def _nearest_doubles(values: pa.ChunkedArray) -> Array:
+def _nearest_doubles(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return decimals as the nearest doubles, as Spark casts them. Arrow's own cast is off by one unit for many."""
     scale, doubles = values.type.scale, np.empty(len(values), np.float64)
     start = 0
@@ -270,7 +274,8 @@ def _nearest_doubles(values: pa.ChunkedArray) -> Array:
         if not is_simple.all():
             others = chunk.filter(pa.array(~is_simple))
             part[~is_simple] = others.cast(pa.string()).cast(pa.float64()).to_numpy()
-    return doubles
+    mask = np.asarray(values.is_null().to_numpy()) if values.null_count else None
+    return pa.chunked_array([pa.array(doubles, mask=mask)])
 
 
 def _ids(values: pa.ChunkedArray, vocabulary: tuple[str, ...]) -> NDArray[np.int64]:

@@ -5,16 +5,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from mlspark import storage
+from mlspark import delta_log, storage
 from mlspark.errors import TableError
-from mlspark.streaming import delta_log
 from mlspark.streaming.filters import Condition, conditions
 from mlspark.streaming.footers import described
 from mlspark.streaming.schema import table_columns
@@ -98,13 +96,27 @@ def _open(table: str, version: int | None) -> DeltaTable:
     if version is None:
         if isinstance(failure, TableNotFoundError):
             raise TableError(f"{table}: no Delta table here; run prepare first or check storage.root") from None
-        raise TableError(f"{table}: cannot be read: {_one_line(failure)}") from failure
+        raise _unreadable(table, None, failure) from failure
     latest = _open(table, None).version()
     oldest = delta_log.oldest_version(table)
     if oldest <= version <= latest:
-        raise TableError(f"{table}: version {version} cannot be read: {_one_line(failure)}") from failure
+        raise _unreadable(table, version, failure) from failure
     why = "is not there yet" if version > latest else "is no version" if version < 0 else "is not kept any more"
     raise TableError(f"{table}: version {version} {why}; give one from {oldest} to {latest}") from None
+
+
+def _unreadable(table: str, version: int | None, failure: Exception | None) -> TableError:
+    """Return what deltalake cannot read in a table that is there, and what to do."""
+    place = table if version is None else f"{table}: version {version}"
+    # deltalake looks for values of partitions in the type that they have now; Spark for those of their former type too.
+    if "Failed to parse value" in str(failure) and (widened := delta_log.widened_partition(table, version)):
+        column, former, now = widened
+        rows = f"delta.`{table}`"
+        return TableError(
+            f"{place}: partition column {column} was widened from {former} to {now}, and deltalake does not read the values "
+            f"of before; run: INSERT OVERWRITE {rows} TABLE {rows}"
+        )
+    return TableError(f"{place}{':' if version is None else ''} cannot be read: {_one_line(failure)}")
 
 
 def _one_line(error: Exception | None) -> str:
@@ -119,7 +131,7 @@ def _live_files(delta: DeltaTable, table: str) -> list[DataFile]:
     deleted = _deleted_rows(delta, table, actions.column("path").to_pylist())
     files = []
     for index, (path, size) in enumerate(zip(*map(actions.column, ("path", "size_bytes")), strict=True)):
-        name = _plain(path.as_py())
+        name = delta_log.plain_path(path.as_py())
         partition = {column: texts[index] for column, texts in partitions.items()}
         files.append(DataFile(name, size.as_py(), partition, (), deleted.pop(file_uri(table, name), "")))
     if deleted:
@@ -128,13 +140,6 @@ def _live_files(delta: DeltaTable, table: str) -> list[DataFile]:
             f"run: REORG TABLE delta.`{table}` APPLY (PURGE)"
         )
     return files
-
-
-def _plain(path: str) -> str:
-    """Return a path of the log as it names the file: relative to the table, absolute on a local disk, or a URI."""
-    if path.startswith("file:/"):
-        return unquote(urlsplit(path).path)
-    return unquote(path)
 
 
 def _deleted_rows(delta: DeltaTable, table: str, live: Sequence[str]) -> dict[str, str]:
@@ -160,7 +165,7 @@ def _deleted_rows(delta: DeltaTable, table: str, live: Sequence[str]) -> dict[st
     for batch in batches:
         for uri, keeps in zip(*(pa.record_batch(batch).column(index) for index in (0, 1)), strict=True):
             rows = pack_rows(~np.asarray(keeps.values.to_numpy(zero_copy_only=False), dtype=np.bool_))
-            name = _plain(uri.as_py())
+            name = delta_log.plain_path(uri.as_py())
             packed[f"s3a:{name.removeprefix('s3:')}" if table.startswith("s3a:") else name] = rows
     return packed
 

@@ -95,7 +95,11 @@ class FileColumns:
             DatasetError: a column has another type than the table, and not one that Spark reads as the table's.
         """
         leaves = sorted(leaf for place in self._places.values() for leaf in place.leaves)
-        rows = self.file.reader.read_row_group(number, column_indices=leaves, use_threads=False)
+        try:
+            rows = self.file.reader.read_row_group(number, column_indices=leaves, use_threads=False)
+        except pa.ArrowInvalid:
+            self._refuse_null_lists(number)
+            raise
         num_rows = self.file.metadata.row_group(number).num_rows  # also when no column is in the file
         arrays = {}
         for column in self._columns:
@@ -105,6 +109,19 @@ class FileColumns:
             else:
                 arrays[column.name] = as_declared(rows.column(place.field), column, place.stored)
         return pa.table(arrays) if arrays else pa.table({"": pa.nulls(num_rows)}).select([])
+
+    def _refuse_null_lists(self, number: int) -> None:
+        """Raise DatasetError where a row group has null lists of a fixed length; names their column."""
+        for name, place in self._places.items():
+            if not pa.types.is_fixed_size_list(self.file.schema_arrow.field(place.field).type):
+                continue
+            try:
+                self.file.reader.read_row_group(number, column_indices=list(place.leaves), use_threads=False)
+            except pa.ArrowInvalid as error:
+                raise DatasetError(
+                    f"column {name} holds a null list of a fixed length, which Arrow does not read ({error}); write the "
+                    f"column as lists of any length, or leave it out"
+                ) from error
 
     def values_within(self, column: TableColumn, number: int) -> ValueRange | None:
         """Return what a row group's statistics soundly say of a column that is no list; None: nothing.

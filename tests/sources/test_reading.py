@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from pydantic import TypeAdapter
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -154,6 +154,28 @@ def test_delta_is_read_at_the_version_found(spark: SparkSession, tmp_path: Path)
     assert [len(rows(spark, source)) for source in (latest, older)] == [3, 2]
     with pytest.raises(SourceError, match="version=1 and timestamp='2020-01-01' are both set"):
         find(spark, tmp_path, kind="delta", path="in", version=1, timestamp="2020-01-01")
+
+
+def test_older_version_whose_files_or_log_are_gone_is_refused_by_what_is_gone(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    for _ in range(3):
+        write_deltalake(folder, TABLE, mode="overwrite")
+    assert len(rows(spark, find(spark, tmp_path, kind="delta", path="in", version=0))) == 3
+    DeltaTable(folder).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    latest = DeltaTable(folder).version()
+    gone = rf"1 of the 1 files of version 1 are gone, .*in/part-.*VACUUM.*a newer one \(the latest is {latest}\)"
+    with pytest.raises(SourceError, match=gone):
+        find(spark, tmp_path, kind="delta", path="in", version=1)
+    DeltaTable(folder, version=2).create_checkpoint()
+    for version in (0, 1):
+        (folder / "_delta_log" / f"{version:020}.json").unlink()
+    with pytest.raises(
+        SourceError, match=rf"version 1 is not kept any more; set sources.*.version to one from 2 to {latest}"
+    ):
+        find(spark, tmp_path, kind="delta", path="in", version=1)
+    assert len(rows(spark, find(spark, tmp_path, kind="delta", path="in"))) == 3
 
 
 @pytest.fixture(scope="module")

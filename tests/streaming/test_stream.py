@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import mlspark.streaming
-from mlspark.errors import DatasetError
+from mlspark.errors import ConfigError, DatasetError
 from mlspark.streaming.device_copies import to_device
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream, Transform
@@ -244,6 +244,22 @@ def test_one_table_is_the_same_by_every_path(tmp_path, monkeypatch):
     position = Stream(str(table), batch_size=1).state_dict()
     for path in (f"./{table.name}", f"{table.name}/", f"{table}//", table.as_uri(), "link"):
         Stream(path, batch_size=1).load_state_dict(position)
+
+
+def test_folder_that_deltalake_takes_for_another_is_refused_by_every_path_until_it_is_moved(tmp_path):
+    table, moved = tmp_path / "a%41b", tmp_path / "moved"
+    deltalake.write_deltalake(str(moved), pa.table({"id": [1, 2]}))
+    moved.rename(table)
+    (tmp_path / "link").symlink_to(table)
+    for path in (table, tmp_path / "link"):
+        with pytest.raises(
+            ConfigError, match=f"{path.name}.*: deltalake reads %41 .* as 'A'; move the table to a folder"
+        ):
+            Stream(str(path), batch_size=1)
+    table.rename(moved)
+    table.symlink_to(moved)
+    for path in (table, moved):
+        assert len(Stream(str(path), batch_size=1)) == 2
 
 
 def test_share_that_does_not_fit_the_memory_is_an_error_with_figures(table):

@@ -1,9 +1,10 @@
-"""What a Delta table's log says that deltalake does not: which versions there are, and which files have deleted rows."""
+"""What a Delta table's log says that deltalake does not: its versions, files with deleted rows, widened partitions."""
 
 import json
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import parquet as pq
@@ -11,6 +12,7 @@ from pyarrow import parquet as pq
 from mlspark import storage
 
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(?:parquet|json)")
+_COMMIT = re.compile(r"(\d{20})\.json")
 _ADDED = ["add.path", "add.deletionVector.storageType"]
 
 
@@ -18,6 +20,13 @@ def oldest_version(table: str) -> int:
     """Return the oldest version that the log still tells in full: from its first commit, or from a checkpoint on."""
     names = _names(table)
     return 0 if f"{0:020}.json" in names else min(_versions(names, _CHECKPOINT), default=0)
+
+
+def plain_path(path: str) -> str:
+    """Return a path of the log as it names the file: relative to the table, absolute on a local disk, or a URI."""
+    if path.startswith("file:/"):
+        return unquote(urlsplit(path).path)
+    return unquote(path)
 
 
 def has_deleted_rows(table: str, version: int, live: Iterable[str]) -> bool:
@@ -39,6 +48,30 @@ def has_deleted_rows(table: str, version: int, live: Iterable[str]) -> bool:
             if added := json.loads(line).get("add"):
                 deleted[added["path"]] = bool(added.get("deletionVector"))
     return any(deleted.get(path) for path in live)
+
+
+def widened_partition(table: str, version: int | None) -> tuple[str, str, str] | None:
+    """Return (column, former type, type) of the first partition column that was widened.
+
+    None where there is none, or where the last change of the schema is older than the commits that the log keeps.
+
+    Args:
+        table: URI of the table.
+        version: of the table; None: the latest.
+    """
+    names = _names(table)
+    commits = _versions(names, _COMMIT)
+    for number in sorted((number for number in commits if version is None or number <= version), reverse=True):
+        name = f"{number:020}.json"
+        for line in storage.read_bytes(_uri(table, name)).splitlines():
+            if about := json.loads(line).get("metaData"):
+                partitions = set(about["partitionColumns"])
+                for field in json.loads(about["schemaString"])["fields"]:
+                    changes = field["metadata"].get("delta.typeChanges")
+                    if changes and field["name"] in partitions:
+                        return field["name"], changes[0]["fromType"], field["type"]
+                return None
+    return None
 
 
 def _in_checkpoint(table: str, name: str) -> dict[str, bool]:
