@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -42,7 +43,7 @@ EXPECTED = sorted((name.split("/")[0], content) for name, content in PICTURES)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same pictures in a folder, in archives, in archives as WebDataset writes them, in Parquet and in Delta."""
+    """The same pictures in a folder, in archives, in archives as WebDataset writes them, and in tables."""
     root = tmp_path_factory.mktemp("pictures")
     write_folder(root / "folder", PICTURES)
     keyed = []
@@ -54,6 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels, images = zip(*((name.split("/")[0], content) for name, content in PICTURES), strict=True)
     table = pa.table({"label": labels, "image": pa.array(images, pa.binary())})
     pq.write_table(table, root / "pictures.parquet")
+    orc.write_table(table, root / "pictures.orc")
     write_deltalake(root / "delta", table)
     return root
 
@@ -66,6 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("archives", "pictures.tar"),
         ("archives", "pictures.tar.gz"),
         ("parquet", "pictures.parquet"),
+        ("orc", "pictures.orc"),
         ("delta", "delta"),
     ],
 )
