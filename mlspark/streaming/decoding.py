@@ -286,7 +286,8 @@ def _ids(values: pa.ChunkedArray, vocabulary: tuple[str, ...]) -> NDArray[np.int
 
 def _ragged(values: pa.ChunkedArray, column: TableColumn, filling: Any) -> Ragged:
     """Return the rows of a string, binary or list column; a null list is empty."""
-    array = values.combine_chunks()
+    # One chunk, as of most row groups, would be copied.
+    array = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     kind = array.type
     if pa.types.is_dictionary(kind):
