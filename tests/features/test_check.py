@@ -8,13 +8,20 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.expressions import parse
 from mlspark.errors import FeatureError
 from mlspark.features.check import check, warnings
 from mlspark.features.kinds.categories import safe_names
+from mlspark.features.kinds.image import ImageFeature
 from mlspark.features.settings import FeaturesSettings
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.settings import loading
+from mlspark.streaming.feature_table import check_augment
 from mlspark.tasks.kinds import from_settings
+
+from ..conftest import ROOT
 
 CONTRACT = Contract(
     name="people",
@@ -201,3 +208,14 @@ def test_each_category_has_a_name_that_a_column_can_have(values: list[str], name
     assert safe_names(values) == names
     assert len({name.casefold() for name in names}) == len(names)
     assert all(f"sex__{name}".isidentifier() for name in names)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "pictures"])
+def test_pipelines_of_pictures_fit_their_contracts(name: str) -> None:
+    settings = loading.load([str(ROOT / "conf" / f"{name}.yaml")])
+    contract = contracts.load(str(ROOT / settings.contract))
+    check(settings.features, settings.task, contract, name)
+    [spec] = [entry.spec for entry in settings.features.inputs if isinstance(entry, ImageFeature)]
+    tensors = Tensors((TensorSpec("image", ("image",), "uint8", picture=spec),))
+    settings.model.check_tensors(tensors)
+    check_augment(tensors, settings.training.augment)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mlspark.stages.train import train
 from mlspark.streaming import delta_files
 from mlspark.streaming.feature_table import open_feature_table
 
-CONTRACT = {
+CONTRACT: dict[str, Any] = {
     "name": "shapes",
     "label": "shape",
     "columns": [
@@ -156,6 +157,41 @@ def test_spark_workers_and_single_rows_see_the_same_pixels(
         if alone["photo"][0].tobytes() + alone["thumb"][0].tobytes() in pixels:
             pixels.discard(alone["photo"][0].tobytes() + alone["thumb"][0].tobytes())
     assert not pixels
+
+
+@pytest.mark.slow
+def test_the_same_pictures_from_a_folder_a_zip_and_a_table_are_the_same_features(
+    spark: SparkSession, settings: Settings, rows: pa.Table, tmp_path: Path
+) -> None:
+    contract = {
+        **CONTRACT,
+        "columns": [CONTRACT["columns"][0] | {"header": "image"}, CONTRACT["columns"][2] | {"header": "label"}],
+    }
+    (tmp_path / "contract.json").write_text(json.dumps(contract))
+    photos, shapes, names = (rows.column(name).to_pylist() for name in ("photo", "shape", "name"))
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for photo, shape, name in zip(photos, shapes, names, strict=True):
+            archive.writestr(f"{shape}/{name}", photo)
+    with zipfile.ZipFile(tmp_path / "photos.zip") as archive:
+        archive.extractall(tmp_path / "photos")
+    pq.write_table(pa.table({"image": photos, "label": shapes}), tmp_path / "photos.parquet")
+    written, encoders, feature = [], [], "kind: image, columns: [photo], size: 9"
+    for kind, path in (("images", "photos"), ("archives", "photos.zip"), ("parquet", "photos.parquet")):
+        changes = [
+            f"contract={tmp_path / 'contract.json'}", f"storage.root={tmp_path / kind}", f"sources.root={tmp_path}",
+            f"sources.learn={{kind: {kind}, path: {path}}}",
+            f"features.inputs=[{{{feature}}}, {{{feature}, name: file, store: encoded}}]",
+        ]  # fmt: skip
+        other = loading.load([str(Path(settings.contract).with_name("shapes.yaml"))], changes)
+        report = prepare(spark, other)
+        assert report["rows_good"] == NUM_ROWS - NUM_BAD
+        prepared = preparations.latest(other.table("features"))
+        encoders.append(prepared.encoder.fingerprint)
+        written.append(
+            sorted(tables.read(spark, prepared.table, version=0).toArrow().to_pylist(), key=lambda row: row["row_id"])
+        )
+    assert encoders[0] == encoders[1] == encoders[2]
+    assert written[0] == written[1] == written[2]
 
 
 @pytest.fixture(scope="module")
