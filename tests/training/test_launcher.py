@@ -25,7 +25,7 @@ from mlspark.training.launcher import launch
 from mlspark.training.settings import RecoverySettings
 from mlspark.training.spec import TrainingSpec
 
-from .conftest import EPOCHS, ROWS, new_run, rank_results, ranks_of, weights_manifest, write_snapshot
+from .conftest import EPOCHS, ROWS, new_run, rank_results, ranks_of, run_torchrun, weights_manifest, write_snapshot
 
 
 def assert_no_rank_is_left(spec: TrainingSpec) -> None:
@@ -46,7 +46,9 @@ def test_launched_ranks_do_what_torchrun_would(
         raise AssertionError("TorchDistributor's log server listens on all interfaces")
 
     monkeypatch.setattr(distributor.LogStreamingServer, "start", refuse)
-    spec = new_run(tmp_path, snapshot)
+    spec, of_torchrun = (new_run(tmp_path / name, snapshot) for name in ("launched", "torchrun"))
+    done = run_torchrun(of_torchrun)
+    assert done.returncode == 0, done.stdout + done.stderr
     seen: list[Event] = []
     outcome = launch(spark, spec, seen.append)
 
@@ -59,8 +61,9 @@ def test_launched_ranks_do_what_torchrun_would(
     # The same seed gives the same bits, whatever started the ranks.
     metrics = {split: of_split.to_json() for split, of_split in outcome.metrics.items()}
     assert metrics.keys() == {"validation", "test"}
-    assert metrics == rank_results(two_ranks)[0]["metrics"]
-    assert weights_manifest(spec) == weights_manifest(two_ranks)
+    for other in (of_torchrun, two_ranks):
+        assert metrics == rank_results(other)[0]["metrics"]
+        assert weights_manifest(spec) == weights_manifest(other)
     assert_no_rank_is_left(spec)
 
     # Its driver may have died before it could use them: the results are there, and nothing is trained again.
@@ -68,7 +71,7 @@ def test_launched_ranks_do_what_torchrun_would(
     assert launch(spark, spec, seen.append).metrics == outcome.metrics
     assert seen == []
     with pytest.raises(ConfigError, match=r"a run with other settings was begun here: training\.seed 0 \(now 7\)"):
-        launch(spark, new_run(tmp_path, snapshot, seed=7), ignore)
+        launch(spark, new_run(tmp_path / "launched", snapshot, seed=7), ignore)
 
 
 def test_exception_of_a_rank_is_raised_by_name(spark: SparkSession, tmp_path: Path) -> None:

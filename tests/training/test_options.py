@@ -20,7 +20,8 @@ from mlspark.training.process_group import join_process_group
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import Functions, TrainingSpec
 
-from .conftest import EPOCHS, ROWS, TENSORS, binary_task, epochs, fit_here, last_checkpoint, new_run, run_ranks
+from . import forked_ranks
+from .conftest import EPOCHS, ROWS, TENSORS, binary_task, epochs, fit_here, last_checkpoint, new_run
 from .test_resume import CUSTOM
 from .test_trainer import tensors
 
@@ -178,8 +179,8 @@ def test_four_ranks_have_the_loss_curve_of_one(
     tmp_path: Path, snapshot: Snapshot, one_rank: TrainingSpec, two_ranks: TrainingSpec
 ) -> None:
     spec = new_run(tmp_path, snapshot, num_processes=4)
-    done = run_ranks(spec)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = forked_ranks.run(spec)
+    assert done.returncode == 0, done.output
     curves = [[epoch["train_loss"] for epoch in epochs(each)] for each in (one_rank, two_ranks, spec)]
     # The same batches and gradients; float sums in another order differ by about 1e-7 a step and grow.
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
@@ -189,8 +190,8 @@ def test_four_ranks_have_the_loss_curve_of_one(
 
 def test_sharded_model_trains_as_a_whole_one_does(tmp_path: Path, snapshot: Snapshot, two_ranks: TrainingSpec) -> None:
     spec = new_run(tmp_path, snapshot, shard=True)
-    done = run_ranks(spec)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = forked_ranks.run(spec)
+    assert done.returncode == 0, done.output[-3000:]
     curve, expected = ([epoch["train_loss"] for epoch in epochs(each)] for each in (spec, two_ranks))
     assert curve == pytest.approx(expected, rel=1e-4)
     assert len(curve) == EPOCHS
@@ -216,8 +217,8 @@ def test_layer_that_is_not_used_trains_on_two_ranks_as_on_one(tmp_path: Path, sn
         for ranks in (1, 2)
     )
     fit_here(alone)
-    done = run_ranks(two)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = forked_ranks.run(two)
+    assert done.returncode == 0, done.output
     of_one, of_two = (last_checkpoint(spec).weights for spec in (alone, two))
     assert torch.equal(of_one["spare.weight"], of_two["spare.weight"])
     torch.testing.assert_close(of_two["layer.weight"], of_one["layer.weight"], rtol=1e-5, atol=1e-6)
@@ -227,10 +228,10 @@ def test_layer_that_is_not_used_trains_on_two_ranks_as_on_one(tmp_path: Path, sn
 @pytest.mark.parametrize("is_set", [False, True])
 def test_branches_train_with_the_setting_that_the_error_names(tmp_path: Path, snapshot: Snapshot, is_set: bool) -> None:
     spec = of_own(new_run(tmp_path, snapshot, epochs=1, unused_parameters=is_set), "Branches")
-    done = run_ranks(spec)
+    done = forked_ranks.run(spec)
     if is_set:
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.output
     else:
         assert done.returncode != 0
-        assert "a step left some parameters unused" in done.stdout + done.stderr
-        assert "set training.unused_parameters=true" in done.stdout + done.stderr
+        assert "a step left some parameters unused" in done.output
+        assert "set training.unused_parameters=true" in done.output

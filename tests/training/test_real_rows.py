@@ -26,7 +26,8 @@ from mlspark.training.data import fewest_rows, parts_of
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import Functions, TrainingSpec
 
-from .conftest import epochs, fit_here, last_checkpoint, new_run, rank_results, run_ranks
+from . import forked_ranks
+from .conftest import epochs, fit_here, last_checkpoint, new_run, rank_results
 from .networks import normalized, unit_length
 
 TENSORS = Tensors((TensorSpec("dense", ("a", "b"), "float32"),))
@@ -112,8 +113,8 @@ def test_three_ranks_some_without_a_row_take_the_steps_of_the_global_batches(tmp
     spec = run(
         tmp_path / "run", table, "unit_length", num_processes=3, epochs=2, global_batch_size=12, accumulation_steps=2
     )
-    done = run_ranks(spec)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = forked_ranks.run(spec)
+    assert done.returncode == 0, done.output[-3000:]
     torch.manual_seed(spec.training.seed)
     model = unit_length(TENSORS, 1)
     by_hand(spec, table, model)
@@ -128,8 +129,8 @@ def test_metrics_are_those_of_the_weights_that_are_saved_on_two_ranks(tmp_path: 
     splits = {"train": uniform(256, 0, 9), "validation": uniform(255, 0, 9)}
     table = write(tmp_path / "table", splits)
     spec = run(tmp_path / "run", table, num_processes=2, epochs=1, global_batch_size=64, **settings)
-    done = run_ranks(spec)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = forked_ranks.run(spec)
+    assert done.returncode == 0, done.output[-3000:]
     [epoch], metrics = epochs(spec), rank_results(spec)[0]["metrics"]["validation"]
     for name in spec.task.metric_names:
         assert epoch[f"validation_{name}"] == metrics[name], name

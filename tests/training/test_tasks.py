@@ -22,6 +22,7 @@ from mlspark.tasks.metrics import Metrics
 from mlspark.training import checkpoint
 from mlspark.training.spec import Functions, TrainingSpec
 
+from . import forked_ranks
 from .conftest import (
     ROWS,
     TARGET_DTYPES,
@@ -32,7 +33,6 @@ from .conftest import (
     fit_here,
     new_run,
     rank_results,
-    run_ranks,
     write_snapshot,
 )
 from .test_trainer import tensors
@@ -152,8 +152,8 @@ def test_weights_mean_the_same_on_one_and_two_ranks(tmp_path: Path, weighted_sna
     one = run_of(tmp_path / "one", weighted_snapshot, TASK, weight="weight", num_processes=1)
     two = run_of(tmp_path / "two", weighted_snapshot, TASK, weight="weight")
     fit_here(one)
-    done = run_ranks(two)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = forked_ranks.run(two)
+    assert done.returncode == 0, done.output
     assert [epoch["train_loss"] for epoch in epochs(two)] == pytest.approx(
         [epoch["train_loss"] for epoch in epochs(one)], rel=1e-5
     )
