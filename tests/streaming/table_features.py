@@ -193,7 +193,7 @@ CHANGED = (
         "ALTER TABLE {t} SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')", "ALTER TABLE {t} RENAME COLUMN value TO `the value`",
         "INSERT INTO {t} (id, `the value`, part) VALUES (300, 5, 3)",
         Feature("column mapping switched on later, column renamed"),
-    )),
+    ), is_slow=True),
 )  # fmt: skip
 
 
