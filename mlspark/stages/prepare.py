@@ -18,6 +18,7 @@ from mlspark.contracts.own_columns import GROUP, SPLIT
 from mlspark.features import shift as shifts
 from mlspark.features import split
 from mlspark.features.check import warnings
+from mlspark.features.duplicates import duplicates
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
 from mlspark.features.labels import label_columns, refuse_rows_without_label, resolve
@@ -97,6 +98,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             "reasons": taken.account.reasons,
             "shift": shift,
             "splits": profiled["splits"],
+            "duplicates": duplicates(good, contract),
             "sources": {
                 name: {**source.identity, "schema_differences": taken.differences[name], **taken.account.sources[name]}
                 for name, source in work.sources.items()
@@ -194,7 +196,7 @@ def _report(table: str, commit: Commit, *, already_done: bool, seconds: float) -
     counts = ("rows_read", "rows_good", "rows_quarantined", "reasons", "sources", "joins", "splits", "shift")
     return {
         **{key: metadata[key] for key in counts},
-        **({"pictures": metadata["pictures"]} if metadata.get("pictures") else {}),
+        **{key: metadata[key] for key in ("pictures", "duplicates") if metadata.get(key)},
         "mode": metadata["mode"],
         "table": table,
         "version": commit.version,

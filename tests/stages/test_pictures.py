@@ -98,6 +98,9 @@ def test_every_picture_is_accounted_for(spark: SparkSession, settings: Settings,
     assert report["pictures"]["photo"]["store"] == "pixels"
     assert report["pictures"]["thumb"]["store"] == "encoded"
     assert report["pictures"]["photo"]["pixels_bytes"] == 360
+    same = report["duplicates"]["photo"]["same"]
+    assert same["rows"] == same["different"] + same["repeated"] == report["rows_good"]
+    assert same["on_several_sides"] == 0
     bad = preparations.read_quarantine(spark, settings.table("features"), settings.table("quarantine")).collect()
     assert len(bad) == NUM_BAD
     for row in bad:
