@@ -64,11 +64,11 @@ Row = dict[str, Any]
 
 
 def contract(*names: str, **types: str) -> Contract:
-    """A contract of texts, and what else is named; `image` is binary. Only read, not checked."""
+    """A contract of texts, and what else is named; `image` is binary."""
     known = {"image": "binary", "place": "bigint", "jpg": "binary"}
     wanted = {name: known.get(name, "string") for name in names} | types
-    columns = tuple(ColumnRule.model_construct(name=name, type=kind) for name, kind in wanted.items())
-    return Contract.model_construct(name="pictures", columns=columns)
+    columns = tuple(ColumnRule(name=name, type=kind) for name, kind in wanted.items())
+    return Contract(name="pictures", columns=columns)
 
 
 def find(spark: SparkSession, root: Path, **settings: Any) -> Source:
