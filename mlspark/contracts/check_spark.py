@@ -112,6 +112,8 @@ def differences(
         has_types: False for text, where every column is a string until it is conformed.
         ignored: columns that may be there: the label, in rows to be scored.
     """
+    wanted = contract.names_by_header
+    offered = [field.name for field in schema if "offered" in field.metadata and field.name not in wanted]
     return schema_differences.differences(
         {field.name: field.dataType.simpleString() for field in schema},
         contract,
@@ -120,7 +122,7 @@ def differences(
             field.name: field.metadata["absent_from"] for field in schema if "absent_from" in field.metadata
         },
         has_types=has_types,
-        ignored=ignored,
+        ignored=[*ignored, *offered],
     )
 
 

@@ -29,7 +29,7 @@ from mlspark.sources import (
     zip_members,
 )
 from mlspark.sources.members import Archive, Member, Span
-from mlspark.sources.picture_settings import IMAGE, LABEL, PicturesSettings, repeated, said_by
+from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
 from mlspark.sources.source import Part, Source, absolute_uri
 
 MEMBER, ARRIVAL = "member", "place"
@@ -129,8 +129,8 @@ def _settings(source: Source) -> ArchivesSettings:
 
 def _schema(groups: Sequence[str], of_manifest: Sequence[StructField] = ()) -> StructType:
     fields = {
-        MEMBER: StructField(MEMBER, StringType()),
-        ARRIVAL: StructField(ARRIVAL, LongType()),
+        MEMBER: StructField(MEMBER, StringType(), metadata=OFFERED),
+        ARRIVAL: StructField(ARRIVAL, LongType(), metadata=OFFERED),
         IMAGE: StructField(IMAGE, BinaryType()),
     }
     fields |= {name: StructField(name, StringType()) for name in (LABEL, *groups)}

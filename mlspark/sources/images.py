@@ -20,7 +20,7 @@ from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, PREFIX, SOURCE_FILE
 from mlspark.sources import binary_rows, listing, manifest, opened_files, typed_rows
 from mlspark.sources.members import unsafe
-from mlspark.sources.picture_settings import IMAGE, LABEL, PicturesSettings, repeated, said_by
+from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
 from mlspark.sources.source import Part, Source, absolute_uri
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _settings(source: Source) -> ImagesSettings:
 def _schema(source: Source) -> StructType:
     """Return the columns of a source's rows; a column of the manifest stands in place of one of the same name."""
     settings = _settings(source)
-    fields = {PATH: StructField(PATH, StringType()), IMAGE: StructField(IMAGE, BinaryType())}
+    fields = {PATH: StructField(PATH, StringType(), metadata=OFFERED), IMAGE: StructField(IMAGE, BinaryType())}
     fields |= {name: StructField(name, StringType()) for name in (LABEL, *settings.groups)}
     if (table := _manifest(source)) is not None:
         fields |= {field.name: field for field in from_arrow_schema(table.schema)}

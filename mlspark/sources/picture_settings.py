@@ -10,6 +10,8 @@ from mlspark.section import Section
 from mlspark.sources.settings import FilesSettings
 
 LABEL, IMAGE = "label", "image"
+OFFERED = {"offered": True}
+"""Metadata of a column that every such source has, and that nobody need ask for."""
 
 
 class ManifestSettings(Section):

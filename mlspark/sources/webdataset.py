@@ -9,7 +9,7 @@ from pyspark.sql.types import BinaryType, LongType, StringType, StructField, Str
 
 from mlspark.contracts.own_columns import MALFORMED
 from mlspark.sources.members import Member
-from mlspark.sources.picture_settings import said_by
+from mlspark.sources.picture_settings import OFFERED, said_by
 
 KEY, _PLACE = "key", "place"
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -36,7 +36,7 @@ def extensions(names: Iterable[str]) -> list[str]:
 
 def schema(wanted: Sequence[str], groups: Sequence[str]) -> StructType:
     """Return key, place (of the key's first file), a column for each extension, and the groups of a pattern."""
-    fields = [StructField(KEY, StringType()), StructField(_PLACE, LongType())]
+    fields = [StructField(KEY, StringType(), metadata=OFFERED), StructField(_PLACE, LongType(), metadata=OFFERED)]
     fields += [StructField(name, StringType() if is_text(name) else BinaryType()) for name in wanted]
     return StructType([*fields, *(StructField(name, StringType()) for name in groups)])
 

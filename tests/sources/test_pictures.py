@@ -15,6 +15,7 @@ from deltalake import write_deltalake
 from pydantic import TypeAdapter, ValidationError
 from pyspark.sql import SparkSession
 
+from mlspark.contracts import check_spark
 from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
 from mlspark.errors import SourceError
 from mlspark.sources import binary_rows, catalog
@@ -79,6 +80,8 @@ def test_every_source_of_the_same_pictures_gives_the_same_rows(
     columns = catalog.columns(spark, source)
     assert columns is not None
     assert (columns["image"].dataType.simpleString(), columns["label"].dataType.simpleString()) == ("binary", "string")
+    # Where a picture is, every such source says: no difference from a contract that does not ask for it.
+    assert not check_spark.differences(columns, contract("label", "image")).extra
     rows = read(spark, source, "image", "label")
     assert labelled(rows) == EXPECTED
     assert [row[MALFORMED] for row in rows] == [None] * len(PICTURES)
