@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM in a job: Spark's work is cancelled, what can be kept is kept, and one line says so. Driver."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -46,7 +47,7 @@ def raised(spark: SparkSession) -> Iterator[None]:
         for each in handled:
             signal.signal(each, lambda again, _: os._exit(128 + again))
         with contextlib.suppress(Exception):  # the JVM may be gone
-            spark.sparkContext.setLogLevel("OFF")
+            _silence(spark)
             spark.sparkContext.cancelAllJobs()
         raise Interruption(number)
 
@@ -62,6 +63,16 @@ def raised(spark: SparkSession) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _silence(spark: SparkSession) -> None:
+    """Have Spark, and the bridge to it, log nothing more of what is broken off.
+
+    Spark's own setLogLevel leaves loggers alone that have a level of their own.
+    """
+    logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+    core: Any = spark._jvm.org.apache.logging.log4j  # type: ignore[union-attr]
+    core.core.config.Configurator.setAllLevels("", core.Level.OFF)
 
 
 def _leave_to_python() -> None:

@@ -48,7 +48,7 @@ def test_interrupted_training_says_so_in_one_line_and_goes_on(
         job.send_signal(number)
     output, errors = job.communicate(timeout=120)
     assert job.returncode == 128 + number
-    lines = [line for line in errors.splitlines() if "interrupted" in line]
+    lines = [line for line in errors.splitlines() if line.startswith("train: interrupted")]
     assert len(lines) == 1, errors
     step = re.fullmatch(r"train: interrupted at step (\d+); the same command goes on", lines[0])
     assert step is not None, lines
