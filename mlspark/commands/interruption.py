@@ -46,6 +46,8 @@ def raised(spark: SparkSession) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in handled:
             signal.signal(each, lambda again, _: os._exit(128 + again))
+        # The bridge to Java logs that it is asked while it waits for an answer; loggers with a level of their own go on.
+        logging.getLogger().setLevel(logging.CRITICAL + 1)
         with contextlib.suppress(Exception):  # the JVM may be gone
             _silence(spark)
             spark.sparkContext.cancelAllJobs()
@@ -66,11 +68,7 @@ def raised(spark: SparkSession) -> Iterator[None]:
 
 
 def _silence(spark: SparkSession) -> None:
-    """Have Spark, and the bridge to it, log nothing more of what is broken off.
-
-    Spark's own setLogLevel leaves loggers alone that have a level of their own.
-    """
-    logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+    """Have Spark log nothing more; its own setLogLevel leaves loggers alone that have a level of their own."""
     core: Any = spark._jvm.org.apache.logging.log4j  # type: ignore[union-attr]
     core.core.config.Configurator.setAllLevels("", core.Level.OFF)
 
