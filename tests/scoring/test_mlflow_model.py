@@ -59,6 +59,7 @@ FRAMES = {
     "smallint out of its range": ("small", pd.Series([5, 70000]), None),
     "smallint that may not be missing": ("small", pd.Series([5, None]), None),
     "smallint from text": ("small", pd.Series(["5", "7"]), None),
+    "smallint that breaks a rule of the row": ("small", pd.Series([5, 139]), None),  # number is 39, the rule number + 100
     "int from int64": ("number", pd.Series([39, 40]), [39, 40]),
     "int from Int64 with a gap": ("number", pd.Series([39, pd.NA], dtype="Int64"), [39, None]),
     "int from floats with a gap": ("number", pd.Series([39, None]), [39, None]),
