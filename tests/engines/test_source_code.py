@@ -214,6 +214,6 @@ def test_error_of_the_version_s_own_code_is_told_with_its_cause(project: Path) -
 )
 def test_what_a_notebook_s_function_uses_is_captured_as_it_is(project: Path, cell: str, expected: object) -> None:
     code = source_code.capture(notebook(cell)["model"])
-    for file in (project / "own_project").iterdir():
+    for file in (project / "own_project").glob("*.py"):
         file.unlink()
     assert source_code.make(code.files, code.to_json(), 2) == expected
