@@ -66,9 +66,15 @@ class Job:
     """A job in a session of its own, and when it came to which moment."""
 
     def __init__(
-        self, kind: Kind, home: Path, overrides: Sequence[str], *options: str, conf: Path | None = None
+        self,
+        kind: Kind,
+        home: Path,
+        overrides: Sequence[str],
+        *options: str,
+        config: str = "conf/census.yaml",
+        conf: Path | None = None,
     ) -> None:
-        """Start it. With `conf` as SPARK_CONF_DIR, else on local[2]."""
+        """Start it for the pipeline `config`. With `conf` as SPARK_CONF_DIR, else on local[2]."""
         self.kind = kind
         self.scratch = home.with_name(home.name + "-scratch")
         self.scratch.mkdir()
@@ -80,7 +86,7 @@ class Job:
         environment |= {"SPARK_LOCAL_DIRS": str(self.scratch), "TMPDIR": str(self.scratch)}
         environment |= {"SPARK_CONF_DIR": str(conf)} if conf else {}
         settings = [f"--set={override}" for override in overrides]
-        command = [sys.executable, f"jobs/{kind.script}", "--config=conf/census.yaml", *settings, *options]
+        command = [sys.executable, f"jobs/{kind.script}", f"--config={config}", *settings, *options]
         self._started = time.monotonic()
         with open(self.scratch / "log", "wb") as log:
             self.process = subprocess.Popen(

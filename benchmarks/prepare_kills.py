@@ -1,13 +1,13 @@
 """Once and only once: prepare killed at random moments, and what its readers see then and after a re-run.
 
-    python benchmarks/prepare_kills.py [--quick] [--json FILE] [--kills N] [--seed S]
+    python benchmarks/prepare_kills.py [--quick] [--json FILE] [--kills N] [--seed S] [--pictures]
 
-Census-like rows with broken ones among them are prepared undisturbed first: that gives the rows to expect, and when files
-appear below the tables' folders. Then jobs/prepare.py is started again and again, in a session of its own with a JVM of
-its own, and its whole process group gets SIGKILL: two of five times at a moment drawn evenly from the undisturbed time
-between Spark being up and the end, else at a moment drawn evenly between the appearance of one kind of file and the next
-(MOMENTS), so that the milliseconds of a Delta commit are hit too. Three starting points take turns: no table yet, new
-files for a table (--mode append), all files for a table that holds some of them.
+Census-like rows (with --pictures: pictures in zips), broken ones among them, are prepared undisturbed first: that gives
+the rows to expect, and when files appear below the tables' folders. Then jobs/prepare.py is started again and again, in a
+session of its own with a JVM of its own, and its whole process group gets SIGKILL: two of five times at a moment drawn
+evenly from the undisturbed time between Spark being up and the end, else at a moment drawn evenly between the appearance
+of one kind of file and the next (MOMENTS), so that the milliseconds of a Delta commit are hit too. Three starting points
+take turns: no table yet, new files for a table (--mode append), all files for a table that holds some of them.
 
 After each kill a reader looks: a half is a version whose rows are not as many as its commits say, or whose quarantine is
 not, or rows that are neither those from before nor those that the run was to write. Then prepare runs to its end in this
@@ -34,11 +34,13 @@ from typing import Annotated, Any
 
 import _checkout  # noqa: F401
 import typer
-from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, overrides, processes
+from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, processes
+from _killed_job import overrides as of_census
 from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
 
 from mlspark import session, tables
+from mlspark.datasets import pictures_like
 from mlspark.features import prepared
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -75,8 +77,55 @@ class Start:
     """Moment -> seconds after the start of an undisturbed job."""
 
 
-def settings_for(home: Path, data: Path) -> Settings:
-    return loading.load([str(ROOT / "conf" / "census.yaml")], overrides(home, data))
+class Census:
+    """Files of lines, one a day."""
+
+    config = "conf/census.yaml"
+
+    def __init__(self, data: Path, seed: int) -> None:
+        """Write the first day, and the rows to test with."""
+        self._data = data
+        self._learn, test = write_rows(data, seed)
+        (data / "learn").mkdir()
+        self._write("day1.csv", self._learn[: 2 * len(self._learn) // 3])
+        (data / "test.csv").write_bytes(b"".join(test))
+
+    def write_second_day(self) -> None:
+        self._write("day2.csv", self._learn[2 * len(self._learn) // 3 :])
+
+    def overrides(self, home: Path) -> list[str]:
+        return of_census(home, self._data)
+
+    def _write(self, name: str, lines: Sequence[bytes]) -> None:
+        (self._data / "new").write_bytes(b"".join(lines))
+        (self._data / "new").rename(self._data / "learn" / name)
+
+
+class Pictures:
+    """Zips of pictures, one a day."""
+
+    config = "conf/pictures.yaml"
+
+    def __init__(self, data: Path, seed: int) -> None:
+        """Write the first day, and the pictures to test with."""
+        self._data, self._seed = data, seed
+        (data / "learn").mkdir(parents=True)
+        self._write("day1.zip", seed).rename(data / "test")
+
+    def write_second_day(self) -> None:
+        self._write("day2.zip", self._seed + 1)
+
+    def overrides(self, home: Path) -> list[str]:
+        places = [f"storage.root={home}", f"sources.root={self._data}"]
+        contract = f"contract={ROOT / 'schemas' / 'pictures.json'}"
+        return [*places, contract, "sources.learn.path=learn", "sources.test.path=test"]
+
+    def _write(self, name: str, seed: int) -> Path:
+        """Write a zip to learn from and return the folder of pictures to test with."""
+        made = self._data / f"made{seed}"
+        pictures_like.write(made, num_train=600, num_test=100, seed=seed, bad_pictures=28)
+        (made / "pictures" / "train.zip").rename(self._data / "learn" / name)
+        return made / "pictures" / "test"
 
 
 def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True) -> View:
@@ -102,29 +151,27 @@ def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True)
 class Bench:
     """The data, the starting points and the reader's session."""
 
-    def __init__(self, spark: SparkSession, folder: Path, seed: int) -> None:
+    def __init__(self, spark: SparkSession, folder: Path, seed: int, kind: type[Census] | type[Pictures]) -> None:
         self.spark, self.folder, self.result = spark, folder, Result()
         self.random = random.Random(seed)
-        self.data = folder / "data"
+        self.data = kind(folder / "data", seed)
         self._runs = 0
-        learn, test = write_rows(self.data, seed)
-        (self.data / "day1.csv").write_bytes(b"".join(learn[: 2 * len(learn) // 3]))
-        (self.data / "learn").mkdir()
-        (self.data / "day1.csv").rename(self.data / "learn" / "day1.csv")
-        (self.data / "test.csv").write_bytes(b"".join(test))
         base = folder / "base"
-        prepare(spark, settings_for(base, self.data))
-        (self.data / "learn" / "day2.csv").write_bytes(b"".join(learn[2 * len(learn) // 3 :]))
-        before = look(spark, settings_for(base, self.data))
+        prepare(spark, self.settings(base))
+        self.data.write_second_day()
+        before = look(spark, self.settings(base))
         empty, append = Start("empty", "rebuild", None), Start("append", "append", base, before)
         for start in (empty, append):
             home = self.home(start)
             start.times = self._job(home, start).run()
-            start.after = look(spark, settings_for(home, self.data))
+            start.after = look(spark, self.settings(home))
             assert start.after.quarantine, "no bad rows"
             assert not start.after.num_halves
         rebuild = Start("rebuild", "rebuild", base, before, empty.after, empty.times)
         self.starts = (empty, append, rebuild)
+
+    def settings(self, home: Path) -> Settings:
+        return loading.load([str(ROOT / self.data.config)], self.data.overrides(home))
 
     def home(self, start: Start) -> Path:
         """Return a new storage root as `start` wants it."""
@@ -135,12 +182,13 @@ class Bench:
         return home
 
     def _job(self, home: Path, start: Start, conf: Path | None = None) -> Job:
-        return Job(PREPARE, home, overrides(home, self.data), f"--mode={start.mode}", conf=conf)
+        overrides, mode = self.data.overrides(home), f"--mode={start.mode}"
+        return Job(PREPARE, home, overrides, mode, config=self.data.config, conf=conf)
 
     def kill_driver(self, start: Start, aim: str) -> bool:
         """Kill a run, look, run to the end, compare, vacuum, compare. False when it ended before it was killed."""
         home = self.home(start)
-        settings = settings_for(home, self.data)
+        settings = self.settings(home)
         job = self._job(home, start)
         drawn = job.wait_for(aim, start.times, self.random)
         if job.has_ended():
@@ -168,7 +216,7 @@ class Bench:
     def kill_executor(self, start: Start, aim: str, conf: Path, find: Callable[[], list[int]]) -> bool:
         """Kill the executor of a run on a cluster and let it end. False when it ended before."""
         home = self.home(start)
-        settings = settings_for(home, self.data)
+        settings = self.settings(home)
         job = self._job(home, start, conf)
         while not find() and not job.has_ended():
             time.sleep(0.1)
@@ -229,13 +277,14 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     kills: Annotated[int | None, typer.Option(help="Kills of the driver; a quarter as many of an executor.")] = None,
     seed: Annotated[int, typer.Option(help="Of the rows and of the moments.")] = 0,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Pictures in zips in place of census rows.")] = False,
 ) -> None:
     """Kill prepare at random moments and account for every row."""
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     started = time.monotonic()
     wanted = kills or (3 if quick else 20)
     with tempfile.TemporaryDirectory(prefix="mlspark-kills-") as name, reader(Path(name), "prepare_kills") as spark:
-        bench = Bench(spark, Path(name), seed)
+        bench = Bench(spark, Path(name), seed, Pictures if pictures else Census)
         empty = bench.starts[0].times
         print("undisturbed: " + ", ".join(f"{moment} {empty[moment]:.1f} s" for moment in PREPARE.moments))
         tries = islice(zip(cycle(_AIMS), cycle(bench.starts), strict=False), 3 * wanted)
