@@ -42,6 +42,7 @@ import pyarrow as pa
 import torch
 import torchvision
 import typer
+from _figures import tell
 from PIL import Image
 from pyarrow import parquet as pq
 from sklearn.datasets import load_sample_images
@@ -344,10 +345,7 @@ def main(
     figures["pictures_per_second"] = {name: round(rate) for name, rate in wall.items()}
     figures["pictures_per_cpu_second"] = {name: round(rate) for name, rate in cpu.items()}
     figures["best_workers"] = workers
-    for key, value in figures.items():
-        print(f"{key:<28}{value:.3f}" if isinstance(value, float) else f"{key:<28}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    tell(figures, json_file)
 
 
 if __name__ == "__main__":

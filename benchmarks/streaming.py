@@ -44,6 +44,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import typer
+from _figures import tell
 from pyarrow import parquet as pq
 
 from mlspark import storage
@@ -370,10 +371,7 @@ def main(
             figures["petastorm_rows_lost"] = peer["rows_lost"] + peer["batched_rows_lost"]
     figures["bytes_per_row"] = {codec: round(size, 1) for codec, size in bytes_per_row.items()}
     figures["rows_per_second"] = {name: round(rate) for name, rate in wall.items()}
-    for key, value in figures.items():
-        print(f"{key:<28}{value:.3f}" if isinstance(value, float) else f"{key:<28}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    tell(figures, json_file)
 
 
 if __name__ == "__main__":

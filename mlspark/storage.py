@@ -52,6 +52,11 @@ def join(uri: str, *parts: str) -> str:
     return posixpath.join(uri, *parts)
 
 
+def file_uri(table: str, path: str) -> str:
+    """Return the absolute URI of a table's file whose path is relative to the table, or is a URI or local path by itself."""
+    return path if "://" in path or path.startswith("/") else join(table, path)
+
+
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return (filesystem, path on it) of `uri`: file:, hdfs: (hdfs-native, no Hadoop needed), s3: and s3a:.
 

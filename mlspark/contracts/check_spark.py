@@ -51,7 +51,7 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
     cells = {
         column.name: _cell(values[column.name], column, types.get(column.name, "string")) for column in contract.columns
     }
-    verdicts = {name: F.col(verdict) for name, verdict in (looked or {}).items()}
+    looked = looked or {}
     failures: list[tuple[Column, Column]] = []
     for column in contract.columns:
         source_type = types.get(column.name, "string")
@@ -59,7 +59,8 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
         broken = _failures(column, cells[column.name], source_type)
         failures.extend((failed, _reason(column.name, rule, shown)) for rule, failed in broken)
         if column.media is not None and column.name in types:
-            verdict = verdicts.get(column.name, _verdict(column.media)(cells[column.name].typed))
+            is_looked = column.name in looked
+            verdict = F.col(looked[column.name]) if is_looked else _verdict(column.media)(cells[column.name].typed)
             told = F.concat_ws(": ", shown, verdict["what"])
             failures.append((verdict["rule"].isNotNull(), _reason(column.name, verdict["rule"], told)))
     malformed = F.array(_reason("", "malformed", F.col(MALFORMED)))
@@ -69,7 +70,7 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
         reasons.cast(_REASONS_TYPE).alias(REASONS),
         RAW,
         SOURCE_FILE,
-        *(looked or {}).values(),
+        *looked.values(),
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:

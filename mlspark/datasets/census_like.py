@@ -14,7 +14,6 @@ Some rows are broken on purpose, in the ways of `BAD_KINDS`. The same arguments 
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlspark.datasets import census_shares as census
-from mlspark.errors import ConfigError
+from mlspark.datasets.made_up import Written, bad_of_train
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -56,15 +55,6 @@ BAD_KINDS: Mapping[str, Callable[[Fields, int], Fields]] = {
 """Ways in which a row is broken: (its fields, a counter) -> what is written instead."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """What `write` wrote, in lines that stand for rows."""
-
-    num_train: int
-    num_test: int
-    num_bad: int
-
-
 def write(
     folder: Path, *, num_train: int = 12_000, num_test: int = 6_000, seed: int = 0, bad_rows: int = 300
 ) -> Written:
@@ -82,12 +72,7 @@ def write(
     Raises:
         ConfigError: more broken rows than rows, or a number below 0.
     """
-    if min(num_train, num_test, bad_rows, seed) < 0 or bad_rows > num_train + num_test:
-        raise ConfigError(
-            f"num_train={num_train}, num_test={num_test}, bad_rows={bad_rows}, seed={seed}: "
-            f"expected no number below 0 and no more bad rows than rows"
-        )
-    bad_train = round(bad_rows * num_train / max(num_train + num_test, 1))
+    bad_train = bad_of_train(num_train, num_test, bad_rows, seed, what="rows")
     adult = folder / "adult"
     adult.mkdir(parents=True, exist_ok=True)
     _write_file(adult / "adult.data", "", num_train, bad_train, (seed, 0), "")

@@ -12,14 +12,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.errors import ConfigError
+from mlspark.datasets.made_up import Written, bad_of_train
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -30,15 +29,6 @@ _TURNED_BY_QUARTER = 6
 """EXIF's number of a picture that is to be turned clockwise."""
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Written:
-    """What `write` wrote, in files."""
-
-    num_train: int
-    num_test: int
-    num_bad: int
 
 
 def write(
@@ -58,12 +48,7 @@ def write(
     Raises:
         ConfigError: more broken pictures than pictures, or a number below 0.
     """
-    if min(num_train, num_test, bad_pictures, seed) < 0 or bad_pictures > num_train + num_test:
-        raise ConfigError(
-            f"num_train={num_train}, num_test={num_test}, bad_pictures={bad_pictures}, seed={seed}: "
-            f"expected no number below 0 and no more bad pictures than pictures"
-        )
-    bad_train = round(bad_pictures * num_train / max(num_train + num_test, 1))
+    bad_train = bad_of_train(num_train, num_test, bad_pictures, seed, what="pictures")
     target = folder / "pictures"
     target.mkdir(parents=True, exist_ok=True)
     part = target / ".train.zip.part"

@@ -117,13 +117,9 @@ def _timestamp(text: str, setting: str) -> Column:
     )
 
 
-def has_key(settings: SplitSettings) -> Column:
-    """Return whether a row has all columns of `settings.key`."""
-    return _has_all(settings.key)
-
-
-def _has_all(columns: Sequence[str]) -> Column:
-    return reduce(and_, (F.col(name).isNotNull() for name in columns), F.lit(True))
+def has_key(key: Sequence[str]) -> Column:
+    """Return whether a row has all columns of a key."""
+    return reduce(and_, (F.col(name).isNotNull() for name in key), F.lit(True))
 
 
 def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weight: str | None = None) -> DataFrame:
@@ -141,9 +137,7 @@ def place(rows: DataFrame, settings: SplitSettings, contract: Contract, *, weigh
     # What rows show, whatever they are called: one picture in training and test rows would be learned by heart.
     key = settings.key or contract.pictures
     # A missing key is no key: rows without one have nothing in common.
-    group = (
-        F.when(_has_all(key), row_id(key, binary=contract.binary)).otherwise(F.col(ROW_ID)) if key else F.col(ROW_ID)
-    )
+    group = F.when(has_key(key), row_id(key, binary=contract.binary)).otherwise(F.col(ROW_ID)) if key else F.col(ROW_ID)
     rows = rows.withColumn(GROUP, group)
     # Files that are given as one side are on it.
     learned = F.when(F.col(SOURCE) == "learn", side(F.col(GROUP), settings))

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
-from mlspark.contracts import check_spark, findings, schema_differences
+from mlspark.contracts import findings, schema_differences
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.findings import Findings
 from mlspark.contracts.schema_differences import SchemaDifferences
@@ -36,13 +35,8 @@ def check(
     located_sources = {name: catalog.find(spark, settings, root=root) for name, settings in sources.items()}
     with reading(", ".join(source.uri for source in located_sources.values())):
         differences = rows.compare_columns(spark, located_sources, contract)
-        # Kept, as they are looked at twice: else Spark plans what is wrong with them anew in each use of it.
-        conformed = check_spark.without_raw(rows.conform(spark, located_sources, contract))
-        conformed = conformed.persist(StorageLevel.MEMORY_AND_DISK)
-        try:
+        with rows.kept(rows.conform(spark, located_sources, contract)) as conformed:
             result = findings.find(conformed, contract, sources=list(located_sources))
-        finally:
-            conformed.unpersist()
     refused = (
         f"{name}: {refusal}"
         for name, difference in differences.items()

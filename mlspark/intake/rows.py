@@ -81,15 +81,21 @@ def take_in(
     for name, difference in differences.items():
         if difference:
             logger.warning("%s: columns differ from contract %s: %s", name, contract.name, difference)
-    rows = extended(conform(spark, sources, contract, picture_features))
-    rows = check_spark.without_raw(rows).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
+    with kept(extended(conform(spark, sources, contract, picture_features))) as rows:
         with reading(", ".join(source.uri for source in sources.values())):
             account = accounting.account(rows, contract, sources=list(sources), good_rows_with=good_rows_with)
         for name, counts in account.sources.items():
             logger.info("%s: read %s rows, kept %s, rejected %s", name, *(f"{counts[key]:,}" for key in account.totals))
         accounting.check_account(account, contract)
         yield TakenIn(rows, account, differences)
+
+
+@contextmanager
+def kept(conformed: DataFrame) -> Iterator[DataFrame]:
+    """Yield conformed rows, kept while the context lasts: what is wrong with each is planned and computed once."""
+    rows = check_spark.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield rows
     finally:
         rows.unpersist()
 

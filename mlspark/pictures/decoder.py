@@ -45,7 +45,8 @@ _CLASSES = {
     "avif": "AvifImagePlugin.AvifImageFile",
 }
 _COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGBA"}
-_TURNED = (5, 6, 7, 8)  # orientations that swap height and width
+TURNED = (5, 6, 7, 8)
+"""Orientations that exchange height and width."""
 _REDUCTIONS = (8, 4, 2)
 _Result = TypeVar("_Result")
 
@@ -213,7 +214,7 @@ def _read(data: Data, mode: str, orientation: bool, at_least: tuple[int, int] | 
         if header.components in (1, 3):
             _refuse_bomb(kind, header.width, header.height)
             turn = header.orientation if orientation else 1
-            if at_least is not None and turn in _TURNED:
+            if at_least is not None and turn in TURNED:
                 at_least = at_least[1], at_least[0]
             return _turned(_jpeg(data, header, mode, at_least), turn)
     image = _loaded(kind, data)
@@ -313,7 +314,7 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Return pixels (H, W, C) as they are to be seen."""
     if orientation == 1:
         return pixels
-    if orientation in _TURNED:
+    if orientation in TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

@@ -20,9 +20,6 @@ from mlspark.pictures.augment import (
 )
 from mlspark.pictures.spec import PictureSpec
 
-_TURNED = (5, 6, 7, 8)
-"""Orientations that exchange height and width."""
-
 
 class UnreadablePicture(Exception):
     """One of the pictures that a batch is filled with cannot be read."""
@@ -99,7 +96,7 @@ class Filling:
         """Return a random part of a picture, as `crop` says, in the size of the tensor (C, H, W)."""
         spec, header = self.spec, decoder.probe(data)
         height, width = header.height, header.width
-        if spec.orientation and header.orientation in _TURNED:
+        if spec.orientation and header.orientation in decoder.TURNED:
             height, width = width, height
         ((top, left, high, wide),) = crop.boxes(np.array([[height, width]], np.int64), draws[np.newaxis]).tolist()
         # Of what is decoded the part has twice the sides of the tensor, where the picture has: its edges are whole pixels.

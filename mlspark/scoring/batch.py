@@ -105,7 +105,7 @@ def written_names(package: Package, kept: Sequence[ColumnRule] = ()) -> dict[str
 
     Pictures are left out: a score table holds no second copy of them.
     """
-    names = (*(rule.name for rule in package.contract.columns if not _is_picture(rule)), *(rule.name for rule in kept))
+    names = (*(rule.name for rule in package.contract.columns if not rule.is_binary), *(rule.name for rule in kept))
     return own_columns.beside(names, (*own_columns.OF_SCORES, *package.task.prediction_types))
 
 
@@ -207,10 +207,6 @@ def _predictor(files: Broadcast[dict[str, bytes]], allow_decoder: bool) -> Predi
 @lru_cache(maxsize=2)
 def _made(files: tuple[tuple[str, bytes], ...], allow_decoder: bool) -> Predictor:
     return Predictor(Package(dict(files)), allow_decoder=allow_decoder)
-
-
-def _is_picture(rule: ColumnRule) -> bool:
-    return rule.type == "binary"
 
 
 def _tensor(column: pa.Array, spec: TensorSpec) -> NDArray[Any]:

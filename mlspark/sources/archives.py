@@ -112,7 +112,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     else:
         schema = _schema(settings.groups)
         work = partial(_rows, settings.max_bytes, settings.pattern, True)
-    rows = binary_rows.frame(spark, pieces, work, _with_own(schema))
+    rows = binary_rows.frame(spark, pieces, work, binary_rows.with_own(schema))
     if settings.manifest is not None:
         rows = _with_manifest(spark, rows, source, pieces)
     name = webdataset.KEY if settings.webdataset else MEMBER
@@ -137,16 +137,12 @@ def _schema(groups: Sequence[str], of_manifest: Sequence[StructField] = ()) -> S
     return StructType(list((fields | {field.name: field for field in of_manifest}).values()))
 
 
-def _with_own(schema: StructType) -> StructType:
-    return StructType([*schema, *(StructField(name, StringType()) for name in (MALFORMED, SOURCE_FILE))])
-
-
 def _manifest(source: Source) -> pa.Table | None:
     settings = _settings(source)
     if settings.manifest is None:
         return None
     [file] = listing.parts(settings.manifest.path)
-    return manifest.read(file, settings.manifest, name=MEMBER, taken=[ARRIVAL, IMAGE, *settings.groups])
+    return manifest.read(file, settings.manifest, name=MEMBER, taken=(ARRIVAL, IMAGE, *settings.groups))
 
 
 def _archives(source: Source) -> list[Part]:
@@ -223,11 +219,15 @@ def _with_manifest(spark: SparkSession, rows: DataFrame, source: Source, pieces:
     named = F.broadcast(spark.createDataFrame(table))
     schema = _schema(settings.groups, from_arrow_schema(table.schema).fields)
     kept = [name for name in rows.columns if name == MEMBER or name not in table.column_names]
-    found = rows.select(*kept).join(named, on=MEMBER, how="left").select(*_with_own(schema).names)
+    found = rows.select(*kept).join(named, on=MEMBER, how="left").select(*binary_rows.with_own(schema).names)
     if not any(part.name == settings.manifest.path for part in source.parts):
         return found
     names_only = partial(_rows, settings.max_bytes, settings.pattern, False)
-    names = binary_rows.frame(spark, pieces, names_only, _with_own(_schema(settings.groups))).select(MEMBER).distinct()
+    names = (
+        binary_rows.frame(spark, pieces, names_only, binary_rows.with_own(_schema(settings.groups)))
+        .select(MEMBER)
+        .distinct()
+    )
     absent = spark.createDataFrame(table).join(names, on=MEMBER, how="left_anti")
     reasons = {MALFORMED: F.lit("no such member"), SOURCE_FILE: F.lit(settings.manifest.path)}
     return found.unionByName(absent.withColumns(reasons), allowMissingColumns=True)

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import BinaryType, StructField, StructType
+from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
-from mlspark.contracts.own_columns import PREFIX
+from mlspark.contracts.own_columns import MALFORMED, PREFIX, SOURCE_FILE
 
 Row = Mapping[str, Any]
 """Value by column; what is not there is null."""
@@ -37,6 +37,11 @@ def frame(spark: SparkSession, pieces: Sequence[bytes], work: Work, schema: Stru
     rows = spark.sparkContext.parallelize([(piece,) for piece in pieces], max(1, len(pieces)))
     named = spark.createDataFrame(rows, StructType([StructField(_WORK, BinaryType())]))
     return named.mapInArrow(partial(_batches, work, to_arrow_schema(schema)), schema)
+
+
+def with_own(schema: StructType) -> StructType:
+    """Return the columns of a source with those that travel with each row: `MALFORMED`, `SOURCE_FILE`."""
+    return StructType([*schema, *(StructField(name, StringType()) for name in (MALFORMED, SOURCE_FILE))])
 
 
 def _batches(work: Work, schema: pa.Schema, pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

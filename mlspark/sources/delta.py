@@ -106,8 +106,7 @@ def _refuse_gone(uri: str, version: int, latest: int) -> None:
         )
     except (DeltaError, OSError) as error:
         raise SourceError(f"{uri}: version {version} cannot be read: {' '.join(str(error).split())[:300]}") from error
-    names = map(delta_log.plain_path, paths)
-    files_then = [name if "://" in name else storage.join(uri, name) for name in names]
+    files_then = [storage.file_uri(uri, delta_log.plain_path(path)) for path in paths]
     with ThreadPoolExecutor(_LOOKED_FOR_AT_A_TIME) as pool:
         gone = [
             file

@@ -23,7 +23,6 @@ from pyspark.sql.types import (
     IntegerType,
     LongType,
     ShortType,
-    StringType,
     StructField,
     StructType,
 )
@@ -161,8 +160,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         ).encode()
         for begin in range(0, max(1, num_rows), per_task)
     ]
-    schema = StructType([*_schema(files), *(StructField(name, StringType()) for name in (MALFORMED, SOURCE_FILE))])
-    rows = binary_rows.frame(spark, pieces, partial(_rows, num_rows), schema)
+    rows = binary_rows.frame(spark, pieces, partial(_rows, num_rows), binary_rows.with_own(_schema(files)))
     place = {"uri": F.col(SOURCE_FILE), PLACE_IN_FILE: F.col(PLACE_IN_FILE)}
     return typed_rows.conformable(
         rows, source, contract, file=F.col(SOURCE_FILE), malformed=F.col(MALFORMED), place=place

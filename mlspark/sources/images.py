@@ -72,7 +72,7 @@ def find(spark: SparkSession, settings: ImagesSettings, *, root: str) -> Source:
         return Source(uri, settings, parts)
     table = manifest.part(settings.manifest, root)
     base = listing.base(uri, parts)
-    names = set(manifest.read(table, settings.manifest, name=PATH, taken=[IMAGE]).column(PATH).to_pylist())
+    names = set(manifest.read(table, settings.manifest, name=PATH, taken=(IMAGE,)).column(PATH).to_pylist())
     named = tuple(part for part in parts if part.name[len(base) :].lstrip("/") in names)
     unnamed = len(parts) - len(named) - (table in parts)
     if unnamed:
@@ -100,9 +100,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     weights = [(size or 0) + _COST_OF_A_FILE for size in files.column(_SIZE).to_pylist()]
     shares = binary_rows.shares(weights, binary_rows.task_bytes(spark, sum(weights)))
     pieces = [_bytes(files.slice(begin, end - begin)) for begin, end in shares]
-    own = StructType([*schema, *(StructField(name, StringType()) for name in (MALFORMED, SOURCE_FILE))])
     work = partial(_rows, listing.base(source.uri, source.parts), settings.max_bytes, settings.pattern)
-    rows = binary_rows.frame(spark, pieces, work, own)
+    rows = binary_rows.frame(spark, pieces, work, binary_rows.with_own(schema))
     return typed_rows.conformable(
         rows, source, contract, file=F.col(SOURCE_FILE), malformed=F.col(MALFORMED), place={"uri": F.col(SOURCE_FILE)}
     )
@@ -128,7 +127,7 @@ def _manifest(source: Source) -> pa.Table | None:
     if settings.manifest is None:
         return None
     [file] = listing.parts(settings.manifest.path)
-    return manifest.read(file, settings.manifest, name=PATH, taken=[IMAGE, *settings.groups])
+    return manifest.read(file, settings.manifest, name=PATH, taken=(IMAGE, *settings.groups))
 
 
 def _files(source: Source) -> pa.Table:

@@ -36,11 +36,10 @@ def parts(uri: str, *, setting: str = "sources.*.path (scoring.source.path)") ->
     base, pattern = split(uri)
     with failures(uri):
         filesys, path = storage.filesystem(base)
-        kind = filesys.get_file_info(path).type
-        if kind == fs.FileType.NotFound:
+        info = filesys.get_file_info(path)
+        if info.type == fs.FileType.NotFound:
             raise files.absent(uri, setting)
-        if kind == fs.FileType.File:
-            info = filesys.get_file_info(path)
+        if info.type == fs.FileType.File:
             return (_part(base, info.size, info.mtime_ns),)
         found = _local(base) if storage.is_local(base) else _remote(base, filesys, path)
         matches = re.compile(_regex(pattern) + "(/.*)?") if pattern else None

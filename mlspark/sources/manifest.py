@@ -1,6 +1,6 @@
 """Manifests: tables that say which pictures there are and what is known of them. Driver."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.csv
@@ -26,8 +26,9 @@ def part(settings: ManifestSettings, root: str) -> Part:
     return found[0]
 
 
-def read(file: Part, settings: ManifestSettings, *, name: str, taken: Sequence[str]) -> pa.Table:
-    """Return the manifest's rows in order, its column of paths under `name`.
+@lru_cache(maxsize=2)
+def read(file: Part, settings: ManifestSettings, *, name: str, taken: tuple[str, ...]) -> pa.Table:
+    """Return the manifest's rows in order, its column of paths under `name`. Once for each state of the file.
 
     Args:
         file: the manifest.

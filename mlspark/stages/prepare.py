@@ -142,7 +142,7 @@ def _taken_in(spark: SparkSession, settings: Settings, work: Preparation) -> Abs
     event = settings.task.event_sql(contract.column(settings.task.target).type) if settings.task.is_resolved else None
     counted = {} if event is None else {"label_events": F.expr(event)}
     if settings.split.key:
-        counted["without_split_key"] = ~split.has_key(settings.split)
+        counted["without_split_key"] = ~split.has_key(settings.split.key)
     return take_in(
         spark,
         work.sources,

@@ -16,7 +16,7 @@ from mlspark.errors import TableError
 from mlspark.streaming.filters import Condition, conditions
 from mlspark.streaming.footers import described
 from mlspark.streaming.schema import table_columns
-from mlspark.streaming.snapshot import DataFile, Snapshot, file_uri, pack_rows
+from mlspark.streaming.snapshot import DataFile, Snapshot, pack_rows
 
 _READABLE_FEATURES = {
     "appendOnly", "catalogOwned-preview", "checkConstraints", "columnMapping", "deletionVectors", "domainMetadata",
@@ -62,7 +62,8 @@ def take(table: str, *, version: int | None = None, where: Iterable[Condition] =
     live = [file for file in _live_files(delta, table) if checks.hold_in_partition(file.partition)]
     with ThreadPoolExecutor(threads) as pool:
         files = sorted(
-            pool.map(lambda file: described(file_uri(table, file.path), file, checks), live), key=lambda entry: entry[0]
+            pool.map(lambda file: described(storage.file_uri(table, file.path), file, checks), live),
+            key=lambda entry: entry[0],
         )
     return Snapshot(
         table,
@@ -133,7 +134,7 @@ def _live_files(delta: DeltaTable, table: str) -> list[DataFile]:
     for index, (path, size) in enumerate(zip(*map(actions.column, ("path", "size_bytes")), strict=True)):
         name = delta_log.plain_path(path.as_py())
         partition = {column: texts[index] for column, texts in partitions.items()}
-        files.append(DataFile(name, size.as_py(), partition, (), deleted.pop(file_uri(table, name), "")))
+        files.append(DataFile(name, size.as_py(), partition, (), deleted.pop(storage.file_uri(table, name), "")))
     if deleted:
         raise TableError(
             f"{table}: deleted rows of {min(deleted)} cannot be assigned to a live file; "

@@ -21,7 +21,7 @@ from mlspark.streaming.filters import Condition, conditions, partition_value
 from mlspark.streaming.footers import described
 from mlspark.streaming.parquet_schema import merged
 from mlspark.streaming.schema import TableColumn, table_columns
-from mlspark.streaming.snapshot import PLAIN_FILES, DataFile, Snapshot, file_uri
+from mlspark.streaming.snapshot import PLAIN_FILES, DataFile, Snapshot
 
 _GLOB = re.compile(r"[*?\[]")
 _LOG = "_delta_log"
@@ -63,12 +63,12 @@ def take(source: str, *, where: Iterable[Condition] = (), threads: int = 16) -> 
     base, listed = _listed(storage.absolute(source))
 
     def with_footer(path: str, info: fs.FileInfo) -> _File:
-        footer, stored = read_footer(file_uri(base, path))
+        footer, stored = read_footer(storage.file_uri(base, path))
         return _File(path, info, footer, mark(info, stored), _partition(path))
 
     with ThreadPoolExecutor(threads) as pool:
         files = list(pool.map(with_footer, *zip(*sorted(listed.items()), strict=True)))
-        schema = merged({file_uri(base, file.path): file.footer for file in files})
+        schema = merged({storage.file_uri(base, file.path): file.footer for file in files})
         partition_types = _partition_types(files, base)
         names = {field["name"] for field in schema["fields"]}
         schema["fields"] += [
@@ -86,7 +86,8 @@ def take(source: str, *, where: Iterable[Condition] = (), threads: int = 16) -> 
             if checks.hold_in_partition(file.partition)
         ]
         in_order = sorted(
-            pool.map(lambda file: described(file_uri(base, file.path), file, checks), kept), key=lambda entry: entry[0]
+            pool.map(lambda file: described(storage.file_uri(base, file.path), file, checks), kept),
+            key=lambda entry: entry[0],
         )
     return Snapshot(base, PLAIN_FILES, schema, tuple(file for _, file in in_order), conditions=checks.texts)
 
@@ -117,7 +118,7 @@ def _listed(source: str) -> tuple[str, dict[str, fs.FileInfo]]:
         raise TableError(f"{source}: no Delta table and no Parquet files here; check the path")
     tables = {posixpath.dirname(name) for name in below if posixpath.basename(name) == _LOG}
     within = {folder for name in files for folder in _folders(name)} & tables
-    table = file_uri(base, min(within)) if within else _table_around(base)
+    table = storage.file_uri(base, min(within)) if within else _table_around(base)
     if table:
         raise TableError(
             f"{source}: {table.rstrip('/')} is a Delta table, whose folder has files of other versions too; open it by "
@@ -235,7 +236,7 @@ def _refuse_other_values(file: _File, base: str, columns: Mapping[str, TableColu
                 values = (statistics.min, statistics.max)
             if values != (value, value):
                 raise DatasetError(
-                    f"{file_uri(base, file.path)}: column {name} is in the file, with other values than its folder's "
-                    f"{text!r}{'' if values else ' as far as its statistics say'}; rename the folders, or open one folder "
+                    f"{storage.file_uri(base, file.path)}: column {name} is in the file, with other values than its "
+                    f"folder's {text!r}{'' if values else ' as far as its statistics say'}; rename the folders, or open one folder "
                     f"at a time"
                 )

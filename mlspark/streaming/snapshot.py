@@ -135,7 +135,7 @@ class Snapshot:
 
     def uri(self, file: DataFile) -> str:
         """Return the absolute URI of a data file."""
-        return file_uri(self.table, file.path)
+        return storage.file_uri(self.table, file.path)
 
     def where(self, **partition: str) -> "Snapshot":
         """Return the snapshot of those files whose partition columns have the given values; possibly none."""
@@ -248,11 +248,6 @@ def _words(about: Mapping[str, Any]) -> str:
     conditions = f" where {' and '.join(about['conditions'])}" if about["conditions"] else ""
     rows = "the files" if about["version"] == PLAIN_FILES else f"version {about['version']}"
     return f"{rows} of {about['table']}{conditions}"
-
-
-def file_uri(table: str, path: str) -> str:
-    """Return the absolute URI of a table's file whose path is relative to the table, or is a URI or local path by itself."""
-    return path if "://" in path or path.startswith("/") else storage.join(table, path)
 
 
 def pack_rows(rows: NDArray[np.bool_]) -> str:

@@ -73,7 +73,7 @@ def test_a_missing_key_is_no_key(spark: SparkSession) -> None:
         assert 500 < counts["train"] < 700
         assert all(130 < counts[side] < 270 for side in ("validation", "test"))
     assert placed.where("id < 1000").groupBy("who").agg(F.count_distinct(SPLIT).alias("n")).where("n > 1").isEmpty()
-    assert rows.where(~split.has_key(chosen)).count() == 1000
+    assert rows.where(~split.has_key(chosen.key)).count() == 1000
 
 
 def test_time_decides_with_its_bounds_on_the_later_side(spark: SparkSession) -> None:
