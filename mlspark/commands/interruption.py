@@ -47,13 +47,15 @@ def raised(spark: SparkSession) -> Iterator[None]:
         for each in handled:
             signal.signal(each, lambda again, _: os._exit(128 + again))
         # The bridge to Java logs that it is asked while it waits for an answer; loggers with a level of their own go on.
-        logging.getLogger().setLevel(logging.CRITICAL + 1)
+        root.setLevel(logging.CRITICAL + 1)
         with contextlib.suppress(Exception):  # the JVM may be gone
             _silence(spark)
             spark.sparkContext.cancelAllJobs()
         raise Interruption(number)
 
     handled = (signal.SIGINT, signal.SIGTERM)
+    root = logging.getLogger()
+    level = root.level
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -63,6 +65,7 @@ def raised(spark: SparkSession) -> Iterator[None]:
     try:
         yield
     finally:
+        root.setLevel(level)
         for number, handler in before.items():
             signal.signal(number, handler)
 

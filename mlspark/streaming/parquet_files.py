@@ -237,6 +237,6 @@ def _refuse_other_values(file: _File, base: str, columns: Mapping[str, TableColu
             if values != (value, value):
                 raise DatasetError(
                     f"{storage.file_uri(base, file.path)}: column {name} is in the file, with other values than its "
-                    f"folder's {text!r}{'' if values else ' as far as its statistics say'}; rename the folders, or open one folder "
-                    f"at a time"
+                    f"folder's {text!r}{'' if values else ' as far as its statistics say'}; rename the folders, or "
+                    f"open one folder at a time"
                 )
