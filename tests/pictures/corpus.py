@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 
 SIZE = (48, 32)
 EXIF, ORIENTATION = b"Exif\0\0", 0x0112
+ARITHMETIC = Path(__file__).parent / "data" / "arithmetic.jpg"
+"""`jpeg()` as jpegtran -copy none -arithmetic of libjpeg-turbo 2.1.5 writes it, 480 bytes: Pillow has no setting for it."""
 
 
 def scene(width: int = SIZE[0], height: int = SIZE[1], seed: int = 0) -> Image.Image:
@@ -169,6 +172,10 @@ JPEGS = (
     Odd("JPEG without its quantization tables", lambda: jpeg().replace(b"\xff\xdb", b"\xff\xfe"), DECODES),
     Odd("JPEG of 12 bits", lambda: patched(jpeg(), frame_header(jpeg()) + 4, b"\x0c"), MODE),
     Odd("JPEG said to be lossless", lambda: patched(jpeg(), frame_header(jpeg()) + 1, b"\xc3"), DECODES),
+    Odd("JPEG, arithmetic-coded", ARITHMETIC.read_bytes, like=scene, note="the pixels of the same JPEG in Huffman's code"),
+    Odd("half a JPEG, arithmetic-coded", lambda: ARITHMETIC.read_bytes()[:300], DECODES),
+    Odd("JPEG, arithmetic-coded, with zeros in its middle", lambda: patched(ARITHMETIC.read_bytes(), 300, bytes(60)),
+        DECODES),
     Odd("JPEG said to be arithmetic-coded", lambda: patched(jpeg(), frame_header(jpeg()) + 1, b"\xc9"), DECODES),
     Odd("JPEG of no width", lambda: patched(jpeg(), frame_header(jpeg()) + 7, b"\0\0"), FORMAT),
     Odd("JPEG said to be 65,500 x 65,500", lambda: patched(jpeg(), frame_header(jpeg()) + 5, b"\xff\xdc" * 2), PIXELS),

@@ -13,7 +13,7 @@ from mlspark.pictures import decoder
 from mlspark.pictures.spec import PictureSpec
 
 from ..conftest import REAL_DATA
-from .corpus import file_of, oriented, png, scene
+from .corpus import ARITHMETIC, file_of, jpeg, oriented, png, scene
 
 FOUR_FOUR_FOUR, FOUR_TWO_TWO, FOUR_TWO_ZERO = 0, 1, 2
 
@@ -36,6 +36,12 @@ def test_a_jpeg_has_the_bits_of_pillow(size: tuple[int, int], subsampling: int, 
         brightness = Image.open(io.BytesIO(data))
         brightness.draft("L", size)  # the file's own brightness, not made of its colours
         np.testing.assert_array_equal(decoder.decode(data, "L")[:, :, 0], np.asarray(brightness))
+
+
+def test_an_arithmetic_coded_jpeg_has_the_pixels_of_its_twin() -> None:
+    data = ARITHMETIC.read_bytes()
+    np.testing.assert_array_equal(decoder.decode(data, "RGB"), decoder.decode(jpeg(), "RGB"))
+    np.testing.assert_array_equal(decoder.decode(data, "RGB"), by_pillow(data))
 
 
 def test_a_grey_jpeg_has_the_bits_of_pillow_in_every_mode() -> None:
