@@ -150,15 +150,6 @@ def encoded(data: Data, spec: PictureSpec) -> NDArray[np.uint8]:
     return np.ascontiguousarray(_array(picture).transpose(2, 0, 1))
 
 
-def stored(data: Data, spec: PictureSpec) -> bytes:
-    """Return what a feature table holds of a picture: the file itself, or the bytes of its tensor.
-
-    Raises:
-        PictureError: the picture cannot be read; says why. A file that is kept as it is is not looked at.
-    """
-    return bytes(data) if spec.store == "encoded" else encoded(data, spec).tobytes()
-
-
 def from_stored(value: Data, spec: PictureSpec) -> NDArray[np.uint8]:
     """Return the tensor, (C, H, W), of what a feature table holds; a view of `value` where that is pixels.
 

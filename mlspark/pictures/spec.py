@@ -2,30 +2,53 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 """Colour mode, as Pillow calls it -> channels of the tensor."""
+
+Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
+Resize: TypeAlias = Literal["exact", "crop", "pad"]
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Store: TypeAlias = Literal["encoded", "pixels"]
+
+
+class Declared(Protocol):
+    """What people say of pictures, as a feature or as an argument of `mlspark.streaming.open`."""
+
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def size(self) -> int | tuple[int, int]:
+        """Height and width in pixels; one number: both."""
+        ...
+
+    @property
+    def resize(self) -> Resize: ...
+    @property
+    def interpolation(self) -> Interpolation: ...
+    @property
+    def orientation(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class PictureSpec:
     """How the pictures of a column become tensors (C, height, width) of uint8; the same wherever it is done."""
 
-    mode: Literal["L", "RGB", "RGBA"]
+    mode: Mode
     """Colour mode: grey, colours, colours with transparency."""
     height: int
     """Rows of the tensor, in pixels."""
     width: int
     """Columns of the tensor, in pixels."""
-    resize: Literal["exact", "crop", "pad"] = "exact"
+    resize: Resize = "exact"
     """exact: both sides, whatever the ratio; crop: the picture covers the size, its centre is cut out; pad: it fits into the
     size, centred on zeros."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     """Interpolation of the resize, as Pillow computes it: over all pixels that fall into one (antialias)."""
     orientation: bool = True
     """Whether the orientation in EXIF is applied."""
-    store: Literal["encoded", "pixels"] = "encoded"
+    store: Store = "encoded"
     """What the feature table holds: the file as it came, or the tensor's bytes."""
     mean: tuple[float, ...] = ()
     """Mean of each channel over the training rows, of values / 255; empty: not normalised."""
@@ -33,6 +56,20 @@ class PictureSpec:
     """Standard deviation of each channel over the training rows, of values / 255."""
     decoder: str = ""
     """`decoder.version()` when it was fitted."""
+
+    @classmethod
+    def of(cls, declared: Declared, *, store: Store) -> "PictureSpec":
+        """Return what pictures become that were declared so, and are stored so."""
+        height, width = (declared.size, declared.size) if isinstance(declared.size, int) else declared.size
+        return cls(
+            mode=declared.mode,
+            height=height,
+            width=width,
+            resize=declared.resize,
+            interpolation=declared.interpolation,
+            orientation=declared.orientation,
+            store=store,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -105,7 +105,10 @@ class Decoder:
             numbers = _numbers(values, column)
             return numbers if spec.dtype is None else numbers.astype(spec.dtype, copy=False)
         ragged = _ragged(values, column, self.fill.get(column.name))
-        return ragged if spec.length is None else _fixed(ragged, spec.length, column)
+        if spec.length is None:
+            return ragged
+        why = f"its length was given as {spec.length}; leave the length out to get values and offsets"
+        return _fixed(ragged, spec.length, column, why)
 
     def _matrix(self, spec: FieldSpec, table: pa.Table) -> Array:
         columns = [_numbers(self._filled(column, table.column(column.name)), column) for column in spec.columns]
@@ -326,15 +329,8 @@ def _pictures(values: pa.ChunkedArray, column: TableColumn, picture: PictureSpec
     """Return files as objects, each with memory of its own that goes with it; or pixels."""
     if picture.store == "encoded":
         return np.asarray(values.to_numpy(), dtype=object)
-    ragged = _ragged(values, column, filling)
-    sizes = np.diff(ragged.offsets)
-    wrong = np.flatnonzero(sizes != picture.num_bytes)
-    if len(wrong):
-        raise DatasetError(
-            f"column {column.name}: row {wrong[0]} of the row group has {sizes[wrong[0]]:,} bytes, and pixels of "
-            f"{picture.shape} (channels, height, width) have {picture.num_bytes:,}"
-        )
-    return ragged.compact().values.reshape(len(sizes), picture.num_bytes)
+    why = f"pixels of {picture.shape} (channels, height, width) have {picture.num_bytes:,}"
+    return _fixed(_ragged(values, column, filling), picture.num_bytes, column, why)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -343,12 +339,13 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks) or str(kind) in ("string_view", "binary_view")
 
 
-def _fixed(ragged: Ragged, length: int, column: TableColumn) -> Array:
+def _fixed(ragged: Ragged, length: int, column: TableColumn, why: str) -> Array:
+    """Return rows that all have `length` values as a matrix; `why` says in the error why they should."""
     lengths = np.diff(ragged.offsets)
     wrong = np.flatnonzero(lengths != length)
     if len(wrong):
+        what = "bytes" if ragged.values.dtype == np.uint8 else "values"
         raise DatasetError(
-            f"column {column.name} was declared to have length {length}, but row {wrong[0]} of the row group has "
-            f"{lengths[wrong[0]]}; leave the length out to get values and offsets"
+            f"column {column.name}: row {wrong[0]} of the row group has {lengths[wrong[0]]:,} {what}, but {why}"
         )
     return ragged.compact().values.reshape(len(lengths), length)

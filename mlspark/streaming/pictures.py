@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from mlspark.errors import DatasetError
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
-from mlspark.pictures.spec import PictureSpec
+from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.plan import Integers
 from mlspark.streaming.reused_memory import ReusedMemory
@@ -39,14 +39,14 @@ class Picture:
     """Height and width in pixels; one number: both."""
     column: str = ""
     """Column that holds them; empty: the one called like the field."""
-    mode: Literal["L", "RGB", "RGBA"] = "RGB"
+    mode: Mode = "RGB"
     """Colours: 1, 3 or 4 channels."""
-    resize: Literal["exact", "crop", "pad"] = "exact"
+    resize: Resize = "exact"
     """How a picture of another size is brought to it: see `PictureSpec`."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     orientation: bool = True
     """Whether the orientation in EXIF is applied."""
-    store: Literal["encoded", "pixels"] = "encoded"
+    store: Store = "encoded"
     """What the column holds: files (JPEG, PNG, ...), or the bytes of (C, height, width)."""
     augment: Sequence[Augmentation] = ()
     """What is done to each picture at random, in order; drawn from seed, epoch and the row's place in the table."""
@@ -54,16 +54,7 @@ class Picture:
     @property
     def spec(self) -> PictureSpec:
         """The same as the room of pictures has it."""
-        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        return PictureSpec(
-            self.mode,
-            height,
-            width,
-            resize=self.resize,
-            interpolation=self.interpolation,
-            orientation=self.orientation,
-            store=self.store,
-        )
+        return PictureSpec.of(self, store=self.store)
 
 
 def picture_fields(

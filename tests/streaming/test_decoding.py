@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(ask, message):
 
 def test_wrong_length_wrong_fill_and_null_elements_are_named():
     with pytest.raises(
-        DatasetError, match="column list was declared to have length 2, but row 1 of the row group has 0"
+        DatasetError, match="column list: row 1 of the row group has 0 values, but its length was given as 2; leave"
     ):
         decode(ROWS, ["list"], lengths={"list": 2})
     with pytest.raises(DatasetError, match="column tiny: fill value 'x' is no int8"):

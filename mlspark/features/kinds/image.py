@@ -17,7 +17,7 @@ from mlspark.errors import FeatureError, PictureError
 from mlspark.features.counts import Counts, Sums
 from mlspark.features.kinds.kind import PICTURE, Declared, Encode, Fitted, Kind, Output, Use
 from mlspark.features.kinds.sql_text import SqlSteps
-from mlspark.pictures.spec import CHANNELS, PictureSpec
+from mlspark.pictures.spec import CHANNELS, Interpolation, Mode, PictureSpec, Resize
 from mlspark.tasks.task import Task
 
 _TAKEN = ("dense", "ids", "target", "row_id", "is_padding", "weight")
@@ -32,14 +32,14 @@ class ImageFeature(Declared):
     """A tensor (channels, height, width) of uint8, called like the feature, of each picture."""
 
     kind: Literal["image"]
-    mode: Literal["L", "RGB", "RGBA"] = "RGB"
+    mode: Mode = "RGB"
     """Colour mode: grey, colours, colours with transparency. Pictures of other modes are converted as Pillow does."""
     size: Side | tuple[Side, Side]
     """Height and width of the tensor, in pixels; a single number is both."""
-    resize: Literal["exact", "crop", "pad"] = "exact"
+    resize: Resize = "exact"
     """How a picture gets the size. exact: both sides, whatever the ratio. crop: it covers the size, and the centre is cut
     out. pad: it fits into the size, centred on zeros."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     """Interpolation of the resize, over all pixels that fall into one."""
     orientation: bool = True
     """Whether the orientation that a camera noted (EXIF) is applied."""
@@ -67,16 +67,7 @@ class ImageFeature(Declared):
     @property
     def spec(self) -> PictureSpec:
         """What pictures become, as far as it is declared; `encoded` where that is still to be decided."""
-        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        return PictureSpec(
-            mode=self.mode,
-            height=height,
-            width=width,
-            resize=self.resize,
-            interpolation=self.interpolation,
-            orientation=self.orientation,
-            store="encoded" if self.store == "auto" else self.store,
-        )
+        return PictureSpec.of(self, store="encoded" if self.store == "auto" else self.store)
 
     def column_problems(self, rule: ColumnRule) -> list[str]:
         problems = []
