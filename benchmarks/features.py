@@ -52,6 +52,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import typer
+from _figures import tell
 from pyarrow import parquet
 from pyspark.ml import Pipeline
 from pyspark.ml.feature import Imputer, SQLTransformer, StandardScaler, StringIndexer, VectorAssembler
@@ -426,10 +427,7 @@ def main(
     for what, values in table.items():
         print(f"{what:<28}" + "".join(f"{value:>10.2f}" for value in values.values()))
     print()
-    for key, value in figures.items():
-        print(f"{key:<26}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures | {"spread": table}, indent=1) + "\n", encoding="utf-8")
+    tell(figures, json_file, {"spread": table})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ streaming. Exits with 1 where something does. 50 launches take about 8 minutes o
 import dataclasses
 import gc
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Annotated, Any
 
 import psutil
 import typer
+from _figures import tell
 from _training_run import RANKS, ROWS, new_spec, write_table
 
 from mlspark import session
@@ -138,11 +138,7 @@ def main(
     figures |= {"rows_streamed": num_rows}
     for what, notes in (("launches", launched), ("streaming", streamed)):
         figures |= {f"{what}_{name}_growth": growth(notes, name) for name in ("threads", "files", "rss_mb") if notes}
-    for key, value in figures.items():
-        print(f"{key:<28}{value}")
-    if json_file:
-        notes_of = {"notes": {"launches": launched, "streaming": streamed}}
-        json_file.write_text(json.dumps(figures | notes_of, indent=1) + "\n", encoding="utf-8")
+    tell(figures, json_file, {"notes": {"launches": launched, "streaming": streamed}})
     most = _MEGABYTES_PER_LAUNCH * number, _MEGABYTES_OF_STREAMING
     counts = [
         figures.get(f"{what}_{name}_growth", 0) for what in ("launches", "streaming") for name in ("threads", "files")

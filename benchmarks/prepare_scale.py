@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from _figures import tell
 from pyspark.sql import SparkSession
 
 from mlspark import session
@@ -287,11 +288,8 @@ def main(
         for case, values in spreads.items():
             print(f"{case:<13}{what:<20}" + "".join(f"{value:>10.1f}" for value in values.values()))
     print(f"{'all':<13}{'source reads':<20}" + "".join(f"{value:>10.3f}" for value in reads.values()) + "\n")
-    for key, value in figures.items():
-        print(f"{key:<20}{value}")
-    if json_file:
-        details = {"spread_seconds": seconds, "runs": [asdict(each) for case in runs.values() for each in case]}
-        json_file.write_text(json.dumps(figures | details, indent=1) + "\n", encoding="utf-8")
+    details = {"spread_seconds": seconds, "runs": [asdict(each) for case in runs.values() for each in case]}
+    tell(figures, json_file, details)
 
 
 def _ratio(spreads: dict[str, dict[str, float]], of: str, to: str) -> float:

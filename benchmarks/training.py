@@ -31,6 +31,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
+from _figures import tell
 from pyarrow import parquet
 
 from mlspark import session
@@ -166,10 +167,7 @@ def main(
         for what, each in values.items():
             print(f"{case + ' ' + what:<24}{each[0]:>12.4f}{statistics.median(each):>12.4f}{each[-1]:>12.4f}")
     print()
-    for key, value in figures.items():
-        print(f"{key:<24}{value}")
-    if json_file:
-        json_file.write_text(json.dumps(figures | {"spread": spread}, indent=1) + "\n", encoding="utf-8")
+    tell(figures, json_file, {"spread": spread})
 
 
 if __name__ == "__main__":
