@@ -263,3 +263,16 @@ def test_version_whose_files_were_vacuumed_is_named(tmp_path):
     with pytest.raises(DatasetError, match="VACUUM"):
         stream(table, version=0)
     assert stream(table)["x"] == [2]
+
+
+def test_files_that_are_vacuumed_between_epochs_are_named(tmp_path):
+    """No row is left out in silence where an open stream's version is taken away."""
+    table = write(tmp_path / "table", {"x": [1]})
+    with Stream(table, batch_size=1, lanes=1) as batches:
+        assert [batch["x"].tolist() for batch in batches] == [[1]]
+        write(tmp_path / "table", {"x": [2]}, mode="overwrite")
+        deltalake.DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+        with pytest.raises(
+            DatasetError, match=r"\.parquet.*not there any more; VACUUM removes files.*open a newer version"
+        ):
+            list(batches)
