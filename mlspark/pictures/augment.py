@@ -100,10 +100,10 @@ class Flip(Section):
     num_draws: ClassVar[int] = 2
 
     def apply(self, pictures: Pictures, draws: Draws) -> None:
-        for share, column, axis in ((self.horizontal, 0, 3), (self.vertical, 1, 2)):
-            rows = np.flatnonzero(draws[:, column] < share)
-            if len(rows):
-                pictures[rows] = np.flip(pictures[rows], axis)
+        rows = np.flatnonzero(draws[:, 0] < self.horizontal)
+        pictures[rows] = _mirrored(pictures[rows])
+        rows = np.flatnonzero(draws[:, 1] < self.vertical)
+        pictures[rows] = pictures[rows][:, :, ::-1]
 
 
 class Erasing(Section):
@@ -188,6 +188,15 @@ class TrivialAugment(Section):
 Augmentation: TypeAlias = Annotated[
     Crop | ResizedCrop | Flip | ColorJitter | RandAugment | TrivialAugment | Erasing, Field(discriminator="kind")
 ]
+
+
+def _mirrored(pictures: Pictures) -> Pictures:
+    """Return pictures, contiguous ones, with left and right exchanged.
+
+    By words of up to eight pixels whose order is reversed, and their bytes with it: two to four times as fast as by pixels.
+    """
+    word = next(size for size in (8, 4, 2, 1) if pictures.shape[3] % size == 0)
+    return pictures.view(f">u{word}")[..., ::-1].astype(f"<u{word}").view(np.uint8)
 
 
 def _refuse_backwards(**bounds: tuple[float, float]) -> None:

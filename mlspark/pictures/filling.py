@@ -65,8 +65,12 @@ class Filling:
         number = 0
         try:
             if crop is not None and self.spec.store == "encoded":
+                sizes = np.empty((len(values), 2), np.int64)
                 for number, value in enumerate(values):
-                    pictures[number] = self._part(value, crop, draws[0][number])
+                    sizes[number] = self._size(value)
+                boxes = crop.boxes(sizes, draws[0]).tolist()
+                for number, (value, size, box) in enumerate(zip(values, sizes.tolist(), boxes, strict=True)):
+                    pictures[number] = self._part(value, size, box)
                 self._change(pictures, 1, draws)
             else:
                 for number, value in enumerate(values):
@@ -92,13 +96,15 @@ class Filling:
             assert not isinstance(augmentation, ResizedCrop)
             augmentation.apply(pictures, numbers)
 
-    def _part(self, data: Any, crop: ResizedCrop, draws: Draws) -> NDArray[np.uint8]:
-        """Return a random part of a picture, as `crop` says, in the size of the tensor (C, H, W)."""
-        spec, header = self.spec, decoder.probe(data)
-        height, width = header.height, header.width
-        if spec.orientation and header.orientation in decoder.TURNED:
-            height, width = width, height
-        ((top, left, high, wide),) = crop.boxes(np.array([[height, width]], np.int64), draws[np.newaxis]).tolist()
+    def _size(self, data: Any) -> tuple[int, int]:
+        """Return height and width of a picture as it is to be seen."""
+        header = decoder.probe(data)
+        is_turned = self.spec.orientation and header.orientation in decoder.TURNED
+        return (header.width, header.height) if is_turned else (header.height, header.width)
+
+    def _part(self, data: Any, size: Sequence[int], box: Sequence[int]) -> NDArray[np.uint8]:
+        """Return a part of a picture of this size, in the size of the tensor (C, H, W)."""
+        spec, (height, width), (top, left, high, wide) = self.spec, size, box
         # Of what is decoded the part has twice the sides of the tensor, where the picture has: its edges are whole pixels.
         at_least = -(-2 * spec.height * height // high), -(-2 * spec.width * width // wide)
         pixels = decoder.decode(data, spec.mode, orientation=spec.orientation, at_least=at_least)

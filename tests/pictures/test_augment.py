@@ -68,8 +68,9 @@ def test_crop_moves_each_picture_by_up_to_the_padding_and_brings_zeros_in() -> N
         np.testing.assert_array_equal(moved, padded[:, top : top + 32, left : left + 32])
 
 
-def test_flip_mirrors_its_shares() -> None:
-    before, flip = photos(400), Flip(horizontal=0.3, vertical=0.6)
+@pytest.mark.parametrize("width", [32, 12, 6, 5])  # by words of 8, 4, 2 and 1 pixels
+def test_flip_mirrors_its_shares(width: int) -> None:
+    before, flip = photos(400, (3, 8, width)), Flip(horizontal=0.3, vertical=0.6)
     after = before.copy()
     flip.apply(after, drawn(flip, 400))
     kinds = [
