@@ -23,7 +23,7 @@ from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks.kinds import TaskSettings
 from mlspark.tracking.settings import TrackingSettings
 from mlspark.training.settings import TrainingSettings
-from mlspark.training.spec import check_ranks
+from mlspark.training.spec import check_mix, check_ranks
 
 _OWN_SOURCES = ("learn", "validation", "test", "score")
 
@@ -53,6 +53,11 @@ class Settings(Section):
     def _cross_check(self) -> "Settings":
         if self.model.learner == "network":
             self._check_ranks()
+            check_mix(self.training, self.task)
+        elif self.training.mix.is_on:
+            raise ValueError(
+                f"training.mix: model.kind={self.model.kind} learns from no pictures; leave it out, or choose a network"
+            )
         self.task.metric(self.training.best, setting="training.best")
         self.model.check(self.task)
         names = [join.name for join in self.joins]

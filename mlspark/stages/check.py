@@ -18,6 +18,7 @@ from mlspark.sources import files
 from mlspark.sources.settings import FilesSettings, SourceSettings
 from mlspark.sources.source import absolute_uri
 from mlspark.tasks.task import Task
+from mlspark.training.spec import check_pictures
 
 
 def check_prepare(settings: Settings) -> Contract:
@@ -56,11 +57,13 @@ def trainable_tensors(settings: Settings, prepared: Prepared, task: Task) -> Ten
     """Return the tensors of a feature table, if the configured model can read them here.
 
     Raises:
-        ConfigError: the model takes no features of these kinds, or files of pictures would be decoded by other libraries
-            than when the table was prepared.
+        ConfigError: the model takes no features of these kinds, `training` asks for what does not fit its pictures, or files
+            of pictures would be decoded by other libraries than when the table was prepared.
     """
     tensors = prepared.encoder.tensors(task)
     settings.model.check_tensors(tensors)
+    if settings.model.learner == "network":
+        check_pictures(settings.training, task, tensors)
     files = [image for image in prepared.encoder.images if image.spec.store == "encoded"]
     if problem := other_decoder(files):
         raise ConfigError(f"{prepared.table}: {problem}; install those, or prepare the table anew")

@@ -118,7 +118,7 @@ class Batches:
             for _ in range(start_step, self.num_steps):
                 gathering = self._gathering(1)
                 gathering.append(row, np.zeros(1, np.int64))
-                yield _cut(self._fields, gathering.rows(), [0]), gathering.pending
+                yield _cut(self._fields, gathering.rows([1], 1), [0]), gathering.pending
             return
         first_row = _wanted(self._share.step_edges(start_step, start_step + 1))[0]
         blocks = self._blocks(first_row // self._share.block_rows)
@@ -133,7 +133,9 @@ class Batches:
                 end = bisect_left(wanted, begin + len(order), lo=filled)
                 gathering.append(block, _places(order, wanted[filled:end], begin))
                 filled = end
-            yield _cut(self._fields, gathering.rows(), [b - a for a, b in pairwise(edges)]), gathering.pending
+            sizes = [stop - start for start, stop in pairwise(edges)]
+            rows = gathering.rows([max(1, size) for size in sizes], len(self._share.lanes))
+            yield _cut(self._fields, rows, sizes), gathering.pending
 
     def _gathering(self, num_rows: int) -> Gathering:
         return Gathering(num_rows, self._allocate, self._pictures, self._share.plan.epoch, self._is_over)

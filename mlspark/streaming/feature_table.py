@@ -8,6 +8,7 @@ from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.filling import Filling
+from mlspark.pictures.mixing import Mix
 from mlspark.streaming.decoding import FieldSpec
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.settings import StreamingSettings
@@ -25,6 +26,7 @@ def open_feature_table(
     global_batch_size: int,
     seed: int,
     augment: Mapping[str, Sequence[Augmentation]] | None = None,
+    mix: Mix | None = None,
     shuffle: bool = True,
     memory_bytes: int = 0,
     pin_memory: bool = False,
@@ -44,12 +46,13 @@ def open_feature_table(
         global_batch_size: rows of a step over all ranks.
         seed: with the epoch decides the order.
         augment: tensor of pictures -> what is done to them at random, drawn from seed, epoch and row id; for training rows.
+        mix: MixUp and CutMix of the pictures, see `Stream`; for training rows.
         shuffle: False: lanes in table order, for evaluation.
         memory_bytes: as for `Stream`.
         pin_memory: page-locked tensors, for asynchronous copies to a GPU.
 
     Raises:
-        ConfigError: `augment` does not fit the pictures.
+        ConfigError: `augment` or `mix` does not fit the pictures.
         DatasetError: ranks, batch and rows do not fit together; on iteration: a file or picture cannot be read, or there is
             a null.
     """
@@ -57,6 +60,7 @@ def open_feature_table(
     return Stream(
         snapshot,
         specs=feature_fields(snapshot, tensors, augment or {}),
+        mix=mix,
         batch_size=global_batch_size,
         rank=rank,
         world_size=world_size,

@@ -21,6 +21,7 @@ from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
 from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
 from mlspark.streaming.decoding import Columns, FieldSpec
+from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.plan import Integers
 from mlspark.streaming.reused_memory import ReusedMemory
 from mlspark.streaming.rows import Allocate, Array, Rows, RowsBuffer
@@ -123,7 +124,15 @@ class _Field:
 class Pictures:
     """The pictures of a stream, and the threads that decode them: they start with the first batch and stay."""
 
-    def __init__(self, specs: Sequence[FieldSpec], snapshot: Snapshot, *, seed: int, num_threads: int) -> None:
+    def __init__(
+        self,
+        specs: Sequence[FieldSpec],
+        snapshot: Snapshot,
+        *,
+        seed: int,
+        num_threads: int,
+        mixing: Mixing | None = None,
+    ) -> None:
         """Start nothing yet.
 
         Args:
@@ -131,6 +140,7 @@ class Pictures:
             snapshot: what is streamed; for errors.
             seed: of the run.
             num_threads: threads.
+            mixing: how they are mixed with each other, if they are.
 
         Raises:
             ConfigError: what is done to pictures at random does not fit them.
@@ -145,17 +155,16 @@ class Pictures:
         self.num_fields = len(specs)
         self._row_id = next((index for index, spec in enumerate(specs) if spec.name == _ROW_ID), None)
         self._snapshot, self._seed, self._num_threads = snapshot, seed, num_threads
+        self.mixing = mixing
         self._ends = np.cumsum(snapshot.rows_per_group())
         self._threads: ThreadPoolExecutor | None = None
         self.memory = ReusedMemory()
         """Makes the arrays of batches that need not be page-locked."""
 
     @classmethod
-    def of(cls, specs: Sequence[FieldSpec], snapshot: Snapshot, *, seed: int, num_threads: int) -> "Pictures | None":
+    def of(cls, specs: Sequence[FieldSpec], snapshot: Snapshot, **options: Any) -> "Pictures | None":
         """Return the pictures of a stream of these fields; None where there are none."""
-        if all(spec.picture is None for spec in specs):
-            return None
-        return cls(specs, snapshot, seed=seed, num_threads=num_threads)
+        return None if all(spec.picture is None for spec in specs) else cls(specs, snapshot, **options)
 
     @property
     def row_bytes(self) -> int:
@@ -223,6 +232,7 @@ class Gathering:
         """Work on the pictures; the arrays are whole when all of it is done."""
         self._buffer = RowsBuffer(num_rows, allocate)
         self._pictures, self._epoch, self._is_over = pictures, epoch, is_over
+        self._ids: list[Integers] = []
         of_pixels = pictures.memory if pictures and allocate is np.empty else allocate
         self._pixels = {
             field.index: of_pixels((num_rows, *field.filling.spec.shape), np.dtype(np.uint8))
@@ -238,11 +248,17 @@ class Gathering:
         names = range(self._pictures.num_fields)
         others = tuple(rows.fields[index] for index in names if index not in self._pixels)
         self._buffer.append_taken(Rows(others, len(rows)), places)
+        self._ids.append(self._pictures.row_ids(rows, places))
         for field in self._pictures.fields:
             self._start(self._pictures, field, rows, places, begin)
 
-    def rows(self) -> Rows:
-        """Return the rows, with the pictures in their places; these are whole when `pending` is done."""
+    def rows(self, sizes: Sequence[int], num_lanes: int) -> Rows:
+        """Return the rows, with the pictures in their places; these are whole when `pending` is done.
+
+        Args:
+            sizes: rows of each batch, for fields that say how pictures are mixed.
+            num_lanes: lanes that the rows are of, in turn.
+        """
         others = self._buffer.rows()
         if self._pictures is None:
             return others
@@ -250,6 +266,8 @@ class Gathering:
         fields = [
             self._pixels[index] if index in self._pixels else next(rest) for index in range(self._pictures.num_fields)
         ]
+        if self._pictures.mixing is not None:
+            fields += self._pictures.mixing.fields(self._epoch, np.concatenate(self._ids), sizes, num_lanes)
         return Rows(tuple(fields), len(others))
 
     def _start(self, pictures: Pictures, field: _Field, rows: Rows, places: Integers, begin: int) -> None:
@@ -258,7 +276,7 @@ class Gathering:
         stored, numbers = rows.fields[field.index], rows.fields[-1]
         assert isinstance(stored, np.ndarray)
         assert isinstance(numbers, np.ndarray)
-        ids, values = pictures.row_ids(rows, places), None
+        ids, values = self._ids[-1], None
         draws = pictures.draw(field, self._epoch, ids)
         if field.filling.spec.store == "pixels":
             np.take(stored, places, axis=0, out=pixels.reshape(len(places), -1), mode="clip")

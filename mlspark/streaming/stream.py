@@ -9,10 +9,13 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mlspark.errors import DatasetError
+from mlspark.pictures.mixing import Mix
 from mlspark.streaming import snapshots
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
 from mlspark.streaming.filters import Condition
+from mlspark.streaming.mixing import FIELDS as MIXING_FIELDS
+from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.pictures import Picture, Pictures, columns_beside, picture_fields, window_rows
 from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
 from mlspark.streaming.read_ahead import ReadOptions
@@ -71,6 +74,7 @@ class Stream(IterableDataset[TensorDict]):
         seed: with the epoch decides the order.
         images: field -> the `Picture` that stand in a binary column: (B, C, height, width) uint8, decoded and augmented by
             threads, as many as `workers`, whatever `pool` is. With columns=None, beside all other columns.
+        mix: MixUp and CutMix of the one field of pictures, by fields that `mixing.mixed` applies where the batch is used.
         shuffle_window_rows: rows shuffled among each other, over all ranks; row groups are shuffled over the whole table.
         shuffle_window_bytes: with pictures, bytes that the rows of a window may need, as the table holds them: the window
             has fewer rows where they need more. Part of the order.
@@ -126,6 +130,7 @@ class Stream(IterableDataset[TensorDict]):
         columns: Columns | None = None,
         specs: Sequence[FieldSpec] = (),
         images: Mapping[str, Picture] | None = None,
+        mix: Mix | None = None,
         batch_size: int,
         rank: int | None = None,
         world_size: int | None = None,
@@ -156,7 +161,8 @@ class Stream(IterableDataset[TensorDict]):
         source, known = self.snapshot.table, self.snapshot.columns | (transform.columns if transform else {})
         about = {"lengths": lengths, "vocabularies": vocabularies, "dtypes": dtypes}
         specs = _all_fields(specs, images or {}, columns, known, source, about)
-        self.fields = _tensor_names(specs, source)
+        mixing = Mixing.of(mix, specs, seed=seed, batch_size=batch_size, lanes=lanes)
+        self.fields = _tensor_names(specs, () if mixing is None else MIXING_FIELDS, source)
         if unknown := [name for name in fill or {} if name not in known]:
             raise DatasetError(f"{source}: fill names {unknown[0]}, which is no column; there are {', '.join(known)}")
         self._decoder, self._transform = Decoder(specs, dict(fill or {})), transform
@@ -173,7 +179,7 @@ class Stream(IterableDataset[TensorDict]):
             remainder=remainder,
             has_fixed_lanes=bool(memory_bytes),
         )
-        self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_threads=workers)
+        self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_threads=workers, mixing=mixing)
         self.num_steps = self._steps_of_an_epoch()
         self._groups = self.snapshot.row_group_items()
         self.epoch, self.step, self.wait_seconds = 0, 0, 0.0
@@ -361,8 +367,8 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
-def _tensor_names(specs: Sequence[FieldSpec], source: str) -> tuple[str, ...]:
-    names = [name for spec in specs for name in spec.tensors] + ["is_padding"]
+def _tensor_names(specs: Sequence[FieldSpec], others: Sequence[str], source: str) -> tuple[str, ...]:
+    names = [*(name for spec in specs for name in spec.tensors), *others, "is_padding"]
     if len(set(names)) < len(names):
         twice = min(name for name in names if names.count(name) > 1)
         raise DatasetError(f"{source}: two fields are called {twice}; rename one with columns={{field: column}}")

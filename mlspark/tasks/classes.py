@@ -26,6 +26,7 @@ class ClassTask(Task):
 
     label_fields: ClassVar[frozenset[str]] = frozenset({"kind", "target", "weight", "classes", "aliases"})
     decided_fields: ClassVar[tuple[str, ...]] = ("classes",)
+    has_mixtures: ClassVar[bool] = True
 
     classes: tuple[ClassValue, ...] = ()
     """Values of the target, all of one type; empty: those of the training rows, in ascending order."""

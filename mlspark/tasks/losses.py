@@ -151,6 +151,21 @@ def number_losses(
     return torch.maximum(quantiles * errors, (quantiles - 1.0) * errors).mean(dim=1)
 
 
+def losses_of_mixed(own: "torch.Tensor", of_other: "torch.Tensor", share: "torch.Tensor") -> "torch.Tensor":
+    """Return the loss of rows that are mixtures (B,): share * own + (1 - share) * other, all (B,).
+
+    For cross-entropy, with class weights and label smoothing too, this is the loss of the mixed target, in which it is
+    linear (equation 1 of Zhang et al. 2018 and of Yun et al. 2019, whose published code computes it in this way). Focal
+    losses and those of one's own, which take classes only, are mixed alike.
+
+    Args:
+        own: loss of the outputs for the row's own target, times its weight.
+        of_other: for the target of the row that it is mixed with, times the weight of that.
+        share: of the row itself.
+    """
+    return share * own + (1.0 - share) * of_other
+
+
 def custom_losses(
     settings: CustomLoss, function: LossFunction | None, outputs: "torch.Tensor", target: "torch.Tensor"
 ) -> "torch.Tensor":

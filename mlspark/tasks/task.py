@@ -65,6 +65,9 @@ class Task(Section, ABC):
     decided_fields: ClassVar[tuple[str, ...]]
     """Settings that the training rows decide where they are left open."""
 
+    has_mixtures: ClassVar[bool] = False
+    """Whether a row may be of two targets in shares, so that its loss is that of both in these shares."""
+
     kind: str
     target: ColumnName
     """Column of the contract that is predicted; the contract's `label`."""

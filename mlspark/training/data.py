@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 
 from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.streaming import mixing
 from mlspark.streaming.feature_table import open_feature_table
 from mlspark.streaming.plan import Plan, RankPlan
 from mlspark.streaming.settings import StreamingSettings
@@ -108,6 +109,21 @@ class RankData:
             return batch
         return {name: tensor.to(self._context.device, non_blocking=True) for name, tensor in batch.items()}
 
+    def to_learn_from(self, on_host: Batch) -> Batch:
+        """Return a batch of training rows where the rank computes, its pictures mixed as the settings say.
+
+        Then it has mix_share (B,), what is left of a row's own picture, and of the row that it is mixed with mix_target
+        (B,), and mix_weight (B,) where rows have weights.
+        """
+        batch = self.to_device(on_host)
+        if not self._spec.training.mix.is_on:
+            return batch
+        [name] = self._spec.tensors.pictures
+        batch = mixing.mixed(batch, name)
+        partner, _ = batch.pop(mixing.PARTNER), batch.pop(mixing.BOX)
+        others = {f"mix_{name}": batch[name][partner] for name in ("target", "weight") if name in batch}
+        return {**batch, **others}
+
     def close(self) -> None:
         """End reading."""
         if self._training is not None:
@@ -124,6 +140,7 @@ class RankData:
             global_batch_size=settings.global_batch_size,
             seed=settings.seed,
             augment=settings.augment if shuffle else {},
+            mix=settings.mix if shuffle else None,
             shuffle=shuffle,
             memory_bytes=settings.memory_bytes if shuffle else 0,
             pin_memory=settings.use_gpu,

@@ -18,7 +18,7 @@ from mlspark.training import barrier_stage, outcome, preflight
 from mlspark.training.events import AttemptFailed, OnEvent, Restarting, Started
 from mlspark.training.failures import AttemptFailure, final_message
 from mlspark.training.outcome import TrainingOutcome
-from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec, check_ranks
+from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec, check_pictures, check_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def launch(
         logger.info("%s: trained already, by start %d", spec.run_uri, by.attempt)
         return outcome.collect(by, snapshot, world_size, time.perf_counter() - started)
     check_ranks(spec.training, spec.streaming)
+    check_pictures(spec.training, spec.task, spec.tensors)
     spec.best_metric  # noqa: B018 (raises where the task has no such metric)
     payload = _pickled(functions)
     preflight.check(spark, spec, modules=_modules(spec, functions))

@@ -155,7 +155,7 @@ class _Run:
         self.state.parallel.forward.train()
         stream = self.data.training(progress.epoch, progress.step)
         for on_host in stream:
-            before, batch = progress.seconds, self.data.to_device(on_host)
+            before, batch = progress.seconds, self.data.to_learn_from(on_host)
             if not self.is_warm:
                 warming = time.perf_counter()
                 self.stepper.warm_up(batch)

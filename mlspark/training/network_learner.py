@@ -8,7 +8,6 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.engines import eager, source_code
 from mlspark.models.custom import CustomSettings
-from mlspark.streaming.feature_table import check_augment
 from mlspark.training import checkpoint, launcher, progress_display
 from mlspark.training.events import OnEvent
 from mlspark.training.learned_model import LearnedModel
@@ -18,7 +17,6 @@ from mlspark.training.spec import Functions, TrainingSpec
 
 def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functions: Functions) -> LearnedModel:
     """See `learner.learn`."""
-    check_augment(spec.tensors, spec.training.augment)  # before ranks start
     factory = functions.model or (spec.model.factory if isinstance(spec.model, CustomSettings) else None)
     code = None if factory is None else source_code.capture(factory)  # before it is trained: it may be edited meanwhile
     outcome = launcher.launch(spark, spec, on_event, functions=functions)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mlspark.pictures.augment import Augmentation
+from mlspark.pictures.mixing import Mix
 from mlspark.section import Section
 
 
@@ -73,6 +74,10 @@ class TrainingSettings(Section):
     """What is done at random to the pictures that a model trains on, in order: name of an image feature -> list of crop,
     resized_crop, flip, color_jitter, rand_augment, trivial_augment, erasing. Drawn from seed, epoch and row id. Rows that
     a model is evaluated on stay as they are."""
+    mix: Mix = Mix()
+    """MixUp and CutMix of the pictures that a model trains on, after `augment`: for models that read one picture of a row
+    and nothing else, and tasks of classes. Drawn from seed, epoch and row id; a row's partner is of its lane and batch. The
+    loss that is told of training is that of mixed rows; rows that a model is evaluated on stay as they are."""
     optimizer: OptimizerSettings = OptimizerSettings()
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the weights' moving averages, which are evaluated and kept: decay * average + (1 - decay) * weights after

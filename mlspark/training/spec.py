@@ -9,6 +9,8 @@ from mlspark import models, storage
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
 from mlspark.models.model import Model
+from mlspark.streaming import mixing
+from mlspark.streaming.feature_table import check_augment
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks import kinds as tasks
 from mlspark.tasks.task import Task
@@ -33,6 +35,36 @@ def check_ranks(training: TrainingSettings, streaming: StreamingSettings) -> Non
         raise ConfigError(
             f"training.num_processes={processes} is more than streaming.lanes={streaming.lanes}; set streaming.lanes to "
             f"{processes}, for equal shares, or to a multiple"
+        )
+    mixing.check_batch(
+        training.mix,
+        "training.mix",
+        batch_size=training.global_batch_size,
+        lanes=streaming.lanes,
+        batch_name="training.global_batch_size",
+        lanes_name="streaming.lanes",
+    )
+
+
+def check_mix(training: TrainingSettings, task: Task) -> None:
+    """Raise ConfigError where pictures of rows of this task cannot be mixed."""
+    if training.mix.is_on and not task.has_mixtures:
+        raise ConfigError(
+            f"training.mix: a mixed picture is of two classes in shares, but task.kind={task.kind} has none, and the number "
+            f"between two pictures' numbers need not be that of their mixture; leave training.mix out, or choose task.kind: "
+            f"binary or multiclass"
+        )
+
+
+def check_pictures(training: TrainingSettings, task: Task, tensors: Tensors) -> None:
+    """Raise ConfigError where what is done to pictures in training does not fit the task, or the tensors of a row."""
+    check_augment(tensors, training.augment)
+    check_mix(training, task)
+    names = [spec.name for spec in tensors.specs if spec.columns]
+    if training.mix.is_on and (len(names) != 1 or not tensors.pictures):
+        raise ConfigError(
+            f"training.mix: a model that reads mixed rows reads one picture of each and nothing else, and this one reads "
+            f"{', '.join(names)}; leave training.mix out, or the other features"
         )
 
 

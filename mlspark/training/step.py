@@ -10,6 +10,7 @@ from torch import nn
 
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks.losses import losses_of_mixed
 from mlspark.training.batch_norm import BatchNorms
 from mlspark.training.data import fewest_rows, parts_of
 from mlspark.training.network import Batch, Outputs
@@ -183,9 +184,16 @@ class Stepper:
         return torch.where(total > 0, total, 1.0)  # rows of weight 0 only: a loss of 0 and no gradient
 
     def _losses(self, outputs: torch.Tensor, part: Batch) -> torch.Tensor:
-        """Return the loss of each row, times its weight: (B,)."""
-        losses = self._task.loss_of(outputs, part["target"], self._loss)
-        return losses * part["weight"] if "weight" in part else losses
+        """Return the loss of each row, times its weight: (B,). Of mixed rows that of either row, by their shares."""
+        losses = self._weighed(self._task.loss_of(outputs, part["target"], self._loss), part.get("weight"))
+        if "mix_share" not in part:
+            return losses
+        of_other = self._task.loss_of(outputs, part["mix_target"], self._loss)
+        return losses_of_mixed(losses, self._weighed(of_other, part.get("mix_weight")), part["mix_share"])
+
+    @staticmethod
+    def _weighed(losses: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        return losses if weight is None else losses * weight
 
     def _count(self, batch: Batch, loss_sum: torch.Tensor) -> torch.Tensor:
         """Return this rank's rows, sum of row ids, weights and losses in 2^-20, and 1 if it is not finite: (5,) int64."""

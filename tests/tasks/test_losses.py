@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from mlspark.errors import ConfigError
 from mlspark.tasks.kinds import from_settings
+from mlspark.tasks.losses import losses_of_mixed
 from mlspark.tasks.task import Task
 
 
@@ -151,3 +152,27 @@ def test_wrong_custom_losses_are_named(function: str, message: str) -> None:
     task = binary(kind="custom", function=function)
     with pytest.raises(ConfigError, match=message):
         task.loss_of(torch.zeros(2, 1), torch.zeros(2))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_of_mixed_rows_are_those_of_their_mixed_target(smoothing: float) -> None:
+    """Against torch's cross-entropy of (B, 3) shares of classes, with class weights, and of a share of the event."""
+    random = torch.Generator().manual_seed(3)
+    outputs, share = torch.randn(50, 3, generator=random) * 3, torch.rand(50, generator=random)
+    own, other = torch.randint(3, (2, 50), generator=random)
+    task = multiclass(label_smoothing=smoothing, class_weights={"2": 2.5})
+    mixed = losses_of_mixed(task.loss_of(outputs, own), task.loss_of(outputs, other), share)
+    hot = functional.one_hot(torch.stack([own, other]), 3).float()
+    # Our class weight is of the row's class; torch's, with smoothing, of each class that has a share.
+    weight = torch.tensor([1.0, 2.5, 1.0])
+    spread = (hot * (1 - smoothing) + smoothing / 3) * (hot @ weight)[:, :, None]
+    soft = share[:, None] * spread[0] + (1 - share[:, None]) * spread[1]
+    torch.testing.assert_close(mixed, functional.cross_entropy(outputs, soft, reduction="none"))
+    of_two = binary(label_smoothing=smoothing)
+    mixed = losses_of_mixed(
+        of_two.loss_of(outputs[:, :1], own % 2.0), of_two.loss_of(outputs[:, :1], other % 2.0), share
+    )
+    event = (share * (own % 2) + (1 - share) * (other % 2)) * (1 - smoothing) + smoothing / 2
+    torch.testing.assert_close(
+        mixed, functional.binary_cross_entropy_with_logits(outputs[:, 0], event, reduction="none")
+    )

@@ -1,7 +1,8 @@
-"""Pictures in training: changed at random where the model learns, and nowhere else."""
+"""Pictures in training: changed and mixed at random where the model learns, and nowhere else."""
 
 import dataclasses
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,25 @@ from pyarrow import parquet as pq
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.cnn import CnnSettings
+from mlspark.models.softmax import SoftmaxSettings
 from mlspark.pictures.augment import Crop, Flip, ResizedCrop
+from mlspark.pictures.mixing import Mix
 from mlspark.pictures.spec import PictureSpec
 from mlspark.settings import loading
+from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import DataFile, Snapshot
+from mlspark.tasks.kinds import from_settings
 from mlspark.training import network_learner
 from mlspark.training.data import RankData, splits_of
 from mlspark.training.spec import NO_FUNCTIONS, TrainingSpec
 from mlspark.training.state import RankContext
 
 from ..conftest import ROOT
-from .conftest import fit_here, new_run, weights_manifest
+from . import forked_ranks
+from .conftest import epochs, fit_here, new_run, weights_manifest
 
 AUGMENT = {"photo": (Crop(padding=2), Flip())}
+MIX = Mix(mixup=0.4, cutmix=1.0)
 SPEC = PictureSpec("RGB", 12, 12, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
 
@@ -43,6 +50,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
             photos.append(stream.getvalue())
         row_ids = chance.integers(-(2**62), 2**62, count)
         rows = {"photo": pa.array(photos, pa.binary()), "label": labels.astype(np.float32), "row_id": row_ids}
+        rows["weight"] = 1 + labels.astype(np.float32)
         path = folder / f"split={split}" / "part.parquet"
         path.parent.mkdir()
         pq.write_table(pa.table(rows), path, row_group_size=10)
@@ -57,6 +65,7 @@ def run_of(folder: Path, table: Snapshot, **training: Any) -> TrainingSpec:
         new_run(folder, table, **(defaults | training)),
         tensors=Tensors((TensorSpec("photo", ("photo",), "uint8", picture=SPEC),)),
         model=CnnSettings(depth=1, widths=(4,)),
+        streaming=StreamingSettings(lanes=4),
     )
 
 
@@ -96,17 +105,116 @@ def test_what_is_done_to_pictures_is_part_of_a_run_and_of_its_weights(tmp_path: 
     assert weights[0] == weights[1] != weights[2]
 
 
+# Mixed with each other
+
+
+def batches(
+    spec: TrainingSpec, table: Snapshot, *, world_size: int = 1, rank: int = 0
+) -> list[dict[str, torch.Tensor]]:
+    """What a rank learns from in the first epoch."""
+    data = RankData(spec, splits_of(table), RankContext(rank, world_size, torch.device("cpu"), print, lambda: False))
+    found = [dict(data.to_learn_from(batch)) for batch in data.training(0, 0)]
+    data.close()
+    return found
+
+
+def test_a_rank_learns_from_mixed_pictures_and_is_evaluated_on_plain_ones(tmp_path: Path, table: Snapshot) -> None:
+    weighed = Tensors((TensorSpec("photo", ("photo",), "uint8", picture=SPEC),), weight="weight")
+    spec = dataclasses.replace(run_of(tmp_path, table, mix=MIX), tensors=weighed)
+    plain = dataclasses.replace(run_of(tmp_path, table), tensors=weighed)
+    mixed, unmixed = batches(spec, table), batches(plain, table)
+    assert set(mixed[0]) - set(unmixed[0]) == {"mix_share", "mix_target", "mix_weight"}
+    for left, right in zip(mixed, unmixed, strict=True):
+        assert torch.equal(left["row_id"], right["row_id"])
+        assert torch.equal(left["target"], right["target"])
+        assert torch.equal(left["mix_weight"], 1 + left["mix_target"])
+        is_own = (left["photo"] == right["photo"]).flatten(1).all(1)
+        assert torch.equal(is_own, left["mix_share"] == 1)
+    assert sum(int((batch["mix_share"] < 1).sum()) for batch in mixed) > 25
+    data = RankData(spec, splits_of(table), RankContext(0, 1, torch.device("cpu"), print, lambda: False))
+    for split in ("train", "validation", "test"):
+        with data.held_out(split) as stream:
+            assert not any(name.startswith("mix_") for batch in stream for name in batch)
+    assert not any(name.startswith("mix_") for name in data.two_rows())
+
+
+def test_the_loss_that_is_told_is_that_of_the_mixed_rows(tmp_path: Path, table: Snapshot) -> None:
+    """Softmax of zeros: whatever the pictures, each class has the probability 1/2 in the first step."""
+    losses = {}
+    for name, mix in (("mixed", MIX), ("plain", Mix())):
+        spec = run_of(tmp_path / name, table, epochs=1, global_batch_size=40, mix=mix)
+        spec = dataclasses.replace(spec, model=SoftmaxSettings(), task=task(class_weights={"1": 3.0}))
+        fit_here(spec)
+        [batch] = batches(spec, table)
+        share = batch["mix_share"] if mix.is_on else torch.ones(40)
+        other = batch["mix_target"] if mix.is_on else batch["target"]
+        weights = share * (1 + 2 * batch["target"]) + (1 - share) * (1 + 2 * other)
+        [epoch] = epochs(spec)
+        assert epoch["train_loss"] == pytest.approx(float(weights.mean()) * math.log(2), rel=1e-4)
+        losses[name] = epoch["train_loss"]
+    assert losses["mixed"] != losses["plain"]
+
+
+def task(**loss: Any) -> Any:
+    return from_settings(
+        {"kind": "binary", "target": "label", "classes": [0, 1], "loss": {"kind": "cross_entropy", **loss}}
+    )
+
+
+def test_what_is_learnt_of_mixed_rows_is_the_same_on_two_ranks_and_in_parts(tmp_path: Path, table: Snapshot) -> None:
+    runs = {
+        "one": {}, "again": {}, "plain": {"mix": Mix()}, "parts": {"accumulation_steps": 2}, "two": {"num_processes": 2},
+    }  # fmt: skip
+    specs = {}
+    for name, options in runs.items():
+        spec = run_of(tmp_path / name, table, **({"mix": MIX, "epochs": 3, "global_batch_size": 16} | options))
+        specs[name] = dataclasses.replace(spec, model=CnnSettings(depth=1, widths=(4,), norm="group"))
+    for name, spec in specs.items():
+        if name == "two":
+            done = forked_ranks.run(spec)
+            assert done.returncode == 0, done.output
+        else:
+            fit_here(spec)
+    losses = {name: [epoch["train_loss"] for epoch in epochs(spec)] for name, spec in specs.items()}
+    assert weights_manifest(specs["one"]) == weights_manifest(specs["again"])
+    assert losses["one"] != pytest.approx(losses["plain"], rel=1e-3)
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)  # the same rows, float sums in another order
+    assert losses["parts"] == pytest.approx(losses["one"], rel=1e-5)
+    shares = [batch["mix_share"] for batch in batches(specs["one"], table)]
+    halves = [batches(specs["two"], table, world_size=2, rank=rank) for rank in range(2)]
+    for step, whole in enumerate(shares):
+        together = torch.cat([half[step]["mix_share"] for half in halves])
+        assert sorted(together.tolist()) == sorted(whole.tolist())
+
+
+NUMBER = from_settings({"kind": "regression", "target": "label", "standardise": False})
+BESIDE = (TensorSpec("photo", ("photo",), "uint8", picture=SPEC), TensorSpec("dense", ("weight",), "float32"))
+
+
 @pytest.mark.parametrize(
-    ("augment", "message"),
+    ("training", "changes", "message"),
     [
-        ({"image": (Flip(),)}, r"training\.augment names image, which is no feature of pictures; there are photo"),
-        ({"photo": (Flip(), ResizedCrop())}, r"training\.augment\.photo: resized_crop is number 2"),
+        (
+            {"augment": {"image": (Flip(),)}}, {},
+            r"training\.augment names image, which is no feature of pictures; there are photo",
+        ),
+        ({"augment": {"photo": (Flip(), ResizedCrop())}}, {}, r"training\.augment\.photo: resized_crop is number 2"),
+        ({"mix": MIX}, {"task": NUMBER}, r"training\.mix: .* but task\.kind=regression has none"),
+        ({"mix": MIX}, {"tensors": Tensors(BESIDE)}, r"training\.mix: .* and this one reads photo, dense; leave"),
+        (
+            {"mix": MIX, "augment": {}}, {"tensors": Tensors(BESIDE[1:])},
+            r"training\.mix: .* reads one picture of each and nothing else, and this one reads dense",
+        ),
+        (
+            {"mix": MIX, "global_batch_size": 7}, {},
+            r"training\.mix: .* training\.global_batch_size=7 has fewer than two for each of streaming\.lanes=4",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_refused_before_ranks_start(
-    tmp_path: Path, table: Snapshot, augment: Any, message: str
+    tmp_path: Path, table: Snapshot, training: Any, changes: Any, message: str
 ) -> None:
-    spec = run_of(tmp_path, table, augment=augment)
+    spec = dataclasses.replace(run_of(tmp_path, table, **training), **changes)
     with pytest.raises(ConfigError, match=message):
         network_learner.learn(None, spec, lambda event: None, functions=NO_FUNCTIONS)  # type: ignore[arg-type]
 
@@ -118,3 +226,20 @@ def test_settings_come_from_yaml_and_are_refused_by_name() -> None:
     assert settings.training.augment == {"photo": (ResizedCrop(scale=(0.3, 1.0)), Flip(vertical=0.1))}
     with pytest.raises(ConfigError, match=r"training\.augment\.photo\.0.*padding"):
         loading.load([census], ["training.augment={photo: [{kind: crop, padding: 0}]}"])
+
+
+def test_mixing_comes_from_yaml_and_is_refused_where_it_makes_no_sense() -> None:
+    census, mix = str(ROOT / "conf" / "census.yaml"), "training.mix={mixup: 0.2, share: 0.5}"
+    assert loading.load([census], [mix]).training.mix == Mix(mixup=0.2, share=0.5)
+    for settings, message in (
+        (["training.mix.mixup=-1"], r"training\.mix\.mixup: .*greater than or equal to 0"),
+        (["training.mix.share=0.5"], r"training\.mix: share: nothing is mixed; set mixup or cutmix above 0"),
+        ([mix, "model={kind: trees}"], r"training\.mix: model\.kind=trees learns from no pictures"),
+        (
+            [mix, "training.global_batch_size=15"],
+            r"training\.global_batch_size=15 has fewer than two for each of streaming",
+        ),
+        ([mix, "task={kind: regression, target: age}"], r"training\.mix: .* task\.kind=regression has none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            loading.load([census], settings)

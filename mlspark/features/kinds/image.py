@@ -20,7 +20,10 @@ from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.pictures.spec import CHANNELS, Interpolation, Mode, PictureSpec, Resize
 from mlspark.tasks.task import Task
 
-_TAKEN = ("dense", "ids", "target", "row_id", "is_padding", "weight")
+_TAKEN = (
+    "dense", "ids", "target", "row_id", "is_padding", "weight",
+    "mix_partner", "mix_share", "mix_box", "mix_target", "mix_weight",
+)  # fmt: skip
 """Names of a batch's other tensors."""
 _PIXELS_UP_TO = 4
 """Pixels are stored up to so many times the bytes of the files: they cost no decoding, in any epoch."""
