@@ -57,6 +57,7 @@ def launch(
     check_ranks(spec.training, spec.streaming)
     check_pictures(spec.training, spec.task, spec.tensors)
     spec.best_metric  # noqa: B018 (raises where the task has no such metric)
+    preflight.check_parameters(spec, functions)
     payload = _pickled(functions)
     preflight.check(spark, spec, modules=_modules(spec, functions))
     run = _Run(spark, spec, on_event, payload, num_earlier=len(earlier))

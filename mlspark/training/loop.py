@@ -17,14 +17,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from mlspark.errors import ConfigError
 from mlspark.evaluation import predictions
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import network, parallel
+from mlspark.training import network, optimization, parallel
 from mlspark.training.data import RankData, splits_of, steps_per_epoch
 from mlspark.training.evaluate import Evaluator
 from mlspark.training.events import Begun, EpochEnded, Evaluated, Event, Progressed
+from mlspark.training.parameters import Freezing
 from mlspark.training.randomness import set_up_torch
 from mlspark.training.saving import RunCheckpoints
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
@@ -103,15 +105,12 @@ class _Run:
         model = network.build(spec, functions, context.device)
         self.steps_per_epoch = steps_per_epoch(spec, splits["train"])
         self.data = RankData(spec, splits, context)
-        of_several = context.world_size > 1 and not spec.training.shard
+        self.freezing = Freezing(spec.training, model)
+        self.freezing.apply(0)
         whole = parallel.over_ranks(
-            model,
-            world_size=context.world_size,
-            shard=spec.training.shard,
-            has_unused=of_several
-            and (spec.training.unused_parameters or network.has_unused(spec, model, self.data.two_rows())),
+            model, world_size=context.world_size, shard=spec.training.shard, has_unused=self._has_unused(model)
         )
-        self.state = TrainState(spec.training, whole, self.steps_per_epoch)
+        self.state = TrainState(spec.training, whole, self.freezing, self.steps_per_epoch)
         self.stepper = Stepper(spec, functions, context, self.state, train=splits["train"])
         self.evaluator = Evaluator(spec, context, self.data)
         self.checkpoints = RunCheckpoints(spec, table, context, self.state)
@@ -141,6 +140,12 @@ class _Run:
             metrics=metrics,
         )
 
+    def _has_unused(self, model: nn.Module) -> bool:
+        """Return whether the ranks have to look in each step for parameters that it did not use."""
+        if self.context.world_size == 1 or self.settings.shard:
+            return False
+        return self.settings.unused_parameters or network.has_unused(self.spec, model, self.data.two_rows())
+
     def save_after_failure(self) -> None:
         """Write a checkpoint of the last whole step, where that is possible."""
         with contextlib.suppress(Exception):  # the failure that brought us here is the one to report
@@ -152,7 +157,7 @@ class _Run:
         progress, started = self.state.progress, time.perf_counter()
         seconds, wait_seconds = progress.seconds, progress.wait_seconds
         every = self.settings.recovery.checkpoint_steps
-        self.state.parallel.forward.train()
+        self._begin_epoch()
         stream = self.data.training(progress.epoch, progress.step)
         for on_host in stream:
             before, batch = progress.seconds, self.data.to_learn_from(on_host)
@@ -167,6 +172,18 @@ class _Run:
             if every and progress.steps % every == 0:
                 self._save()
             self.context.stop_if_asked(progress)
+
+    def _begin_epoch(self) -> None:
+        """Have the model train what the epoch trains; of a run that goes on, within it."""
+        state, progress = self.state, self.state.progress
+        if self.freezing.apply(progress.epoch):
+            state.parallel.regroup(has_unused=self._has_unused(state.model))
+            self.stepper.regroup()
+            self.is_warm = False
+        if not progress.step:
+            optimization.begin_groups(state.optimizer)
+        state.parallel.forward.train()
+        self.freezing.keep_statistics(progress.epoch)
 
     def _save(self) -> None:
         self.stepper.add_step_counts()

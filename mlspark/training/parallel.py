@@ -29,6 +29,9 @@ class Alone:
         self.forward: nn.Module = model
         """Module that a training step calls."""
 
+    def regroup(self, *, has_unused: bool) -> None:
+        """Bring together the gradients of those parameters that are trained from now on. Called on every rank."""
+
     @contextlib.contextmanager
     def syncing(self, *, is_last: bool) -> Iterator[None]:
         """Bring the ranks' gradients together in the backward pass of the last part of a batch only."""
@@ -56,7 +59,11 @@ class DataParallel(Alone):
 
     def __init__(self, model: nn.Module, *, has_unused: bool) -> None:
         super().__init__(model)
-        self._ddp = DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=has_unused)
+        self.regroup(has_unused=has_unused)
+
+    def regroup(self, *, has_unused: bool) -> None:
+        # DDP takes the parameters that require gradients when it is made, and no others later.
+        self._ddp = DistributedDataParallel(self.model, gradient_as_bucket_view=True, find_unused_parameters=has_unused)
         self.forward = self._ddp
 
     @contextlib.contextmanager

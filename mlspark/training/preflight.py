@@ -13,16 +13,19 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
+import torch
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
 from mlspark import __version__, storage
 from mlspark.errors import ConfigError, MlsparkError
-from mlspark.training.spec import TrainingSpec
+from mlspark.training import network, optimization
+from mlspark.training.parameters import Freezing
+from mlspark.training.spec import Functions, TrainingSpec
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "numpy", "pyarrow", "petastorm", "safetensors", "pillow", "simplejpeg")
+_PACKAGES = ("torch", "numpy", "pyarrow", "petastorm", "safetensors", "pillow", "simplejpeg", "timm")
 NO_MLSPARK = (
     "the executors' Python cannot import mlspark; install the same mlspark on every node, or set "
     "spark.pyspark.python (or PYSPARK_PYTHON) to a Python that has it"
@@ -64,6 +67,20 @@ def check(spark: SparkSession, spec: TrainingSpec, *, modules: Sequence[str] = (
             f"{slots}; lower training.num_processes or {remedy}"
         )
     _check_executors(spark, spec, modules)
+
+
+def check_parameters(spec: TrainingSpec, functions: Functions) -> None:
+    """Return when what the settings say of parameters by name fits the model.
+
+    Raises:
+        ConfigError: a prefix meets no parameter; or the optimizer is of a package that is not installed.
+    """
+    settings = spec.training
+    if not (settings.freeze or settings.unfreeze or settings.optimizer.rates or settings.optimizer.is_of_timm):
+        return  # without making the model here
+    with torch.random.fork_rng(devices=[]):
+        model = network.build(spec, functions, torch.device("cpu"))
+    optimization.optimizer(settings.optimizer, model, Freezing(settings, model).first_epochs)
 
 
 def is_local(spark: SparkSession) -> bool:

@@ -9,14 +9,27 @@ from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.mixing import Mix
 from mlspark.section import Section
 
+Prefix = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")]
+"""First parts of the names of a model's parameters: `layers.0` is layers.0.weight and layers.0.bias, not layers.01."""
+
 
 class OptimizerSettings(Section):
-    kind: Literal["adamw", "sgd"] = "adamw"
+    kind: Literal["adamw", "sgd", "lamb", "lion"] = "adamw"
+    """Rule of the steps. lamb scales each parameter's step to the parameter's norm, for large batches; lion takes steps of
+    one size, so it wants a tenth of AdamW's learning rate. Both are timm's."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     """Greatest learning rate of the schedule."""
+    rates: Mapping[Prefix, Annotated[float, Field(gt=0.0)]] = {}
+    """Factors of the learning rate: prefix of parameter names -> factor, like {backbone: 0.1}; the longest prefix counts,
+    the other parameters have 1."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    """Share of a weight, times the learning rate, that a step takes off it; for SGD it is added to the gradient."""
+    decay_norm_and_bias: bool = True
+    """Whether weight decay applies to parameters of one dimension, too: biases and the scales of normalisations."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of SGD, the same in all steps; ignored by AdamW."""
+    """Momentum of SGD, the same in all steps; ignored by the others."""
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum (Nesterov); ignored by the others."""
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     """Course of the learning rate: cosine falls to 0 at the end of the run; step multiplies it by `step_factor` every
     `step_epochs`; one_cycle rises and falls; constant stays."""
@@ -26,6 +39,16 @@ class OptimizerSettings(Section):
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Greatest norm of all gradients together, to which greater ones are scaled down; 0: no limit."""
+
+    @property
+    def is_of_timm(self) -> bool:
+        return self.kind in ("lamb", "lion")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "OptimizerSettings":
+        if self.kind == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0; set momentum, or nesterov to false")
+        return self
 
 
 class RecoverySettings(Section):
@@ -79,6 +102,11 @@ class TrainingSettings(Section):
     and nothing else, and tasks of classes. Drawn from seed, epoch and row id; a row's partner is of its lane and batch. The
     loss that is told of training is that of mixed rows; rows that a model is evaluated on stay as they are."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    freeze: tuple[Prefix, ...] = ()
+    """Prefixes of the names of parameters that stay as they are at the start; batch norm layers below them use their
+    running statistics and take none."""
+    unfreeze: Mapping[Annotated[int, Field(ge=2)], tuple[Prefix, ...]] = {}
+    """Epoch from which on frozen parameters are trained, 2 or later -> their prefixes: {3: [body.stage4], 5: [body]}."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the weights' moving averages, which are evaluated and kept: decay * average + (1 - decay) * weights after
     each step. 0: the weights themselves are."""
@@ -112,4 +140,12 @@ class TrainingSettings(Section):
     def _is_consistent(self) -> "TrainingSettings":
         if self.shard and self.ema_decay:
             raise ValueError("shard and ema_decay do not go together; set one of them")
+        if self.shard and self.freeze:
+            raise ValueError("shard and freeze do not go together; set one of them")
+        if self.shard and self.optimizer.is_of_timm:
+            raise ValueError(f"shard and optimizer.kind={self.optimizer.kind} do not go together; use adamw or sgd")
+        if late := [epoch for epoch in self.unfreeze if epoch > self.epochs]:
+            raise ValueError(
+                f"unfreeze.{late[0]}: there is no such epoch, epochs={self.epochs}; raise it or unfreeze earlier"
+            )
         return self

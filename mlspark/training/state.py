@@ -15,6 +15,7 @@ from mlspark.training.checkpoint import Checkpoint, copied
 from mlspark.training.driver_link import Stopped
 from mlspark.training.events import Event
 from mlspark.training.parallel import Alone
+from mlspark.training.parameters import Freezing
 from mlspark.training.settings import TrainingSettings
 
 
@@ -109,10 +110,10 @@ class RankResult:
 class TrainState:
     """What a step changes."""
 
-    def __init__(self, settings: TrainingSettings, parallel: Alone, steps_per_epoch: int) -> None:
+    def __init__(self, settings: TrainingSettings, parallel: Alone, freezing: Freezing, steps_per_epoch: int) -> None:
         self.parallel = parallel
         self.model: nn.Module = parallel.model
-        self.optimizer = optimization.optimizer(settings.optimizer, self.model)
+        self.optimizer = optimization.optimizer(settings.optimizer, self.model, freezing.first_epochs)
         self.schedule: LRScheduler = optimization.schedule(
             settings.optimizer, self.optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
         )
@@ -131,7 +132,8 @@ class TrainState:
 
     @property
     def learning_rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
+        """Learning rate of parameters whose factor is 1."""
+        return float(self.schedule.get_last_lr()[0]) / float(self.optimizer.param_groups[0][optimization.RATE])
 
     def begin_change(self) -> None:
         """Note that weights and progress differ for a moment: until `end_change` no checkpoint may be written."""

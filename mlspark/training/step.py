@@ -44,11 +44,18 @@ class Stepper:
         self._settings, self._context, self._state = spec.training, context, state
         self._task, self._loss = spec.task, functions.loss
         self._outputs = Outputs(spec, context.device)
-        forward = state.parallel.forward
-        self._forward: Callable[..., torch.Tensor] = torch.compile(forward) if spec.training.compile else forward
+        self._forward = self._compiled()
         self._norms = BatchNorms(state.model)
         self._uncounted: list[torch.Tensor] = []
         self._trace = StepTrace(spec.run_uri, spec.training.profile_steps if context.rank == 0 else 0)
+
+    def regroup(self) -> None:
+        """Call the ranks' model as it was made anew: see `Alone.regroup`."""
+        self._forward = self._compiled()
+
+    def _compiled(self) -> Callable[..., torch.Tensor]:
+        forward: Callable[..., torch.Tensor] = self._state.parallel.forward
+        return torch.compile(forward) if self._settings.compile else forward
 
     def warm_up(self, batch: Batch) -> None:
         """Take a step with the batch of a step to come that changes nothing.

@@ -31,6 +31,24 @@ class Normalized(nn.Module):
         return outputs
 
 
+class Deep(nn.Module):
+    """Two blocks with batch norm, and a head."""
+
+    def __init__(self, num_dense: int, num_outputs: int) -> None:
+        super().__init__()
+        self.low = nn.Sequential(nn.Linear(num_dense, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2))
+        self.high = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.head = nn.Linear(8, num_outputs)
+
+    def forward(self, dense: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(self.high(self.low(dense)))
+        return outputs
+
+
+def deep(tensors: Tensors, num_outputs: int) -> nn.Module:
+    return Deep(tensors.num_dense, num_outputs)
+
+
 def unit_length(tensors: Tensors, num_outputs: int) -> nn.Module:
     return UnitLength(tensors.num_dense, num_outputs)
 
