@@ -26,6 +26,15 @@ _BINS = 31
 _TRANSLATION = 150 / 331  # of the side; from AutoAugment, whose pictures had 331 pixels
 
 
+def load() -> None:
+    """Import torchvision, so that it takes no time later.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    _functional()
+
+
 def change(
     pictures: NDArray[np.uint8], draws: NDArray[np.float64], changed: "Callable[[Image, Numbers], Image]"
 ) -> None:

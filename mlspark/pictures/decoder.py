@@ -90,6 +90,16 @@ def version() -> str:
         ) from None
 
 
+def load() -> None:
+    """Import the libraries, so that it takes no time later.
+
+    Raises:
+        ConfigError: the packages are not installed.
+    """
+    for name in ("simplejpeg", "PIL.Image"):
+        _library(name)
+
+
 def probe(data: Data) -> Probe:
     """Return what a picture's header says.
 

@@ -1,5 +1,6 @@
 """Stored pictures into the tensor of a batch: decoded, cropped, augmented. Runs anywhere, in threads side by side."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark.errors import ConfigError, PictureError
-from mlspark.pictures import decoder
+from mlspark.pictures import colours, decoder
 from mlspark.pictures.augment import (
     Augmentation,
     ColorJitter,
@@ -19,6 +20,8 @@ from mlspark.pictures.augment import (
     TrivialAugment,
 )
 from mlspark.pictures.spec import PictureSpec
+
+_Colours = ColorJitter | RandAugment | TrivialAugment
 
 
 class UnreadablePicture(Exception):
@@ -42,6 +45,23 @@ class Filling:
         """Random numbers of a picture for each of `augment`."""
         return [augmentation.num_draws for augmentation in self.augment]
 
+    @property
+    def changes_colours(self) -> bool:
+        """Whether some of `augment` is done by operations on colours, which take the pictures one by one."""
+        return any(isinstance(augmentation, _Colours) for augmentation in self.augment)
+
+    def load(self) -> None:
+        """Import what `fill` needs, so that it takes no time later.
+
+        Raises:
+            ConfigError: some of it is not installed.
+        """
+        decoder.load()
+        if any(isinstance(augmentation, ResizedCrop) for augmentation in self.augment):
+            importlib.import_module("torch.nn.functional")
+        if self.changes_colours:
+            colours.load()
+
     def check(self, name: str) -> None:
         """Raise ConfigError where `augment` does not fit the pictures; `name` says in the message whose it is."""
         for place, augmentation in enumerate(self.augment):
@@ -49,7 +69,7 @@ class Filling:
                 raise ConfigError(
                     f"{name}: resized_crop is number {place + 1}; it takes the place of the resize: put it first"
                 )
-            if self.spec.mode == "RGBA" and isinstance(augmentation, ColorJitter | RandAugment | TrivialAugment):
+            if self.spec.mode == "RGBA" and isinstance(augmentation, _Colours):
                 raise ConfigError(
                     f"{name}: {augmentation.kind} changes pictures of mode L and RGB, not RGBA; leave it out, or "
                     f"give the pictures another mode"

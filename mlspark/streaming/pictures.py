@@ -1,7 +1,7 @@
-"""Columns of pictures in a stream: what people ask for, and the threads that decode and augment what a batch holds.
+"""Columns of pictures in a stream: what people ask for, and the threads that have what a batch holds decoded and augmented.
 
 Through windows and shuffle a picture is the bytes that the table holds, so a window needs the memory of files and not of
-pixels. Once a batch's rows are gathered, threads decode them into its tensor; the decoders release the interpreter.
+pixels. Once a batch's rows are gathered, threads decode them into its tensor, or wait for processes that do.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from mlspark.errors import DatasetError
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
+from mlspark.pictures.processes import Fillers, FillersGoneError
 from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.mixing import Mixing
@@ -122,7 +123,7 @@ class _Field:
 
 
 class Pictures:
-    """The pictures of a stream, and the threads that decode them: they start with the first batch and stay."""
+    """The pictures of a stream, and the threads that see to them: they start with the first batch and stay."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class Pictures:
         snapshot: Snapshot,
         *,
         seed: int,
-        num_threads: int,
+        num_workers: int,
         mixing: Mixing | None = None,
     ) -> None:
         """Start nothing yet.
@@ -139,7 +140,7 @@ class Pictures:
             specs: all fields of the stream, at least one of pictures.
             snapshot: what is streamed; for errors.
             seed: of the run.
-            num_threads: threads.
+            num_workers: threads, later processes, that decode at the same time.
             mixing: how they are mixed with each other, if they are.
 
         Raises:
@@ -154,10 +155,12 @@ class Pictures:
                 self.fields.append(_Field(index, spec, filling, int.from_bytes(digest[:8], "little")))
         self.num_fields = len(specs)
         self._row_id = next((index for index, spec in enumerate(specs) if spec.name == _ROW_ID), None)
-        self._snapshot, self._seed, self._num_threads = snapshot, seed, num_threads
+        self._snapshot, self._seed, self._num_workers = snapshot, seed, num_workers
         self.mixing = mixing
         self._ends = np.cumsum(snapshot.rows_per_group())
         self._threads: ThreadPoolExecutor | None = None
+        self.fillers = Fillers.of(num_workers)
+        """What fills pixels in."""
         self.memory = ReusedMemory()
         """Makes the arrays of batches that need not be page-locked."""
 
@@ -172,8 +175,12 @@ class Pictures:
         return sum(field.filling.spec.num_bytes for field in self.fields)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name != "_ending"}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_ending", "fillers")}
         return state | {"_threads": None, "memory": ReusedMemory()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.fillers = Fillers.of(self._num_workers)
 
     def close(self) -> None:
         """End the threads; they start again when they are needed."""
@@ -185,7 +192,7 @@ class Pictures:
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Have one of the threads do it; the result raises what it raised."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="mlspark-pictures")
+            self._threads = ThreadPoolExecutor(self.fillers.num_threads, thread_name_prefix="mlspark-pictures")
             # The threads do not hold this object: when it is not closed, they end when it goes.
             self._ending = weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
         return self._threads.submit(work)
@@ -319,15 +326,20 @@ class _Chunk:
     def __call__(self) -> None:
         if self.is_over.is_set():
             return
-        filling = self.field.filling
-        if self.values is None:
-            filling.change(self.pixels, self.draws)
-            return
+        values = None if self.values is None else self.values.tolist()
+        column, to_do = (
+            self.field.spec.columns[0].name,
+            "prepare the table without it, or leave the row out by a condition",
+        )
         try:
-            filling.fill(self.pixels, self.values.tolist(), self.draws)
+            self.pictures.fillers.fill(self.field.filling, self.pixels, values, self.draws)
         except UnreadablePicture as error:
-            where = self.pictures.where(int(self.numbers[error.number]), int(self.ids[error.number]))
-            column = self.field.spec.columns[0].name
+            raise DatasetError(f"{self._where(error.number)}: column {column}: {error.why}; {to_do}") from error
+        except FillersGoneError as error:
             raise DatasetError(
-                f"{where}: column {column}: {error.why}; prepare the table without it, or leave the row out by a condition"
+                f"{self._where(0)}: column {column}: the process that decoded this picture and {len(self.ids) - 1} others "
+                f"of its batch {error}; if memory ran out, lower streaming.workers, else {to_do}"
             ) from error
+
+    def _where(self, number: int) -> str:
+        return self.pictures.where(int(self.numbers[number]), int(self.ids[number]))

@@ -18,7 +18,7 @@ class StreamingSettings(Section):
     """Most bytes that the rows shuffled among each other need where pictures are among the columns, as the table holds them:
     their number is lower where they need more. Part of the row order; ignored without pictures."""
     workers: Annotated[int, Field(ge=1)] = 2
-    """Number of reader threads or processes per rank, and of the threads that decode its pictures."""
+    """Number of reader threads or processes per rank, and of the threads or processes that decode its pictures."""
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads copy nothing, processes take seconds to start."""
     read_ahead_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20

@@ -73,7 +73,8 @@ class Stream(IterableDataset[TensorDict]):
         world_size: None: that of torch.distributed, else 1. At most `lanes`.
         seed: with the epoch decides the order.
         images: field -> the `Picture` that stand in a binary column: (B, C, height, width) uint8, decoded and augmented by
-            threads, as many as `workers`, whatever `pool` is. With columns=None, beside all other columns.
+            threads, or processes where these are faster, as many as `workers`, whatever `pool` is. With columns=None, beside
+            all other columns.
         mix: MixUp and CutMix of the one field of pictures, by fields that `mixing.mixed` applies where the batch is used.
         shuffle_window_rows: rows shuffled among each other, over all ranks; row groups are shuffled over the whole table.
         shuffle_window_bytes: with pictures, bytes that the rows of a window may need, as the table holds them: the window
@@ -179,7 +180,7 @@ class Stream(IterableDataset[TensorDict]):
             remainder=remainder,
             has_fixed_lanes=bool(memory_bytes),
         )
-        self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_threads=workers, mixing=mixing)
+        self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_workers=workers, mixing=mixing)
         self.num_steps = self._steps_of_an_epoch()
         self._groups = self.snapshot.row_group_items()
         self.epoch, self.step, self.wait_seconds = 0, 0, 0.0
