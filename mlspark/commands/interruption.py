@@ -13,6 +13,8 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 AGAIN = "the same command goes on, or starts anew what cannot"
+_CANCEL_SECONDS = 10.0
+"""Seconds that Spark may take to say that it has cancelled its jobs."""
 
 
 class Interruption(KeyboardInterrupt):
@@ -48,10 +50,17 @@ def raised(spark: SparkSession) -> Iterator[None]:
             signal.signal(each, lambda again, _: os._exit(128 + again))
         # The bridge to Java logs that it is asked while it waits for an answer; loggers with a level of their own go on.
         root.setLevel(logging.CRITICAL + 1)
-        with contextlib.suppress(Exception):  # the JVM may be gone
-            _silence(spark)
-            spark.sparkContext.cancelAllJobs()
+        cancel.set()
+        is_cancelled.wait(_CANCEL_SECONDS)
         raise Interruption(number)
+
+    def cancel_when_asked() -> None:
+        cancel.wait()
+        if not is_over.is_set():
+            with contextlib.suppress(Exception):  # the JVM may be gone
+                _silence(spark)
+                spark.sparkContext.cancelAllJobs()
+        is_cancelled.set()
 
     handled = (signal.SIGINT, signal.SIGTERM)
     root = logging.getLogger()
@@ -59,12 +68,18 @@ def raised(spark: SparkSession) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # In a thread of its own: a thread that waits for Java's answer cannot ask Java for anything else meanwhile, and the
+    # handler runs in one that may be waiting.
+    cancel, is_cancelled, is_over = threading.Event(), threading.Event(), threading.Event()
+    threading.Thread(target=cancel_when_asked, name="interruption", daemon=True).start()
     before: dict[signal.Signals, Any] = {number: signal.signal(number, interrupt) for number in handled}
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         _leave_to_python()
     try:
         yield
     finally:
+        is_over.set()
+        cancel.set()
         root.setLevel(level)
         for number, handler in before.items():
             signal.signal(number, handler)
