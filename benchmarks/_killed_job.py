@@ -183,3 +183,12 @@ def processes() -> list[tuple[int, int, int, str, str]]:
     ).stdout
     fields = (line.split(None, 4) for line in listed.splitlines())
     return [(int(pid), int(parent), int(group), state, args) for pid, parent, group, state, args in fields]
+
+
+def executors_of(workers: Sequence[int]) -> list[int]:
+    """Return the pids of Spark's executors among the descendants of `workers`, ascending."""
+    listed = processes()
+    family = set(workers)
+    while more := {pid for pid, parent, *_ in listed if parent in family} - family:
+        family |= more
+    return sorted(pid for pid, *_, args in listed if pid in family and "CoarseGrainedExecutorBackend" in args)

@@ -34,7 +34,7 @@ from typing import Annotated, Any
 
 import _checkout  # noqa: F401
 import typer
-from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, processes
+from _killed_job import CLOCK, END, PREPARE, ROOT, UP, Job, executors_of
 from _killed_job import overrides as of_census
 from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
@@ -245,15 +245,6 @@ class Bench:
         for kind in ("features", "quarantine"):
             self.result.left_after_vacuum += files_not_needed(self.spark, settings.table(kind))
         self.result.compare(look(self.spark, settings, whole_history=False), start.after)
-
-
-def executors_of(workers: Sequence[int]) -> list[int]:
-    """Return the pids of executors among the descendants of `workers`."""
-    listed = processes()
-    family = set(workers)
-    while more := {pid for pid, parent, *_ in listed if parent in family} - family:
-        family |= more
-    return [pid for pid, *_, args in listed if pid in family and "CoarseGrainedExecutorBackend" in args]
 
 
 def kill_executors(bench: Bench, num_kills: int) -> int:

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from _killed_job import executors_of
 from _training_run import RANKS, ROWS, STEPS, calls, new_spec, train, write_table
 from pyspark.sql import SparkSession
 
@@ -147,6 +148,8 @@ class Bench:
         self.folder, self.table = folder, folder / "table"
         self.id_sum = write_table(self.table)
         self.spark: SparkSession | None = None
+        self.workers: Sequence[int] = ()
+        """Processes of the cluster's workers, where `spark` is on one."""
         self.expected: tuple[Any, ...] = ()
 
     def local(self) -> SparkSession:
@@ -258,12 +261,8 @@ class Bench:
             spark.sparkContext.parallelize([0], 1).foreach(wait)
 
         def kill_executor() -> None:
-            executors = [
-                int(entry.name)
-                for entry in Path("/proc").glob("[0-9]*")
-                if b"CoarseGrainedExecutorBackend" in _cmdline(entry)
-            ]
-            os.kill(sorted(executors)[victim % len(executors)], signal.SIGKILL)
+            executors = executors_of(self.workers)
+            os.kill(executors[victim % len(executors)], signal.SIGKILL)
 
         return {
             "kill": lambda: signal_rank(signal.SIGKILL),
@@ -300,13 +299,6 @@ class Bench:
         return list(json.loads((run / "outcome").read_text()))
 
 
-def _cmdline(entry: Path) -> bytes:
-    try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 def run_all(bench: Bench, kinds: list[str], seed: int) -> list[Course]:
     draw, courses = random.Random(seed), []
 
@@ -326,6 +318,7 @@ def run_all(bench: Bench, kinds: list[str], seed: int) -> list[Course]:
             together = cluster_settings.spark_settings(standalone=cluster) | {"spark.executor.cores": "1"}
             bench.spark = session.start("training-faults", together)
             bench.spark.sparkContext.setLogLevel("OFF")
+            bench.workers = cluster.worker_pids
             for _ in range(kinds.count("executor")):
                 hurt("executor", bench.spark)
             bench.stop()

@@ -17,7 +17,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -251,13 +251,20 @@ class Listener:
 class Link:
     """A rank's end. Without a driver in the environment (a rank started by torchrun) it reports nothing."""
 
-    def __init__(self, rank: int, *, heartbeat_seconds: float) -> None:
+    def __init__(self, rank: int, *, heartbeat_seconds: float, on_loss: Callable[[], object] = lambda: None) -> None:
         """Connect, and send heartbeats from now on.
+
+        Args:
+            rank: number of this rank.
+            heartbeat_seconds: seconds between two heartbeats.
+            on_loss: called in another thread when the driver is gone and the rank, which is asked to stop then, has not
+                closed the link within rank_supervisor.GRACE_SECONDS.
 
         Raises:
             OSError: the driver cannot be reached, or what listens there is not this run's driver.
         """
         self.should_stop = threading.Event()
+        self._on_loss = on_loss
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
         self._is_closed = False
@@ -313,7 +320,7 @@ class Link:
             self.should_stop.set()
             time.sleep(GRACE_SECONDS)
             if not self._is_closed:
-                os._exit(1)
+                self._on_loss()
 
 
 def _connected(host: str, port: int, rank: int) -> tuple[socket.socket, Lines]:

@@ -58,7 +58,8 @@ def main(spec_uri: str, log: LastLines) -> None:
     rank = int(os.environ["RANK"])
     link: Link | None = None
     try:
-        link = Link(rank, heartbeat_seconds=float(os.environ.get(driver_link.HEARTBEAT, "2")))
+        heartbeat_seconds = float(os.environ.get(driver_link.HEARTBEAT, "2"))
+        link = Link(rank, heartbeat_seconds=heartbeat_seconds, on_loss=lambda: os._exit(1))
         should_stop = link.should_stop
         signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
         _train(spec_uri, rank, link)

@@ -125,6 +125,25 @@ def test_rank_without_a_driver_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) 
     assert not alone.should_stop.is_set()
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_rank_that_loses_its_driver_is_asked_to_stop_and_then_ended(
+    monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    monkeypatch.setattr(driver_link, "GRACE_SECONDS", 0.1)
+    lost, before = threading.Event(), set(threading.enumerate())
+    with Listener("127.0.0.1", 1, lambda event: None) as listener:
+        monkeypatch.setenv(driver_link.ADDRESS, listener.address)
+        monkeypatch.setenv(driver_link.TOKEN, listener.token)
+        rank = Link(0, heartbeat_seconds=0.05, on_loss=lost.set)
+        [follows] = [thread for thread in threading.enumerate() if thread not in before and thread.name == "commands"]
+        wait_until(lambda: 0 in listener.ranks)
+        if is_closed:  # it has taken leave
+            rank.close()
+    follows.join(120.0)
+    assert (lost.is_set(), rank.should_stop.is_set()) == (not is_closed, not is_closed)
+    rank.close()
+
+
 def test_slow_handler_of_events_stops_no_heartbeat(seen: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     may_go_on = threading.Event()
 
@@ -232,7 +251,6 @@ def test_each_rank_of_the_attempt_connects_once(
         wait_until(lambda: 0 in listener.ranks)
         other = connected(listener, monkeypatch, number)
         wait_until(lambda: f"says it is rank {number} of 1: refused" in caplog.text)
-        other._is_closed = True  # or it would end this process, as a rank does that loses its driver
         other.event(Resumed(9, 9))
         rank.event(Resumed(1, 1))
         wait_until(lambda: seen)
@@ -248,7 +266,7 @@ def test_line_without_end_is_not_kept(
     monkeypatch.setattr(driver_link, "_MOST_BYTES", 100_000)
     with Listener("127.0.0.1", 1, seen.append) as listener:
         rank = connected(listener, monkeypatch)
-        rank._is_closed = True
+        rank._is_closed = True  # no heartbeat ends the line
         assert rank._socket is not None
         with contextlib.suppress(OSError):
             rank._socket.sendall(b"x" * 10_000_000)

@@ -38,6 +38,9 @@ def fails(tensors, num_outputs):
     sys.stdout.flush()
     raise RuntimeError("odd " + "x" * 10_000_000 + " \\udc80 end")
 
+def waits(tensors, num_outputs):
+    time.sleep(600)
+
 def does_not_end(tensors, num_outputs):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return Linear(tensors, num_outputs)
@@ -116,6 +119,18 @@ def test_rank_that_is_done_ends_whatever_its_code_left(tmp_path: Path, snapshot:
     assert b"the rank is done and does not end" in output
     assert storage.exists(storage.join(spec.attempt_uri, "rank-0.json"))
     assert time.monotonic() - started_at < 110
+
+
+def test_rank_whose_driver_is_gone_ends_whatever_its_code_does(tmp_path: Path, snapshot: Snapshot) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "from mlspark.training import rank_supervisor\nrank_supervisor.GRACE_SECONDS = 0.5\n"
+    )
+    spec = of_model(tmp_path, snapshot, "waits")
+    with Listener("127.0.0.1", 1, lambda event: None) as listener:
+        link = {driver_link.ADDRESS: listener.address, driver_link.TOKEN: listener.token, driver_link.HEARTBEAT: "0.05"}
+        rank = started(spec, tmp_path, link)
+        wait_until(lambda: 0 in listener.ranks and listener.ranks[0].is_ready)
+    assert rank.wait(120.0) == 1
 
 
 @pytest.mark.parametrize("text", ["short", "\udc80", "x" * 300])
