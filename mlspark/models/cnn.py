@@ -6,13 +6,13 @@ from pydantic import Field
 
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
-from mlspark.models.model import Model
+from mlspark.models.model import Network
 
 if TYPE_CHECKING:
     from mlspark.models.cnn_net import CnnNet
 
 
-class CnnSettings(Model):
+class CnnSettings(Network):
     """Stages of convolutions, each at half the size of the one before, then the mean over all places and a linear layer.
 
     Each picture has stages of its own; their means, and the floats of the row, meet in the linear layer.

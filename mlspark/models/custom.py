@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
-from mlspark.models.model import Model
+from mlspark.models.model import Network
 from mlspark.section import function_at
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class CustomSettings(Model):
+class CustomSettings(Network):
     """What `factory` returns."""
 
     takes: ClassVar[tuple[str, ...]] = ("dense", "ids", "pictures")

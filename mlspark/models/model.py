@@ -1,8 +1,9 @@
 """What every model's settings have in common."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlspark.errors import ConfigError
+from mlspark.models.initial import InitialWeights
 from mlspark.section import Section
 
 if TYPE_CHECKING:
@@ -65,3 +66,27 @@ class Model(Section):
     def modules(self) -> list[str]:
         """Return the names of modules that executors must be able to import."""
         return []
+
+    @property
+    def initial(self) -> InitialWeights | None:
+        """Weights that training begins with; None: random ones."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of the settings decides the trained weights, as JSON."""
+        return self.model_dump(mode="json")
+
+
+class Network(Model):
+    """Settings of a model that ranks train by torch."""
+
+    weights: InitialWeights | None = None
+    """Weights that training begins with: of a file, a registered version, a package; random unless given."""
+
+    @property
+    def initial(self) -> InitialWeights | None:
+        return self.weights
+
+    def identity(self) -> dict[str, Any]:
+        weights = None if self.weights is None else self.weights.identity()
+        return {**super().identity(), "weights": weights}

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mlspark.features.tensors import Tensors
-from mlspark.models.model import Model
+from mlspark.models.model import Network
 
 if TYPE_CHECKING:
     from mlspark.models.softmax_net import SoftmaxNet
 
 
-class SoftmaxSettings(Model):
+class SoftmaxSettings(Network):
     """One linear layer over the pixels of all pictures and the floats, which starts at zero.
 
     With several classes this is softmax regression, with two logistic, with a number linear.

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from mlspark.features.tensors import Tensors
-from mlspark.models.model import Model
+from mlspark.models.model import Network
 
 if TYPE_CHECKING:
     from mlspark.models.tabular_net import TabularNet
 
 
-class TabularSettings(Model):
+class TabularSettings(Network):
     """An embedding per column, numbers included, then fully connected layers."""
 
     kind: Literal["tabular"] = "tabular"

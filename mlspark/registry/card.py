@@ -66,6 +66,8 @@ def _origin(package: Package) -> Iterator[str]:
     yield f"* trained on version {provenance['table_version']} of `{provenance['table']}`, {package.encoder.rows:,} rows"
     for source, of_source in (provenance.get("sources") or {}).items():
         yield f"* source {source}: `{of_source['uri']}`, SHA-256 {of_source['sha256'][:12]}"
+    if initial := provenance.get("initial_weights"):
+        yield f"* began with the weights of `{initial['place']}`, SHA-256 {initial['sha256'][:12]}"
     yield f"* MLflow run {provenance['run_id']}, {provenance['train_seconds']:.1f} s of training"
     yield f"* commit of the pipeline: {provenance['git_commit'] or 'none'}{changed}"
     yield f"* {', '.join(f'{library} {version}' for library, version in provenance['libraries'].items())}"
@@ -73,5 +75,5 @@ def _origin(package: Package) -> Iterator[str]:
 
 def _settings(model: Mapping[str, Any]) -> str:
     kind = model.get("kind", "")
-    others = ", ".join(f"{key}={value}" for key, value in model.items() if key != "kind")
+    others = ", ".join(f"{key}={value}" for key, value in model.items() if key not in ("kind", "weights"))
     return f"{kind} ({others})" if others else str(kind)

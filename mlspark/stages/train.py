@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
-from mlspark.registry import provenance
+from mlspark.registry import initial_weights, provenance
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
@@ -53,6 +53,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         training=settings.training,
         streaming=settings.streaming,
     )
+    spec, initial = initial_weights.resolve(client, spec, retry_seconds=settings.tracking.retry_seconds)
     name = f"{settings.name}-{training_record.digest(spec, prepared, snapshot)}"
     is_new = not settings.training.recovery.resume
     marks = storage.join(settings.root, "runs", "unfinished")
@@ -63,6 +64,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         if done is not None:
             mark.finish()
             return done
+        weights = initial_weights.fitted(spec, initial)
         earlier = (
             runs.reopen_run(client, mark.run_id, retry_seconds=settings.tracking.retry_seconds) if mark.run_id else None
         )
@@ -70,6 +72,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         with run, run.machine_metrics():
             mark.set_run(run.run_id)
             spec = dataclasses.replace(spec, run_uri=storage.join(settings.root, "runs", run.run_id))
+            initial_weights.keep(spec, weights)
             if earlier is None:
                 training_record.describe(run, spec, settings, prepared, snapshot)
             logger.info(

@@ -6,26 +6,48 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
-from mlspark import models
+from mlspark import models, storage
 from mlspark.errors import ConfigError
 from mlspark.models import custom
-from mlspark.training.spec import Functions, TrainingSpec
+from mlspark.models import weights as weights_file
+from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 
 Batch = Mapping[str, torch.Tensor]
 """The encoder's tensors by name, and target, row_id, is_padding (and weight): each of B rows."""
 
 
 def build(spec: TrainingSpec, functions: Functions, device: torch.device) -> nn.Module:
-    """Return the model with fresh weights of torch's generator, on the rank's device."""
-    settings, num_outputs = spec.training, spec.task.num_outputs
-    if functions.model is not None:
-        model = custom.called(functions.model, spec.tensors, num_outputs, spec.model.name)
-    else:
-        model = models.build(spec.model, spec.tensors, num_outputs)
+    """Return the model with the weights that training begins with, on the rank's device.
+
+    Those of spec.initial_uri where the settings name initial weights, the others of torch's generator.
+    """
+    settings = spec.training
+    model = with_random_weights(spec, functions)
+    if spec.model.initial is not None:
+        model.load_state_dict(
+            _initial_weights(spec), strict=False
+        )  # `registry.initial_weights.fitted` has seen to the rest
     if settings.sync_batch_norm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if settings.channels_last else model  # type: ignore[call-overload]
+
+
+def _initial_weights(spec: TrainingSpec) -> Mapping[str, torch.Tensor]:
+    try:
+        return weights_file.from_bytes(storage.read_bytes(spec.initial_uri))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{spec.initial_uri}: the weights that the run begins with are not there; storage.root must be one place for "
+            f"all nodes, and files of a run be left alone"
+        ) from error
+
+
+def with_random_weights(spec: TrainingSpec, functions: Functions = NO_FUNCTIONS) -> nn.Module:
+    """Return the model with fresh weights of torch's generator, on the CPU."""
+    if functions.model is not None:
+        return custom.called(functions.model, spec.tensors, spec.task.num_outputs, spec.model.name)
+    return models.build(spec.model, spec.tensors, spec.task.num_outputs)
 
 
 class Outputs:

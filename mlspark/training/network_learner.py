@@ -42,9 +42,16 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
             "restarts": outcome.restarts,
             "rows_per_second": round(outcome.rows_per_second),
             "data_wait_fraction": round(outcome.data_wait_fraction, 4),
+            **_initial(spec),
         },
         artifacts=_artifacts(spec, outcome),
     )
+
+
+def _initial(spec: TrainingSpec) -> dict[str, dict[str, str]]:
+    """Return what the training began with, where it did not begin at random."""
+    initial = spec.model.initial
+    return {} if initial is None else {"initial_weights": {"place": initial.place, "sha256": initial.sha256}}
 
 
 def _artifacts(spec: TrainingSpec, outcome: TrainingOutcome) -> dict[str, bytes]:

@@ -79,7 +79,7 @@ def check_parameters(spec: TrainingSpec, functions: Functions) -> None:
     if not (settings.freeze or settings.unfreeze or settings.optimizer.rates or settings.optimizer.is_of_timm):
         return  # without making the model here
     with torch.random.fork_rng(devices=[]):
-        model = network.build(spec, functions, torch.device("cpu"))
+        model = network.with_random_weights(spec, functions)
     optimization.optimizer(settings.optimizer, model, Freezing(settings, model).first_epochs)
 
 

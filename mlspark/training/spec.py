@@ -123,6 +123,11 @@ class TrainingSpec:
         return storage.join(self.run_uri, "code.json")
 
     @property
+    def initial_uri(self) -> str:
+        """The weights that training begins with, where the model does not begin at random."""
+        return storage.join(self.run_uri, "initial.safetensors")
+
+    @property
     def checkpoints_uri(self) -> str:
         """Folder of the checkpoints from which a restart goes on, one folder each."""
         return storage.join(self.run_uri, "checkpoints")
@@ -149,7 +154,7 @@ class TrainingSpec:
             "table": table,
             "tensors": self.tensors.to_json(),
             "task": json.loads(self.task.to_json()),
-            "model": self.model.model_dump(mode="json"),
+            "model": self.model.identity(),
             "training": {key: value for key, value in training.items() if key not in _NOT_TRAINED},
             "streaming": {key: streaming[key] for key in _ORDER},
         }
