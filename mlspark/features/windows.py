@@ -15,11 +15,12 @@ windows or fewer labels.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, get_args
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, IntegralType, NumericType
+from pyspark.sql.types import DataType, DecimalType, IntegralType, NumericType
 
 from mlspark.errors import FeatureError
 from mlspark.features.join_checks import frame_problems, has_order, name_problems, refuse, seconds_problems
@@ -39,6 +40,8 @@ from mlspark.features.timeline import (
 )
 
 _LEAVES_BIGINT = "is beyond bigint"
+_DIGITS, _PLACES = 18, 6
+"""Most digits, and most after the point, of decimals that are added exactly: their sums fit the 38 digits of Spark."""
 
 Function = Literal["count", "sum", "mean", "min", "max", "distinct", "last"]
 
@@ -231,12 +234,10 @@ def _over(aggregate: Aggregate, frame: WindowSpec, value: Column | None, kind: D
         case "sum":
             if isinstance(kind, IntegralType):
                 return _as_bigint(_exact_sum(value, frame), aggregate)
-            return F.sum(value.cast("double")).over(frame)
+            return _sum(value, frame, kind)
         case "mean":
-            if isinstance(kind, IntegralType):
-                # Not 0 / 0: without a value the sum is null.
-                return _exact_sum(value, frame).cast("double") / F.greatest(F.count(value).over(frame), F.lit(1))
-            return F.avg(value.cast("double")).over(frame)
+            # Not 0 / 0: without a value the sum is null.
+            return _sum(value, frame, kind) / F.greatest(F.count(value).over(frame), F.lit(1))
         case "min":
             return F.min(value).over(frame)
         case "max":
@@ -247,6 +248,16 @@ def _over(aggregate: Aggregate, frame: WindowSpec, value: Column | None, kind: D
         case "last":
             latest = F.max(F.when(value.isNotNull(), F.struct("micros", value.alias("value"))))
             return latest.over(frame).getField("value")
+
+
+def _sum(value: Column, frame: WindowSpec, kind: DataType | None) -> Column:
+    """Return the sum as a double: of integers, and decimals of up to 18 digits, 6 after the point, the nearest to it."""
+    if isinstance(kind, IntegralType):
+        return _exact_sum(value, frame).cast("double")
+    if isinstance(kind, DecimalType) and kind.precision <= _DIGITS and kind.scale <= _PLACES:
+        units = _exact_sum(value * F.lit(Decimal(10**kind.scale)), frame)
+        return (units * F.lit(Decimal(1).scaleb(-kind.scale))).cast("double")
+    return F.sum(value.cast("double")).over(frame)
 
 
 def _exact_sum(value: Column, frame: WindowSpec) -> Column:

@@ -56,6 +56,11 @@ def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
         ),
         ({"kind": "number", "columns": ["job"]}, "number job: job: type string, expected a number or boolean"),
         ({"kind": "index", "columns": ["wage"]}, "index wage: wage: type double, expected text, a whole number"),
+        (
+            {"kind": "as_is", "columns": ["wage"], "ids": 3},
+            "as_is wage: wage: ids are whole numbers, the contract must give it the type int or bigint, it gives double",
+        ),
+        ({"kind": "as_is", "columns": ["wage"]}, 'as_is wage: wage: the contract must give it "nullable": false'),
         ({"kind": "index", "columns": ["rich"]}, "index rich: rich: is the label"),
         ({"kind": "one_hot", "cross": ["job", "wage"], "name": "x"}, "one_hot x: wage: type double, expected text"),
         ({"kind": "cyclic", "columns": ["job"], "parts": ["hour"]}, "cyclic job: job: type string, expected a date"),

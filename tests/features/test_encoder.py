@@ -21,6 +21,8 @@ from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.features.encode_spark import encode
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
+from mlspark.features.kinds.as_is import AsIs
+from mlspark.features.kinds.sql_text import LARGEST
 from mlspark.features.kinds.target import TargetShare
 from mlspark.features.settings import FeaturesSettings
 from mlspark.features.tensors import Tensors, TensorSpec
@@ -206,6 +208,28 @@ def test_spark_and_arrow_give_the_same_bits(
     for place, name in enumerate(ids.columns):
         np.testing.assert_array_equal(on_spark.column(name).to_numpy(), tensors["ids"][:, place], name)
         assert tensors["ids"][:, place].max() < ids.cardinalities[place]
+
+
+def test_values_as_they_are_have_the_same_bits_on_spark_and_on_arrow(spark: SparkSession) -> None:
+    """Of decimals and large whole numbers the nearest double, of that the nearest float; none is infinite."""
+    cells = {
+        "c": pa.array([Decimal("6111780.02"), Decimal("-0.07"), Decimal("1234567890123456.79")], pa.decimal128(18, 2)),
+        "l": pa.array([2**53 + 1, -(2**63), 16777217], pa.int64()),
+        "d": pa.array([1e300, -1e300, 0.1], pa.float64()),
+        "b": pa.array([True, False, True]),
+        "i": pa.array([0, 2, 1], pa.int32()),
+    }
+    inputs = {"c": "decimal(18,2)", "l": "bigint", "d": "double", "b": "boolean", "i": "int"}
+    features = tuple(AsIs(name=f"{name}_", column=name, ids=3 if name == "i" else 0) for name in cells)
+    encoder = Encoder(pipeline="as_is", rows=3, inputs=inputs, features=features)
+    raw = pa.table({**cells, "row_id": pa.array([1, 2, 3], pa.int64())})
+    on_spark = encode(spark.createDataFrame(raw), encoder).toArrow()
+    tensors = ArrowEncoder(encoder).transform(raw)
+    for place, name in enumerate("cldb"):
+        expected = np.clip([float(value) for value in cells[name].to_pylist()], -LARGEST, LARGEST).astype(np.float32)
+        for found in (on_spark.column(f"{name}_").to_numpy(), tensors["dense"][:, place]):
+            np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32), name)
+    assert on_spark.column("i_").to_pylist() == tensors["ids"][:, 0].tolist() == [0, 2, 1]
 
 
 def test_no_training_rows_are_refused(spark: SparkSession) -> None:

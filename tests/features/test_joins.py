@@ -4,6 +4,7 @@ import math
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -185,6 +186,23 @@ def test_integers_are_added_exactly_and_refused_beyond_bigint(spark: SparkSessio
     with pytest.raises(Exception, match="is beyond bigint") as failed:
         numbers(aggregate_windows(labels, beyond, **SIDES, aggregates=day))
     assert leaves_bigint(failed.value).startswith("sum_x_1d: the sum of x is beyond bigint; take its mean")
+
+
+@pytest.mark.parametrize("kind", ["decimal(9,2)", "decimal(18,6)", "decimal(18,0)"])
+def test_decimals_are_added_exactly(spark: SparkSession, kind: str) -> None:
+    """Ten times 0.10 is 1, as doubles it is 0.9999999999999999; a sum, and a mean, is the double nearest to the true one."""
+    places = int(kind[:-1].rpartition(",")[2])
+    least = Decimal(1).scaleb(-places)
+    values = [Decimal(1).scaleb(1 - places)] * 10
+    if kind != "decimal(9,2)":
+        values += [999999999999999999 * least, 7 * least, -999999999999999999 * least]
+    labels = table(spark, "row int, user string, at string", [(1, "ann", at("23:00:00"))])
+    rows = [("ann", at(f"{hour:02}:00:00"), value) for hour, value in enumerate(values, 1)]
+    events = table(spark, "owner string, seen string, x decimal(38,6)", rows).withColumn("x", F.col("x").cast(kind))
+    day = [Aggregate(f"{what}_x_1d", what, "x", 24 * HOUR) for what in ("sum", "mean")]
+    [row] = aggregate_windows(labels, events, **SIDES, aggregates=day).collect()
+    assert row["sum_x_1d"] == float(sum(values))
+    assert row["mean_x_1d"] == float(sum(values)) / len(values)
 
 
 @pytest.fixture

@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mlspark.contracts.contract import ColumnRule
+from mlspark.contracts.expressions import doubles
 from mlspark.errors import FeatureError
 from mlspark.features.counts import Counts
 from mlspark.features.kinds import sql_text
 from mlspark.features.kinds.kind import NUMBER, Declared, Encode, Fitted, Kind, Output, Use
+from mlspark.features.kinds.numbers import clamped
 from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.tasks.task import Task
+
+_WHOLE = ("tinyint", "smallint", "int", "bigint")
 
 
 class AsIsFeature(Declared):
@@ -36,6 +40,10 @@ class AsIsFeature(Declared):
         problems = ['the contract must give it "nullable": false, as nothing stands for a missing value']
         if not rule.nullable:
             problems = []
+        if self.ids and not rule.type.startswith(_WHOLE):
+            problems.append(
+                f"ids are whole numbers, the contract must give it the type int or bigint, it gives {rule.type}"
+            )
         if self.ids and (rule.min, rule.max) != (0, self.ids - 1):
             problems.append(
                 f"the contract must give it min 0 and max {self.ids - 1}, it gives {rule.min} and {rule.max}"
@@ -67,14 +75,14 @@ class AsIs(Fitted):
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         value = f"coalesce(`{self.column}`, raise_error({sql_text.quoted(self._missing)}))"
-        return [f"CAST({value} AS {'INT' if self.ids else 'FLOAT'})"]
+        return [f"CAST({value} AS INT)" if self.ids else sql_text.clamped(f"CAST({value} AS DOUBLE)")]
 
     def on_arrow(self) -> Encode:
         def encode(rows: pa.Table) -> list[NDArray[np.generic]]:
             column = rows.column(self.column)
             if column.null_count:
                 raise FeatureError(self._missing)
-            return [column.cast(pa.int64() if self.ids else pa.float64(), safe=False).to_numpy()]
+            return [column.cast(pa.int64()).to_numpy() if self.ids else clamped(doubles(column))]
 
         return encode
 
