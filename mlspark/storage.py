@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -151,16 +151,24 @@ def exists(uri: str) -> bool:
 
 def list_files(uri: str) -> list[str]:
     """Return the URIs of the files directly in folder `uri`, sorted; empty when there is no such folder."""
-    filesys, path = filesystem(uri)
-    infos = filesys.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(join(uri, info.base_name) for info in infos if info.type == fs.FileType.File)
+    return sorted(join(uri, info.base_name) for info in _listed(uri) if info.type == fs.FileType.File)
 
 
 def list_folders(uri: str) -> list[str]:
     """Return the URIs of the folders directly in folder `uri`, sorted; empty when there is no such folder."""
+    return sorted(join(uri, info.base_name) for info in _listed(uri) if info.type == fs.FileType.Directory)
+
+
+def _listed(uri: str) -> Sequence[fs.FileInfo]:
     filesys, path = filesystem(uri)
-    infos = filesys.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(join(uri, info.base_name) for info in infos if info.type == fs.FileType.Directory)
+    selector = fs.FileSelector(path, allow_not_found=True)
+    try:
+        return list(filesys.get_file_info(selector))
+    except NotADirectoryError:
+        # On HDFS pyarrow asks whether it is a folder, then whether it is there: it may have been made in between.
+        if filesys.get_file_info(path).type != fs.FileType.Directory:
+            raise
+        return list(filesys.get_file_info(selector))
 
 
 def delete(uri: str) -> None:
@@ -176,10 +184,15 @@ def delete_folder(uri: str) -> None:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the whole file. Raises FileNotFoundError when there is none."""
+    """Return the whole file, as one writer left it. Raises FileNotFoundError when there is none."""
     filesys, path = filesystem(uri)
-    with filesys.open_input_stream(path, compression=None) as stream:
-        return bytes(stream.read())
+    while True:
+        with filesys.open_input_stream(path, compression=None) as stream:
+            content = bytes(stream.read())
+        # On S3 pyarrow asks for the size, then for so many bytes: of an object that was replaced in between, a longer one's
+        # beginning.
+        if not isinstance(filesys, fs.S3FileSystem) or filesys.get_file_info(path).size in (len(content), None):
+            return content
 
 
 def write_bytes(uri: str, content: bytes) -> None:

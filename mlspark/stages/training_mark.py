@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
@@ -251,16 +251,25 @@ def _create(uri: str, content: bytes) -> bool:
     """Write a new mark and return True; False where there is one already."""
     if not isinstance(storage.filesystem(uri)[0], fs.S3FileSystem):
         return storage.create(uri, content)
+    claim, token = uri + _CLAIM, uuid.uuid4().hex
     try:
         DeltaTable.create(
-            storage.rust_uri(uri) + _CLAIM,
+            storage.rust_uri(claim),
             pa.schema([pa.field("mark", pa.string())]),
             mode="error",
             storage_options={"conditional_put": "etag"},
+            commit_properties=CommitProperties(custom_metadata={"mark": token}),
         )
     except DeltaError:
-        if not DeltaTable.is_deltatable(storage.rust_uri(uri) + _CLAIM):
+        if not DeltaTable.is_deltatable(storage.rust_uri(claim)):
             raise
+    # Of several that create a table at the same time one writes the first commit, and delta-rs has the others add another
+    # one to it, without an error, in mode "error", too.
+    try:
+        first = storage.read_bytes(storage.join(claim, "_delta_log", f"{0:020d}.json"))
+    except FileNotFoundError:  # it was another's, who has finished and removed it
+        return False
+    if token.encode() not in first:
         return False
     storage.write_bytes(uri, content)
     return True

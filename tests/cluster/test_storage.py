@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
 from mlspark.errors import DatasetError
+from mlspark.stages import training_mark
 from mlspark.streaming import delta_files
 from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.snapshot import DataFile, Snapshot
@@ -21,6 +22,8 @@ from mlspark.streaming.stream import Stream
 from tools.cluster import loading
 from tools.cluster.hdfs import Hdfs
 from tools.cluster.s3 import S3
+
+from ..conftest import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +72,33 @@ def test_plain_parquet_files_stream_and_one_that_is_written_again_is_named(root:
             list(rows)
 
 
+@pytest.mark.parametrize("name", ["census-0", "census-1", "census-2"])  # two of three times S3 gave it to several
+def test_of_many_at_once_one_has_the_mark_of_a_training(root: str, name: str) -> None:
+    begin, results = threading.Barrier(4), []
+
+    def train() -> None:
+        begin.wait()
+        try:
+            with training_mark.held(root, name) as mark:
+                mark.set_run("abc")
+                results.append("trains")
+                wait_until(lambda: len(results) == 4)
+        except Exception as error:
+            results.append("refused" if "is being trained by process" in str(error) else str(error))
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == ["refused"] * 3 + ["trains"]
+    with training_mark.held(root, name) as mark:
+        assert mark.run_id == "abc"  # which was not finished
+        mark.check()
+        mark.finish()
+    assert [uri for uri in (*storage.list_files(root), *storage.list_folders(root)) if name in uri] == []
+
+
 def test_names_stand_for_themselves(cluster_spark: SparkSession, root: str) -> None:
     """As Spark takes them: a partition folder is called part=50%25, and a#b is not a."""
     uris = [storage.join(root, name) for name in ("50%25", "a", "a b", "a#b", "a?b", "ü")]
@@ -79,9 +109,9 @@ def test_names_stand_for_themselves(cluster_spark: SparkSession, root: str) -> N
     assert sorted(row.value for row in cluster_spark.read.text(root).collect()) == uris
 
 
-def test_reader_never_misses_a_file_that_is_being_replaced(root: str) -> None:
+def test_reader_gets_one_state_whole_of_a_file_that_is_being_replaced(root: str) -> None:
     uri = storage.join(root, "state.json")
-    storage.write_json(uri, 0)
+    storage.write_json(uri, [])
     seen, is_done = [], threading.Event()
 
     def read() -> None:
@@ -93,12 +123,14 @@ def test_reader_never_misses_a_file_that_is_being_replaced(root: str) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(1, 11):  # half a second each on HDFS, which waits for DataNodes to report
-        storage.write_json(uri, number)
+    for number in range(1, 11 if root.startswith("hdfs:") else 101):  # half a second each on HDFS: DataNodes report
+        storage.write_json(uri, [number] * (number % 11 * 50 + 1))
     is_done.set()
     reader.join()
-    assert [value for value in seen if not isinstance(value, int)] == []
-    assert seen == sorted(seen)
+    assert [value for value in seen if not isinstance(value, list)] == []
+    numbers = [value[0] if value else 0 for value in seen]
+    assert numbers == sorted(numbers)
+    assert seen == [[number] * (number % 11 * 50 + 1) if number else [] for number in numbers]
 
 
 def test_file_stands_in_the_root_of_hdfs(hdfs: Hdfs) -> None:
