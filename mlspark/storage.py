@@ -285,9 +285,9 @@ def local_folders(top: str, enters: Callable[[str], bool], above: tuple[str, ...
     if not os.path.isdir(top):
         return
     yield top
-    for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
-        if entry.is_dir() and enters(entry.path):
-            yield from local_folders(entry.path, enters, (*above, real))
+    folders = sorted(entry.path for entry in os.scandir(top) if entry.is_dir())
+    for folder in filter(enters, folders):
+        yield from local_folders(folder, enters, (*above, real))
 
 
 def make_private(uri: str) -> None:

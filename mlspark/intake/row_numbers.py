@@ -1,18 +1,17 @@
 """Numbers of rows: where each row stands in its source, whatever the tasks that read it. Driver."""
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import IntegerType, LongType, StringType, StructField, StructType
 
 from mlspark.contracts.own_columns import PREFIX, ROW_NUMBER, SOURCE_FILE
 
 _FILE, _PARTITION, _SHIFT = f"{PREFIX}file", f"{PREFIX}partition", f"{PREFIX}shift"
 _POSITION = f"{PREFIX}position"
+_TASKS_PER_SLOT = 3
 _BITS = 33
 """Spark puts the number of the partition above so many bits of `monotonically_increasing_id`."""
-_SHIFTS = StructType(
-    [StructField(_FILE, StringType()), StructField(_PARTITION, IntegerType()), StructField(_SHIFT, LongType())]
-)
 
 
 def with_position(rows: DataFrame) -> DataFrame:
@@ -32,20 +31,34 @@ def numbered(kept: DataFrame, rows: DataFrame) -> DataFrame:
         rows: some of them.
     """
     file, partition = F.coalesce(SOURCE_FILE, F.lit("")), F.shiftright(_POSITION, _BITS).cast("int")
+    # The rows are kept, so few tasks do: each of a thousand would write a file for each of Spark's shuffle partitions.
+    few = _TASKS_PER_SLOT * kept.sparkSession.sparkContext.defaultParallelism
     spans = (
-        kept.groupBy(file.alias("file"), partition.alias("partition"))
+        kept.coalesce(few)
+        .groupBy(file.alias(_FILE), partition.alias(_PARTITION))
         .agg(F.min(_POSITION).alias("first"), F.count("*").alias("rows"))
-        .collect()
+        .toArrow()
     )
-    # Spark gives the parts of a file to tasks in the order in which they stand there.
-    shifts, before = [], 0
-    for span in sorted(spans, key=lambda span: (span["file"], span["partition"])):
-        shifts.append((span["file"], span["partition"], before - span["first"]))
-        before += span["rows"]
-    by_span = F.broadcast(rows.sparkSession.createDataFrame(shifts, _SHIFTS))
+    shifts = _shifts(spans)
+    by_span = F.broadcast(rows.sparkSession.createDataFrame(shifts))
     return (
         rows.withColumns({_FILE: file, _PARTITION: partition})
-        .join(by_span, on=[_FILE, _PARTITION], how="left")
+        .join(by_span, on=[name for name in shifts.column_names if name != _SHIFT], how="left")
         .withColumn(ROW_NUMBER, F.col(_POSITION) + F.col(_SHIFT))
         .drop(_FILE, _PARTITION, _SHIFT)
     )
+
+
+def _shifts(spans: pa.Table) -> pa.Table:
+    """Return what to add to the positions of each partition, or of each file of a partition, to have their numbers.
+
+    Of a million files, one row each, that tasks read in the order of their names, a row for each task is enough.
+    """
+    # Spark gives the parts of a file to tasks in the order in which they stand there.
+    spans = spans.sort_by([(_FILE, "ascending"), (_PARTITION, "ascending")])
+    rows, first, partition = (spans.column(name).to_numpy() for name in ("rows", "first", _PARTITION))
+    shift = np.cumsum(rows) - rows - first
+    of_partition = np.unique(np.stack([partition, shift]), axis=1)
+    if len(np.unique(of_partition[0])) == of_partition.shape[1]:
+        return pa.table({_PARTITION: of_partition[0].astype(np.int32), _SHIFT: of_partition[1]})
+    return spans.select([_FILE, _PARTITION]).append_column(_SHIFT, pa.array(shift))

@@ -138,27 +138,28 @@ def _files(source: Source) -> pa.Table:
     table = _manifest(source)
     if table is not None:
         return _named_by(table, by_name, source)
-    sidecars = {name for name in by_name if settings.sidecar and name.endswith(settings.sidecar)}
-    used = set()
-    rows: dict[str, list[Any]] = {PATH: [], _SIZE: [], MALFORMED: [], _BESIDE: []}
-    for name, part in by_name.items():
-        if name in sidecars:
-            continue
-        stem = re.sub(r"(?<=[^/])\.[^./]*$", "", name)
-        beside = stem + settings.sidecar if stem + settings.sidecar in sidecars else None
-        used.add(beside)
-        rows[PATH].append(name)
-        rows[_SIZE].append(part.size_bytes)
-        rows[MALFORMED].append(listing.NO_TEXT if part.state.startswith(listing.NO_TEXT) else None)
-        rows[_BESIDE].append(None if beside is None else {"name": beside, "size": by_name[beside].size_bytes})
-    for name in sorted(sidecars - used):
-        rows[PATH].append(name)
-        rows[_SIZE].append(by_name[name].size_bytes)
-        rows[MALFORMED].append("a sidecar without a picture")
-        rows[_BESIDE].append(None)
-    beside_type = pa.struct([("name", pa.string()), ("size", pa.int64())])
-    types = {PATH: pa.string(), _SIZE: pa.int64(), MALFORMED: pa.string(), _BESIDE: beside_type}
-    return pa.table({name: pa.array(values, types[name]) for name, values in rows.items()})
+    ends = settings.sidecar
+    sidecars = {name for name in by_name if name.endswith(ends)} if ends else set()
+    pictures = [name for name in by_name if name not in sidecars]
+    beside = [_without_end(name) + ends for name in pictures] if sidecars else []
+    alone = sorted(sidecars.difference(beside))
+    parts = [by_name[name] for name in pictures]
+    problems = [listing.NO_TEXT if part.state.startswith(listing.NO_TEXT) else None for part in parts]
+    known = [{"name": name, "size": by_name[name].size_bytes} if name in sidecars else None for name in beside]
+    rows: dict[str, tuple[list[Any], pa.DataType]] = {
+        PATH: (pictures + alone, pa.string()),
+        _SIZE: ([part.size_bytes for part in parts] + [by_name[name].size_bytes for name in alone], pa.int64()),
+        MALFORMED: ([*problems, *["a sidecar without a picture"] * len(alone)], pa.string()),
+        _BESIDE: (
+            [*(known or [None] * len(pictures)), *[None] * len(alone)],
+            pa.struct([("name", pa.string()), ("size", pa.int64())]),
+        ),
+    }
+    return pa.table({name: pa.array(values, kind) for name, (values, kind) in rows.items()})
+
+
+def _without_end(name: str) -> str:
+    return re.sub(r"(?<=[^/])\.[^./]*$", "", name)
 
 
 def _named_by(table: pa.Table, by_name: Mapping[str, Part], source: Source) -> pa.Table:

@@ -26,7 +26,7 @@ STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
 """Options of every read of files: the session's own settings must not leave rows out in silence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Part:
     """What is read whole and taken once: a file, a partition, a table version, the result of a query."""
 
@@ -55,14 +55,16 @@ class Source:
 
         {"uri", "kind", "rests_on", "num_parts", "size_bytes", "sha256" of the settings and of each part's name and state}.
         """
-        parts = [[part.name, part.state] for part in self.parts]
+        sha256 = hashlib.sha256(json.dumps(self.settings.model_dump()).encode())
+        for part in self.parts:  # one by one: the text of a million takes as much memory as they do
+            sha256.update(json.dumps([part.name, part.state]).encode())
         return {
             "uri": self.uri,
             "kind": self.settings.kind,
             "rests_on": self.rests_on,
-            "num_parts": len(parts),
+            "num_parts": len(self.parts),
             "size_bytes": sum(part.size_bytes for part in self.parts),
-            "sha256": hashlib.sha256(json.dumps([self.settings.model_dump(), parts]).encode()).hexdigest(),
+            "sha256": sha256.hexdigest(),
         }
 
     def with_parts(self, parts: tuple[Part, ...]) -> "Source":

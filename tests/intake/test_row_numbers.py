@@ -11,8 +11,9 @@ from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.intake import row_numbers
 from mlspark.intake import rows as intake
-from mlspark.sources import catalog
+from mlspark.sources import binary_rows, catalog
 from mlspark.sources.csv import CsvSettings
+from mlspark.sources.images import ImagesSettings
 
 CONTRACT = Contract(name="lines", columns=(ColumnRule(name="file", type="string"), ColumnRule(name="line", type="int")))
 
@@ -41,3 +42,25 @@ def test_numbers_are_those_of_the_lines(spark: SparkSession, tmp_path: Path, byt
         expected += [(at + line, name, line, name) for line in range(0, size, 3)]
         at += size
     assert [tuple(row) for row in found] == expected
+
+
+def test_files_that_tasks_read_in_their_order_are_numbered_by_task(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million pictures are a million files: what is joined to number them has a row for each task, not for each file."""
+    monkeypatch.setattr(binary_rows, "TASK_BYTES", 2**18)
+    monkeypatch.setattr(binary_rows, "LEAST_TASK_BYTES", 2**18)
+    names = [f"{number:02}.jpg" for number in range(20)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    source = catalog.find(spark, ImagesSettings(kind="images", path=str(tmp_path)), root=".")
+    columns = (ColumnRule(name="path", type="string"), ColumnRule(name="image", type="binary"))
+    read = intake.conform(spark, {"score": source}, Contract(name="files", columns=columns))
+    joined = []
+    shifts = row_numbers._shifts
+    monkeypatch.setattr(row_numbers, "_shifts", lambda spans: joined.append(shifts(spans)) or joined[-1])
+    with intake.kept(row_numbers.with_position(read)) as kept:
+        found = row_numbers.numbered(kept, kept).orderBy(ROW_NUMBER).select(ROW_NUMBER, "path").collect()
+    assert [tuple(row) for row in found] == list(enumerate(names))
+    assert [table.num_rows for table in joined] == [7]  # three files of 64 KiB and some bytes a task
+    assert joined[0].column_names == ["_mlspark_partition", "_mlspark_shift"]
