@@ -16,7 +16,7 @@ from mlspark.errors import ConfigError
 from mlspark.features import drift
 from mlspark.features import prepared as preparations
 from mlspark.features.distribution import kind
-from mlspark.reports import profile_page, wording
+from mlspark.reports import picture_facts, profile_page, wording
 from mlspark.reports.profile_page import Version
 from mlspark.settings import loading
 from mlspark.tables import Commit
@@ -101,6 +101,8 @@ def show(
         console.print(Text(f"{table} version {version.version}: {_counted(version.record, target)}"))
         for split, split_record in version.record["splits"].items():
             console.print(Text(f"  {split}: {_counted(split_record, target)}"))
+        for name in picture_facts.columns(version.record):
+            console.print(Text(f"  {picture_facts.line(version.record, name)}"))
     console.print(_drifts(comparison) if comparison else _columns(shown.record))
 
 
@@ -168,7 +170,10 @@ def _rate(part: int, whole: int) -> str:
 
 
 def _read(table: str, commit: Commit) -> Version:
-    return Version(commit.version, tables.read_sidecar(table, commit.metadata["id"], "profile.json"))
+    record, thumbnails = tables.read_sidecar(table, commit.metadata["id"], "profile.json"), {}
+    if picture_facts.columns(record):
+        thumbnails = tables.read_sidecar(table, commit.metadata["id"], "pictures.json")["thumbnails"]
+    return Version(commit.version, record, thumbnails)
 
 
 def _write(file: str, content: str) -> str:

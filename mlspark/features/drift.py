@@ -44,6 +44,7 @@ def compare(old: Record, new: Record) -> dict[str, Any]:
         "psi", "js_distance" (0 to 1), or None when retyped,
         "missing_share_change": of all rows, new - old,
         "mean_shift" of a number or time, in standard deviations of the old; None where the old has none,
+        "channels" of pictures: {"grey", "red", "green", "blue": Jensen-Shannon distance of the pixels' values},
         "unseen" of a text: {"values" [[value, rows], ...] named in new, not in old; "share" of all new rows;
         "is_certain": False when old has values that it does not name, of which they may be}.
 
@@ -114,6 +115,8 @@ def _compare(old: Record, new: Record, name: str) -> dict[str, Any]:
         bins, figures["unseen"] = _text_bins(before, after), _unseen(before, after, new["rows"])
     elif of_kind != "array":
         bins, figures["mean_shift"] = _number_bins(before, after), _mean_shift(before, after)
+    elif "pictures" in before and "pictures" in after:
+        figures["channels"] = _channels(before["pictures"]["values"], after["pictures"]["values"])
     if before["nulls"] or after["nulls"]:
         bins.append((before["nulls"], after["nulls"]))
     olds, news = [bin_[0] for bin_ in bins], [bin_[1] for bin_ in bins]
@@ -153,6 +156,12 @@ def _text_bins(old: Record, new: Record) -> list[tuple[float, float]]:
 
 def _names_all(text: Record) -> bool:
     return bool(text["distinct"] == len(text["values"]))
+
+
+def _channels(old: Record, new: Record) -> dict[str, float]:
+    """Return the distance of each channel of pictures, where both have pixels: no PSI, as those of a picture are alike."""
+    both = (channel for channel in new if any(old.get(channel, ())) and any(new[channel]))
+    return {channel: js_distance(old[channel], new[channel]) for channel in both}
 
 
 def _unseen(old: Record, new: Record, num_rows: int) -> dict[str, Any]:

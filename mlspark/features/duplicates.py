@@ -22,7 +22,8 @@ def duplicates(good: DataFrame, contract: Contract) -> dict[str, dict[str, Any]]
     {column: {"same": counts, "alike": counts}}, of those that the contract's `media.duplicates` asks for. Counts are {"rows"
     with a picture, "different": contents or looks, "repeated": rows beyond the first of each, "on_several_sides": how many
     of the different ones are on more than one side of the split, "examples": up to 5 of {"key": SHA-256 or dHash, "rows",
-    "sides", "files": the first and last by name}}; in "alike", rows are different contents.
+    "sides", "files": the first and last by name, "contents": the first and last SHA-256}}; in "alike", rows are different
+    contents.
 
     Args:
         good: good rows with `SPLIT` and `SOURCE_FILE`.
@@ -34,28 +35,30 @@ def duplicates(good: DataFrame, contract: Contract) -> dict[str, dict[str, Any]]
             continue
         picture = F.col(column.name)
         rows = good.where(picture.isNotNull()).select(picture, SPLIT, SOURCE_FILE)
-        counted[column.name] = {"same": _counts(rows, F.sha2(picture, 256))}
+        content = F.sha2(picture, 256)
+        counted[column.name] = {"same": _counts(rows, content, content)}
         if column.media.duplicates == "alike":
-            look = _look(picture)
-            counted[column.name]["alike"] = _counts(rows.withColumn(LOOK, look), F.col(LOOK), F.sha2(picture, 256))
+            looked = rows.withColumn(LOOK, _look(picture)).where(F.col(LOOK).isNotNull())
+            counted[column.name]["alike"] = _counts(looked, F.col(LOOK), content, once=True)
     return counted
 
 
-def _counts(rows: DataFrame, key: Column, content: Column | None = None) -> dict[str, Any]:
-    """Return the counts of rows by their key; of equal rows with `content` one is counted."""
-    number = F.count("*") if content is None else F.count_distinct(content)
+def _counts(rows: DataFrame, key: Column, content: Column, *, once: bool = False) -> dict[str, Any]:
+    """Return the counts of rows by their key; of those of the same content one is counted if `once`."""
+    number = F.count_distinct(content) if once else F.count("*")
     groups = (
         rows.groupBy(key.alias("key"))
         .agg(
             number.alias("rows"),
             F.sort_array(F.collect_set(SPLIT)).alias("sides"),
             F.array_distinct(F.array(F.min(SOURCE_FILE), F.max(SOURCE_FILE))).alias("files"),
+            F.array_distinct(F.array(F.min(content), F.max(content))).alias("contents"),
         )
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
     try:
         is_repeated = F.col("rows") > 1
-        is_on_several = F.size("sides") > 1 if content is None else is_repeated & (F.size("sides") > 1)
+        is_on_several = is_repeated & (F.size("sides") > 1)
         [totals] = groups.agg(
             F.coalesce(F.sum("rows"), F.lit(0)).alias("rows"),
             F.count("*").alias("different"),

@@ -2,12 +2,13 @@
 
 import bisect
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame
 
-from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.contract import Contract
 from mlspark.features import counting
 from mlspark.features.counts import Counts, Number, NumberCounts, Text, TextCounts
 from mlspark.features.distribution import kind
@@ -54,7 +55,8 @@ def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split
         [[value, rows, events or null], ...]: the 50 commonest, by code point among equally common ones.
         array: nothing else.
     """
-    numbers, texts = _questions(contract)
+    types = {column.name: column.type for column in contract.columns}
+    numbers, texts = _questions(types)
     has_splits = by in rows.columns
     if has_splits:
         texts[_SPLITS] = Text(text_sql([by]))
@@ -74,27 +76,40 @@ def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split
         }
         if splits
         else {},
-        "columns": {column.name: _column(column, counts) for column in contract.columns},
+        "columns": {name: _column(name, type_, counts) for name, type_ in types.items()},
     }
 
 
-def _questions(contract: Contract) -> tuple[dict[str, Number], dict[str, Text]]:
-    """Return what is asked of the contract's columns, by their names; of timestamps under a second name, too."""
+def columns(rows: DataFrame, types: Mapping[str, str], *, event: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the record of each of some columns, as `profile` has them. At most two Spark jobs.
+
+    Args:
+        rows: any rows.
+        types: column of `rows` -> its type, of those that a contract may have.
+        event: SQL condition of the rows of the event class; None: there is none.
+    """
+    numbers, texts = _questions(types)
+    counts = counting.count(rows, numbers=numbers, texts=texts, events=() if event is None else (event,))
+    return {name: _column(name, type_, counts) for name, type_ in types.items()}
+
+
+def _questions(types: Mapping[str, str]) -> tuple[dict[str, Number], dict[str, Text]]:
+    """Return what is asked of columns of these types, by their names; of timestamps under a second name, too."""
     numbers: dict[str, Number] = {}
     texts: dict[str, Text] = {}
-    for column in contract.columns:
-        name, quoted = column.name, f"`{column.name}`"
-        match kind(column.type):
+    for name, type_ in types.items():
+        quoted = f"`{name}`"
+        match kind(type_):
             case "text":
                 texts[name] = Text(text_sql([name]), max_values=MAX_VALUES)
             case "array":
                 numbers[name] = Number(f"CASE WHEN {quoted} IS NOT NULL THEN 0.0D END", step=1.0)
             case "number":
-                fits = column.type in ("tinyint", "smallint", "int")
+                fits = type_ in ("tinyint", "smallint", "int")
                 numbers[name] = Number(f"CAST({quoted} AS DOUBLE)", step=1.0 if fits else None, parts=(_PARTS,))
             case "time":
                 days = f"(unix_micros(CAST({quoted} AS TIMESTAMP)) / 8.64E10D)"
-                is_date = column.type == "date"
+                is_date = type_ == "date"
                 numbers[name] = Number(
                     days, step=1.0 if is_date else None, parts=(_PARTS,) if is_date else (), exact=True
                 )
@@ -104,17 +119,16 @@ def _questions(contract: Contract) -> tuple[dict[str, Number], dict[str, Text]]:
     return numbers, texts
 
 
-def _column(column: ColumnRule, counts: Counts) -> dict[str, Any]:
+def _column(name: str, type_: str, counts: Counts) -> dict[str, Any]:
     """Return the record of one column."""
-    name = column.name
-    match kind(column.type):
+    match kind(type_):
         case "text":
             record = _text(counts.texts[name])
         case "array":
             record = {"count": counts.numbers[name].count, "nulls": counts.numbers[name].nulls}
         case _:
             record = _number(counts.numbers[name], counts.numbers.get(_hours(name), counts.numbers[name]))
-    return {"type": column.type, **record}
+    return {"type": type_, **record}
 
 
 def _classes(task: Task, counts: Counts) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark.errors import ConfigError, PictureError, one_line
-from mlspark.pictures import headers
+from mlspark.pictures import headers, turning
 from mlspark.pictures.headers import Data
 from mlspark.pictures.spec import PictureSpec
 
@@ -45,8 +45,6 @@ _CLASSES = {
     "avif": "AvifImagePlugin.AvifImageFile",
 }
 _COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGBA"}
-TURNED = (5, 6, 7, 8)
-"""Orientations that exchange height and width."""
 _REDUCTIONS = (8, 4, 2)
 _Result = TypeVar("_Result")
 
@@ -143,6 +141,15 @@ def decode(
     return _array(_read(data, mode, orientation, at_least))
 
 
+def image(data: Data, mode: str) -> "Image":
+    """Return a picture as Pillow's own, in L, RGB or RGBA, not turned: what `decode` returns without a second copy.
+
+    Raises:
+        PictureError: the picture cannot be read; says why.
+    """
+    return _image(_read(data, mode, False, None))
+
+
 def encoded(data: Data, spec: PictureSpec) -> NDArray[np.uint8]:
     """Return a picture as its tensor, (C, H, W): decoded, turned, resized, as `spec` says.
 
@@ -215,12 +222,12 @@ def _read(data: Data, mode: str, orientation: bool, at_least: tuple[int, int] | 
         if header.components in (1, 3):
             _refuse_bomb(kind, header.width, header.height)
             turn = header.orientation if orientation else 1
-            if at_least is not None and turn in TURNED:
+            if at_least is not None and turn in turning.EXCHANGED:
                 at_least = at_least[1], at_least[0]
-            return _turned(_jpeg(data, header, mode, at_least), turn)
+            return turning.turned(_jpeg(data, header, mode, at_least), turn)
     image = _loaded(kind, data)
     turn = _orientation(kind, image, data) if orientation else 1
-    return _turned_image(_told(kind, "cannot be decoded", lambda: _in_mode(image, mode)), turn)
+    return turning.turned_image(_told(kind, "cannot be decoded", lambda: _in_mode(image, mode)), turn)
 
 
 def _jpeg(data: Data, header: headers.JpegHeader, mode: str, at_least: tuple[int, int] | None) -> NDArray[np.uint8]:
@@ -309,35 +316,6 @@ def _in_mode(image: "Image", mode: str) -> "Image":
     if mode != "RGBA":
         image.info.pop("transparency", None)  # the colour stays; Pillow warns where it cannot keep track of it
     return image.convert(mode) if image.mode != mode else image
-
-
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return pixels (H, W, C) as they are to be seen."""
-    if orientation == 1:
-        return pixels
-    if orientation in TURNED:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def _turned_image(image: "Image", orientation: int) -> "Image":
-    """Return the same of Pillow's picture, without a second copy of it as an array."""
-    from PIL.Image import Transpose
-
-    operation = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation)
-    return image if operation is None else image.transpose(operation)
 
 
 def _resized(image: "Image", spec: PictureSpec) -> "Image":

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark.errors import ConfigError, PictureError
-from mlspark.pictures import colours, decoder
+from mlspark.pictures import colours, decoder, turning
 from mlspark.pictures.augment import (
     Augmentation,
     ColorJitter,
@@ -119,7 +119,7 @@ class Filling:
     def _size(self, data: Any) -> tuple[int, int]:
         """Return height and width of a picture as it is to be seen."""
         header = decoder.probe(data)
-        is_turned = self.spec.orientation and header.orientation in decoder.TURNED
+        is_turned = self.spec.orientation and header.orientation in turning.EXCHANGED
         return (header.width, header.height) if is_turned else (header.height, header.width)
 
     def _part(self, data: Any, size: Sequence[int], box: Sequence[int]) -> NDArray[np.uint8]:

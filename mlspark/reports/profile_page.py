@@ -6,7 +6,7 @@ from typing import Any
 
 from mlspark.features import drift
 from mlspark.features.distribution import kind
-from mlspark.reports import categories, page, profile_summary
+from mlspark.reports import categories, page, pictures_section, profile_summary
 from mlspark.reports.categories import Categories
 from mlspark.reports.histogram import histogram
 from mlspark.reports.histogram_plot import HEIGHT, WIDTH, HistogramPlot, lay_out
@@ -24,6 +24,8 @@ class Version:
     version: int
     record: Record
     """See `mlspark.features.profile.profile`."""
+    thumbnails: Mapping[str, Any] = field(default_factory=dict)
+    """SHA-256 -> thumbnail of a picture; see `mlspark.features.picture_profile`."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,16 @@ def render(
     title = f"{name}: profile of version {shown.version}"
     if against:
         title = f"{name}: version {shown.version} against {against.version}"
-    names = views.names()
+    names, versions = views.names(), [f"version {version.version}" for version in views.versions]
     return page.render(
         "profile.html.jinja",
         title=title,
         table=table,
-        versions=[f"version {version.version}" for version in views.versions],
+        versions=versions,
         is_compared=against is not None,
         summary=profile_summary.rows(views.records, comparison),
         classes=categories.of_classes(shown.record["target"]["column"], views.records),
+        pictures=pictures_section.sections(views.records, shown.thumbnails, versions, comparison),
         overview=views.overview(names),
         has_rates="events" in shown.record,
         cards=[views.card(name) for name in names],

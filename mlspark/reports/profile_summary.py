@@ -27,9 +27,7 @@ def rows(records: Sequence[Record], comparison: Record | None) -> list[SummaryRo
     lines = [
         _row("Rows", [count(record["rows"]) for record in records], comparison, _change_of_rows(records)),
         _target(records, comparison),
-        _row(
-            "Columns", [count(len(record["columns"])) for record in records], comparison, _change_of_columns(comparison)
-        ),
+        _columns(records, comparison),
     ]
     has_events = any("events" in record for record in records)
     for split in dict.fromkeys(split for record in records for split in record["splits"]):
@@ -81,8 +79,11 @@ def _change_of_rows(records: Sequence[Record]) -> str:
     return f"{signed((now - before) / max(before, 1) * 100, 1)} %"
 
 
-def _change_of_columns(comparison: Record | None) -> str:
-    if comparison is None:
-        return ""
-    added, removed = len(comparison["added"]), len(comparison["removed"])
-    return f"{added} added, {removed} removed" if added or removed else "the same"
+def _columns(records: Sequence[Record], comparison: Record | None) -> SummaryRow:
+    """Return how many columns there are; what was measured of pictures is none."""
+    names = [{name for name, column in record["columns"].items() if "of" not in column} for record in records]
+    change = ""
+    if comparison is not None:
+        added, removed = len(names[-1] - names[0]), len(names[0] - names[-1])
+        change = f"{added} added, {removed} removed" if added or removed else "the same"
+    return _row("Columns", [count(len(of_version)) for of_version in names], comparison, change)

@@ -15,13 +15,14 @@ from pyspark.sql import functions as F
 from mlspark import storage, tables
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.own_columns import GROUP, SPLIT
+from mlspark.features import picture_profile, split
 from mlspark.features import shift as shifts
-from mlspark.features import split
 from mlspark.features.check import warnings
 from mlspark.features.duplicates import duplicates
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
 from mlspark.features.labels import label_columns, refuse_rows_without_label, resolve
+from mlspark.features.picture_profile import PictureProfile
 from mlspark.features.placing import placed
 from mlspark.features.profile import profile
 from mlspark.intake import joins as joining
@@ -88,7 +89,11 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             good = joining.attach(good, joined.good, work.joins).persist(StorageLevel.MEMORY_AND_DISK)
             stack.callback(good.unpersist)
         encoder, task, shift = _encoder(good, settings, work)
-        profiled = profile(good, contract, task, by=SPLIT)
+        repeated = duplicates(good, contract)
+        profiled = picture_profile.of_pictures(
+            profile(good, contract, task, by=SPLIT), good, taken.bad, contract, task,
+            reasons=taken.account.reasons, duplicates=repeated,
+        )  # fmt: skip
         metadata = {
             **work.metadata(settings, mode=mode),
             "run": run,
@@ -97,8 +102,8 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             **taken.account.totals,
             "reasons": taken.account.reasons,
             "shift": shift,
-            "splits": profiled["splits"],
-            "duplicates": duplicates(good, contract),
+            "splits": profiled.record["splits"],
+            "duplicates": repeated,
             "sources": {
                 name: {**source.identity, "schema_differences": taken.differences[name], **taken.account.sources[name]}
                 for name, source in work.sources.items()
@@ -175,7 +180,7 @@ def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[En
 
 
 def _write_sidecars(
-    settings: Settings, work: Preparation, encoder: Encoder, task: Task, profiled: Mapping[str, Any]
+    settings: Settings, work: Preparation, encoder: Encoder, task: Task, profiled: PictureProfile
 ) -> None:
     """Write what travels with the rows of a commit; it counts from when the commit stands."""
     parts = {name: {part.name: part.state for part in source.parts} for name, source in work.sources.items()}
@@ -185,7 +190,8 @@ def _write_sidecars(
         ("encoder", encoder.to_json()),
         ("contract", contract),
         ("task", json.loads(task.to_json())),
-        ("profile", profiled),
+        ("profile", profiled.record),
+        *([("pictures", profiled.thumbnails)] if profiled.thumbnails else []),
     ):
         storage.write_sealed(tables.sidecar(work.table, work.commit_id, f"{name}.json"), value)
     storage.write_bytes(tables.sidecar(work.table, work.commit_id, "config.yaml"), settings.to_yaml().encode())

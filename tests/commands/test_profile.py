@@ -15,6 +15,7 @@ from mlspark.settings.pipeline import Settings
 
 from ..conftest import ROOT, census_settings
 from ..features.test_profile import made
+from ..reports.test_pictures_section import COLOURED, THUMBNAILS
 
 CONFIG = str(ROOT / "conf" / "census.yaml")
 OLD = made({"age": ("int", [1, 2, 3, 4]), "job": ("string", ["a", "a", "b", None])}, events=1)
@@ -85,6 +86,23 @@ def test_two_versions_are_compared(prepared: Settings, tmp_path: Path, capsys: p
     assert written["against"] == {"version": 1, "profile": OLD}
     assert "<title>census: version 2 against 1</title>" in page.read_text()
     assert "[c]" in page.read_text()
+
+
+def test_pictures_are_told_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = census_settings(Path("unused"), tmp_path)
+    table, page = settings.table("features"), tmp_path / "profile.html"
+    said = CommitProperties(custom_metadata={"userMetadata": json.dumps({"mlspark": {"id": "one"}})})
+    write_deltalake(table, pa.table({"x": [1]}), commit_properties=said)
+    storage.write_sealed(tables.sidecar(table, "one", "profile.json"), COLOURED)
+    with pytest.raises(TableError, match=r"pictures\.json: missing, though a version of the table needs it"):
+        run(settings)
+    thumbnails = {"format": 1, "thumbnails": THUMBNAILS}
+    storage.write_sealed(tables.sidecar(table, "one", "pictures.json"), thumbnails)
+    run(settings, html_file=str(page))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "photo: 3 pictures; png 66.7 %, jpeg 33.3 %; 28 x 28 to 640 x 320" in words
+    assert "photo.brightness" in words
+    assert "data:image/png;base64," in page.read_text()
 
 
 @pytest.mark.parametrize(

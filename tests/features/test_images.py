@@ -24,6 +24,7 @@ from mlspark.features.encoder import Encoder
 from mlspark.features.explain import explain
 from mlspark.features.fit import fit
 from mlspark.features.settings import FeaturesSettings
+from mlspark.features.shift import ShiftSettings, shift
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.intake import pictures
 from mlspark.pictures import decoder
@@ -112,6 +113,20 @@ def test_statistics_are_exact_whatever_the_partitions(spark: SparkSession, encod
     mixed = rows_of(photos(40)).take(np.random.default_rng(3).permutation(40))
     assert fitted(spark, mixed, partitions=7).to_json() == encoder.to_json()
     assert Encoder.from_json(json.loads(json.dumps(encoder.to_json()))) == encoder
+
+
+def test_new_pictures_that_are_darker_are_told(spark: SparkSession, encoder: Encoder) -> None:
+    dark = [png(np.asarray(Image.open(io.BytesIO(file))) // 4) for file in photos(12)]
+    looked, _ = pictures.look(spark.createDataFrame(rows_of(dark)), CONTRACT, pictures.fitted(encoder))
+    found = shift(looked, encoder, ShiftSettings())
+    for image, names in zip(encoder.images, (("photo.red", "photo.green", "photo.blue"), ("thumb.grey",)), strict=True):
+        tensors = np.stack([decoder.encoded(file, image.spec) for file in dark]) / 255
+        for channel, name in enumerate(names):
+            moved = (tensors[:, channel].mean() - image.spec.mean[channel]) / image.spec.std[channel]
+            assert found["columns"][name] == {"mean_shift": pytest.approx(moved)}
+            assert any(f"{name}: mean moved by {moved:+.2f} standard deviations" in each for each in found["warnings"])
+    looked, _ = pictures.look(spark.createDataFrame(rows_of(photos(40))), CONTRACT, pictures.fitted(encoder))
+    assert shift(looked, encoder, ShiftSettings())["warnings"] == []
 
 
 def test_pictures_are_tensors_of_their_own_beside_the_others(encoder: Encoder) -> None:

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.commands import explain_features
+from mlspark.commands import profile as profile_command
 from mlspark.datasets import pictures_like
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.features import prepared as preparations
@@ -108,6 +109,28 @@ def test_every_picture_is_accounted_for(spark: SparkSession, settings: Settings,
         assert "sha256" in row["raw"]
     again = prepare(spark, settings)
     assert again["already_done"]
+
+
+def test_its_profile_shows_the_pictures(
+    settings: Settings, report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, file = tmp_path / "profile.html", tmp_path / "profile.json"
+    configuration = str(Path(settings.contract).with_name("shapes.yaml"))
+    profile_command.run(
+        [configuration], overrides=[], version=None, against=None, html_file=str(page), json_file=str(file)
+    )
+    assert f"photo: {NUM_ROWS - NUM_BAD} pictures; jpeg " in " ".join(capsys.readouterr().out.split())
+    profile = json.loads(file.read_text())["profile"]
+    pictures = profile["columns"]["photo"]["pictures"]
+    assert pictures["decoded"] == report["rows_good"] == profile["columns"]["photo.width"]["count"]
+    assert {label: len(digests) for label, digests in pictures["samples"].items()} == dict.fromkeys(
+        pictures_like.CLASSES, 8
+    )
+    assert sum(pictures["refused"]["rows"].values()) == NUM_BAD
+    assert pictures["duplicates"] == report["duplicates"]["photo"]
+    html = page.read_text()
+    assert html.count("<img") >= 4 * 8
+    assert "gif with 2 pictures, expected 1 to 1" in html
 
 
 def test_spark_workers_and_single_rows_see_the_same_pixels(
