@@ -98,6 +98,7 @@ class RunCheckpoints:
         holds_all = self._context.rank == 0 and not state.parallel.needs_all_ranks
         if holds_all and state.is_whole and state.progress.steps > self._saved_steps:
             with contextlib.suppress(Exception):  # the failure that brought us here is the one to report
+                state.undo_step()
                 self.save()
                 self._writer.wait()
 

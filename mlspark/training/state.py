@@ -124,6 +124,8 @@ class TrainState:
         self.progress = Progress()
         self.is_whole = False
         """Whether weights, optimizer and progress are of one moment."""
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._is_in_step = False
 
     @property
     def evaluated(self) -> nn.Module:
@@ -140,7 +142,25 @@ class TrainState:
         self.is_whole = False
 
     def end_change(self) -> None:
-        self.is_whole = True
+        self.is_whole, self._is_in_step = True, False
+
+    def begin_step(self) -> None:
+        """Keep what a forward pass changes before weights do: buffers, such as the running statistics of batch norm."""
+        for name, buffer in self.model.named_buffers():
+            kept = self._buffers.get(name)
+            if kept is None or kept.shape != buffer.shape:
+                self._buffers[name] = buffer.detach().clone()
+            else:
+                kept.copy_(buffer.detach())
+        self._is_in_step = True
+
+    def undo_step(self) -> None:
+        """Go back to the moment before a step that was begun and has not changed the weights; nothing between two steps."""
+        if self._is_in_step:
+            with torch.no_grad():
+                for name, buffer in self.model.named_buffers():
+                    buffer.copy_(self._buffers[name])
+            self._is_in_step = False
 
     def copy(self) -> dict[str, Any]:
         """Return a copy in memory of all but the weights; whole on rank 0, on every rank where each holds everything."""

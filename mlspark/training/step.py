@@ -86,13 +86,15 @@ class Stepper:
         seed_step(settings.seed, self._context.rank, progress.steps)
         if state.parallel.needs_all_ranks:
             share_buffers(state.model, self._context.world_size)
+        elif self._context.rank == 0:  # which saves the state when a step fails
+            state.begin_step()
         with self._norms.frozen() if self._lacks_rows(progress.step) else contextlib.nullcontext():
             counts, summing = self._backward(batch)
         if settings.optimizer.clip_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm)
         summing.wait()
-        # Until here a lost rank leaves everything as it was after the step before.
+        # Until here a lost rank leaves everything as it was after the step before, buffers aside: `TrainState.undo_step`.
         state.begin_change()
         state.scaler.step(state.optimizer)
         state.scaler.update()

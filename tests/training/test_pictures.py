@@ -26,12 +26,13 @@ from mlspark.streaming.snapshot import DataFile, Snapshot
 from mlspark.tasks.kinds import from_settings
 from mlspark.training import network_learner
 from mlspark.training.data import RankData, splits_of
-from mlspark.training.spec import NO_FUNCTIONS, TrainingSpec
+from mlspark.training.events import Event, Resumed
+from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 from mlspark.training.state import RankContext
 
 from ..conftest import ROOT
 from . import forked_ranks
-from .conftest import epochs, fit_here, new_run, weights_manifest
+from .conftest import epochs, fit_here, last_checkpoint, new_run, weights_manifest
 
 AUGMENT = {"photo": (Crop(padding=2), Flip())}
 MIX = Mix(mixup=0.4, cutmix=1.0)
@@ -185,6 +186,39 @@ def test_what_is_learnt_of_mixed_rows_is_the_same_on_two_ranks_and_in_parts(tmp_
     for step, whole in enumerate(shares):
         together = torch.cat([half[step]["mix_share"] for half in halves])
         assert sorted(together.tolist()) == sorted(whole.tolist())
+
+
+@pytest.mark.parametrize("at", [0, 7, 11])
+def test_a_step_that_fails_leaves_no_trace_in_the_statistics_of_batch_norm(
+    tmp_path: Path, table: Snapshot, at: int
+) -> None:
+    """Its forward pass has changed them already when another rank is lost, or the loss raises as here."""
+    calls = 0
+
+    def plain_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
+
+    def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2 * at + 2:  # of the step's two calls the second
+            raise RuntimeError("odd")
+        return plain_loss(logits, label)
+
+    resumed: list[Event] = []
+    custom = task(kind="custom", function="tests:loss")
+    undisturbed, hurt = (
+        dataclasses.replace(run_of(tmp_path / name, table, epochs=3, mix=MIX), task=custom) for name in ("one", "other")
+    )
+    fit_here(undisturbed, functions=Functions(loss=plain_loss))
+    with pytest.raises(RuntimeError, match="odd"):
+        fit_here(hurt, functions=Functions(loss=loss))
+    fit_here(hurt, functions=Functions(loss=plain_loss), on_event=resumed.append)
+    assert [event.step for event in resumed if isinstance(event, Resumed)] == [at]
+    expected, weights = last_checkpoint(undisturbed).weights, last_checkpoint(hurt).weights
+    assert any("running_mean" in name for name in expected)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, weights[name]), name
 
 
 NUMBER = from_settings({"kind": "regression", "target": "label", "standardise": False})
