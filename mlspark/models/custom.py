@@ -21,7 +21,8 @@ class CustomSettings(Network):
     factory: str
     """Function as package.module:function, called with (features.tensors.Tensors, number of outputs); returns the torch
     module, whose forward takes each tensor by name, dense (B, F) float32, ids (B, K) int64 and each picture (B, C, H, W)
-    uint8, and returns (B, number of outputs). `mlspark.models.pictures.Normalized` makes floats of a picture."""
+    uint8, and returns (B, number of outputs); in training it may return those of M members, (B, M, number of outputs), each
+    with a loss of its own. `mlspark.models.pictures.Normalized` makes floats of a picture."""
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from mlspark.models.cnn import CnnSettings
 from mlspark.models.custom import CustomSettings
 from mlspark.models.model import Model
 from mlspark.models.softmax import SoftmaxSettings
+from mlspark.models.tabm import TabmSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.trees import TreesSettings
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, type[Model]] = {
     "tabular": TabularSettings,
+    "tabm": TabmSettings,
     "custom": CustomSettings,
     "trees": TreesSettings,
     "softmax": SoftmaxSettings,

@@ -56,7 +56,7 @@ class Model(Section):
         """Return the torch module with random weights drawn from torch's global generator.
 
         Its forward takes each of the tensors by name (dense (B, F) float32, ids (B, K) int64, pictures (B, C, H, W) uint8)
-        and returns (B, num_outputs).
+        and returns (B, num_outputs), in training also (B, M, num_outputs) of M members with a loss each.
 
         Raises:
             ConfigError: the settings make no network, or not one for these tensors.

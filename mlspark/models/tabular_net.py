@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,22 +44,15 @@ class PeriodicEmbedding(nn.Module):
         return vectors.relu().transpose(0, 1).flatten(1)
 
 
-class TabularNet(nn.Module):
-    """Outputs for each row: what the task takes them for (logits, values).
-
-    Normalises with LayerNorm, not BatchNorm: a row's outputs then depend on no other row, so that they are the same for any
-    batch size, number of ranks and padding, in training as in scoring.
-    """
+class RowEmbedding(nn.Module):
+    """What networks for rows of a table begin with: every column as a vector, side by side."""
 
     def __init__(
         self,
         num_dense: int,
         cardinalities: Sequence[int],
         *,
-        num_outputs: int,
-        hidden: Sequence[int],
         embedding_dim_max: int,
-        dropout: float,
         dense_frequencies: int,
         dense_embedding_dim: int,
         dense_scale: float,
@@ -68,10 +62,7 @@ class TabularNet(nn.Module):
         Args:
             num_dense: F, number of dense columns, standardized; may be 0.
             cardinalities: ids of column k run from 0 to cardinalities[k] - 1; may be empty.
-            num_outputs: O, outputs of a row.
-            hidden: widths of the hidden layers.
             embedding_dim_max: upper bound of the width of an ids column's embedding.
-            dropout: share of a hidden layer's outputs set to 0 in training.
             dense_frequencies: of each dense column's periodic embedding; 0: dense columns enter as they are, only.
             dense_embedding_dim: width of a dense column's periodic embedding.
             dense_scale: spread of the frequencies at the start, in periods per standard deviation of the column.
@@ -81,22 +72,17 @@ class TabularNet(nn.Module):
         self.embeddings = nn.ModuleList(
             nn.Embedding(cardinality, dim) for cardinality, dim in zip(cardinalities, dims, strict=True)
         )
-        width = num_dense + sum(dims)
+        self.width = num_dense + sum(dims)
+        """W, numbers that a row becomes."""
         self.dense_embedding: PeriodicEmbedding | None = None
         if num_dense and dense_frequencies:
             self.dense_embedding = PeriodicEmbedding(
                 num_dense, frequencies=dense_frequencies, dim=dense_embedding_dim, scale=dense_scale
             )
-            width += num_dense * dense_embedding_dim
-        layers: list[nn.Module] = []
-        for next_width in hidden:
-            layers += [nn.Linear(width, next_width), nn.LayerNorm(next_width), nn.SiLU(), nn.Dropout(dropout)]
-            width = next_width
-        layers.append(nn.Linear(width, num_outputs))
-        self.layers = nn.Sequential(*layers)
+            self.width += num_dense * dense_embedding_dim
 
-    def forward(self, dense: torch.Tensor | None = None, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Return outputs (B, O) float32.
+    def embedded(self, dense: torch.Tensor | None, ids: torch.Tensor | None) -> torch.Tensor:
+        """Return rows as (B, W) float32.
 
         Args:
             dense: (B, F) float32; None where F = 0.
@@ -112,5 +98,46 @@ class TabularNet(nn.Module):
                 parts.append(self.dense_embedding(dense))
         columns = () if ids is None else ids.unbind(1)
         parts += [embedding(column) for embedding, column in zip(self.embeddings, columns, strict=True)]
-        outputs: torch.Tensor = self.layers(torch.cat(parts, dim=1))
+        return torch.cat(parts, dim=1)
+
+
+class TabularNet(RowEmbedding):
+    """Outputs for each row: what the task takes them for (logits, values).
+
+    Normalises with LayerNorm, not BatchNorm: a row's outputs then depend on no other row, so that they are the same for any
+    batch size, number of ranks and padding, in training as in scoring.
+    """
+
+    def __init__(
+        self,
+        num_dense: int,
+        cardinalities: Sequence[int],
+        *,
+        num_outputs: int,
+        hidden: Sequence[int],
+        dropout: float,
+        **embedding: Any,
+    ) -> None:
+        """Build with random weights drawn from torch's global generator.
+
+        Args:
+            num_dense: F, number of dense columns, standardized; may be 0.
+            cardinalities: ids of column k run from 0 to cardinalities[k] - 1; may be empty.
+            num_outputs: O, outputs of a row.
+            hidden: widths of the hidden layers.
+            dropout: share of a hidden layer's outputs set to 0 in training.
+            embedding: see `RowEmbedding`.
+        """
+        super().__init__(num_dense, cardinalities, **embedding)
+        layers: list[nn.Module] = []
+        width = self.width
+        for next_width in hidden:
+            layers += [nn.Linear(width, next_width), nn.LayerNorm(next_width), nn.SiLU(), nn.Dropout(dropout)]
+            width = next_width
+        layers.append(nn.Linear(width, num_outputs))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, dense: torch.Tensor | None = None, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Return outputs (B, O) float32; see `embedded`."""
+        outputs: torch.Tensor = self.layers(self.embedded(dense, ids))
         return outputs

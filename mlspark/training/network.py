@@ -53,14 +53,16 @@ def with_random_weights(spec: TrainingSpec, functions: Functions = NO_FUNCTIONS)
 class Outputs:
     """Computes outputs in the precision that the settings ask for."""
 
-    def __init__(self, spec: TrainingSpec, device: torch.device) -> None:
+    def __init__(self, spec: TrainingSpec, device: torch.device, *, in_training: bool = False) -> None:
+        """Take what it needs of the spec; `in_training` a model may return outputs of several members, (B, M, O)."""
+        self._in_training = in_training
         self._names = tuple(tensor.name for tensor in spec.tensors.specs)
         self._num_outputs, self._name = spec.task.num_outputs, spec.model.name
         self._device = device
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec.training.precision)
 
     def __call__(self, model: Callable[..., torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Return the model's outputs (B, O) float32 for a batch.
+        """Return the model's outputs (B, O), or those of its members (B, M, O), float32, for a batch.
 
         Raises:
             ConfigError: they have another shape.
@@ -68,7 +70,8 @@ class Outputs:
         with self._computing():
             outputs = model(**{name: batch[name] for name in self._names})
         expected = (len(batch[self._names[0]]), self._num_outputs)
-        if tuple(outputs.shape) != expected:
+        of_members = self._in_training and outputs.ndim == 3
+        if tuple(outputs[:, 0].shape if of_members else outputs.shape) != expected:
             raise ConfigError(
                 f"{self._name} returned outputs of shape {tuple(outputs.shape)} for {expected[0]} rows; it must return "
                 f"{expected}: {self._num_outputs} for each row, as the task has outputs"
@@ -83,7 +86,7 @@ class Outputs:
 
 def has_unused(spec: TrainingSpec, model: nn.Module, rows: Batch) -> bool:
     """Return whether some parameters get no gradient of these rows, at least two. Leaves the model as it was."""
-    outputs = Outputs(spec, rows["is_padding"].device)
+    outputs = Outputs(spec, rows["is_padding"].device, in_training=True)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     outputs(model, rows).sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]

@@ -43,7 +43,7 @@ class Stepper:
         self._spec, self._train, self._num_rows = spec, train, train.num_rows
         self._settings, self._context, self._state = spec.training, context, state
         self._task, self._loss = spec.task, functions.loss
-        self._outputs = Outputs(spec, context.device)
+        self._outputs = Outputs(spec, context.device, in_training=True)
         self._forward = self._compiled()
         self._norms = BatchNorms(state.model)
         self._uncounted: list[torch.Tensor] = []
@@ -194,11 +194,19 @@ class Stepper:
 
     def _losses(self, outputs: torch.Tensor, part: Batch) -> torch.Tensor:
         """Return the loss of each row, times its weight: (B,). Of mixed rows that of either row, by their shares."""
-        losses = self._weighed(self._task.loss_of(outputs, part["target"], self._loss), part.get("weight"))
+        losses = self._weighed(self._losses_to(outputs, part["target"]), part.get("weight"))
         if "mix_share" not in part:
             return losses
-        of_other = self._task.loss_of(outputs, part["mix_target"], self._loss)
+        of_other = self._losses_to(outputs, part["mix_target"])
         return losses_of_mixed(losses, self._weighed(of_other, part.get("mix_weight")), part["mix_share"])
+
+    def _losses_to(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row (B,) to targets (B,); of outputs of members (B, M, O) the mean of theirs."""
+        if outputs.ndim == 2:
+            return self._task.loss_of(outputs, target, self._loss)
+        members = outputs.shape[1]
+        losses = self._task.loss_of(outputs.flatten(0, 1), target.repeat_interleave(members), self._loss)
+        return losses.view(-1, members).mean(1)
 
     @staticmethod
     def _weighed(losses: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:

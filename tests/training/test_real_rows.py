@@ -18,6 +18,7 @@ from mlspark.errors import ConfigError
 from mlspark.evaluation import predictions
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.custom import CustomSettings
+from mlspark.models.tabm import TabmSettings
 from mlspark.streaming.feature_table import open_feature_table
 from mlspark.streaming.snapshot import DataFile, Snapshot
 from mlspark.tasks.metrics import Metrics
@@ -63,7 +64,9 @@ def by_hand(spec: TrainingSpec, table: Snapshot, model: nn.Module) -> None:
             for batch in stream:
                 model.train(len(batch["target"]) > 1)  # batch norm cannot take the variance of one row
                 optimizer.zero_grad()
-                functional.binary_cross_entropy_with_logits(model(batch["dense"])[:, 0], batch["target"]).backward()
+                outputs = model(batch["dense"])[..., 0]  # (B,), or (B, M) of members
+                target = batch["target"] if outputs.ndim == 1 else batch["target"].unsqueeze(1).expand_as(outputs)
+                functional.binary_cross_entropy_with_logits(outputs, target).backward()
                 optimizer.step()
 
 
@@ -159,3 +162,28 @@ def test_fewest_rows_of_a_step_follow_from_the_plan(tmp_path: Path) -> None:
     spec = run(tmp_path / "run", table, global_batch_size=12)
     assert [fewest_rows(spec, table, 3, step) for step in range(4)] == [3, 3, 3, 0]
     assert [fewest_rows(spec, table, 1, step) for step in range(4)] == [12, 12, 12, 1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_each_member_of_a_model_has_a_loss_of_its_own(tmp_path: Path, ranks: int) -> None:
+    """The step's loss is the mean of the members' losses, not the loss of their mean."""
+    table = write(tmp_path / "table", {"train": uniform(150), "test": uniform(20)})
+    settings = TabmSettings(members=4, hidden=(8,), dropout=0.0)
+    spec = run(tmp_path / "run", table, epochs=2, global_batch_size=32, num_processes=ranks)
+    spec = replace(spec, model=settings)
+    done = forked_ranks.run(spec)
+    assert done.returncode == 0, done.output[-3000:]
+    torch.manual_seed(spec.training.seed)
+    model = settings.build(TENSORS, 1)
+    by_hand(spec, table, model)
+    torch.testing.assert_close(dict(last_checkpoint(spec).weights), dict(model.state_dict()), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_gives_members_when_it_is_evaluated_is_refused(tmp_path: Path) -> None:
+    class Members(nn.Linear):
+        def forward(self, dense: torch.Tensor) -> torch.Tensor:
+            return super().forward(dense).unsqueeze(1).expand(-1, 3, -1)
+
+    spec = run(tmp_path / "run", write(tmp_path / "table", {"train": uniform(32), "test": uniform(20)}), epochs=1)
+    with pytest.raises(ConfigError, match=r"returned outputs of shape \(\d+, 3, 1\) for \d+ rows; it must return"):
+        fit_here(spec, functions=Functions(model=lambda tensors, num_outputs: Members(2, num_outputs)))
