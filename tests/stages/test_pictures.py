@@ -1,6 +1,7 @@
 """A table of columns and pictures is one pipeline: prepared, trained, scored; the same pixels wherever they are decoded."""
 
 import base64
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -20,7 +21,9 @@ from mlspark.datasets import pictures_like
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.features import prepared as preparations
 from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.models import weights
 from mlspark.pictures import decoder
+from mlspark.registry import versions
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.stages.prepare import prepare
@@ -28,6 +31,7 @@ from mlspark.stages.score import score
 from mlspark.stages.train import train
 from mlspark.streaming import delta_files
 from mlspark.streaming.feature_table import open_feature_table
+from mlspark.tracking import runs
 
 CONTRACT: dict[str, Any] = {
     "name": "shapes",
@@ -242,6 +246,35 @@ def test_columns_and_pictures_train_and_score_as_one(
     for name in served.columns:
         np.testing.assert_array_equal(served[name], scores[name].to_numpy())
         np.testing.assert_array_equal(by_text[name], scores[name].to_numpy())
+
+
+@pytest.mark.slow
+def test_training_begins_with_the_weights_of_a_version(
+    spark: SparkSession, settings: Settings, trained: dict[str, Any]
+) -> None:
+    changes = {"model.weights": {"version": "shapes@champion"}, "training.freeze": ["towers"], "registry.alias": ""}
+    probe = loading.override(settings, changes, source="test")
+    done = train(spark, probe)
+    client = runs.connect(probe.tracking, probe.root)
+    first, second = (versions.find(client, "shapes", report["model_version"]).package for report in (trained, done))
+    assert second.provenance["initial_weights"] == {
+        "place": f"version shapes/{trained['model_version']}",
+        "sha256": hashlib.sha256(first.files["weights.safetensors"]).hexdigest(),
+    }
+    before, after = (weights.from_bytes(package.files["weights.safetensors"]) for package in (first, second))
+    assert {name for name, value in after.items() if not value.equal(before[name])} == {"linear.weight", "linear.bias"}
+    assert train(spark, probe)["already_done"]
+
+    def num_runs() -> int:
+        experiment = client.get_experiment_by_name(probe.tracking.experiment)
+        return len(client.search_runs([experiment.experiment_id]))
+
+    num_before = num_runs()
+    with pytest.raises(
+        ConfigError, match=r"version shapes/\d does not fit model\.kind=cnn: .*of another shape: towers"
+    ):
+        train(spark, loading.override(probe, {"model.widths": [4, 9]}, source="test"))
+    assert num_runs() == num_before
 
 
 def test_a_picture_is_explained(
