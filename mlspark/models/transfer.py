@@ -55,7 +55,9 @@ def fit(model: nn.Module, weights: Mapping[str, torch.Tensor], settings: Initial
         if key not in offered:
             if key in is_free:
                 fitted.random.append(key)
-            elif key.rpartition(".")[2] not in _COUNTERS:
+            elif key.rpartition(".")[2] in _COUNTERS:
+                fitted.weights[key] = value
+            else:
                 problems.missing.append(key)
             continue
         taken = _coloured(offered[key], value, key, fitted.notes)
