@@ -203,16 +203,27 @@ def bare(processes: list[Process], count: int) -> tuple[float, float]:
 
 def epoch(rows: Stream, count: int) -> tuple[float, float]:
     """Return the same of an epoch of a stream."""
-    started, cpu = time.perf_counter(), processor_seconds()
-    assert sum(len(batch["photo"]) for batch in rows) == count
-    return count / (time.perf_counter() - started), count / (processor_seconds() - cpu)
+
+    def read() -> None:
+        assert sum(len(batch["photo"]) for batch in rows) == count
+
+    return timed(read, count)
 
 
 def read_all(folder: Path, count: int) -> tuple[float, float]:
     """Return the same of read_table."""
-    started, cpu = time.perf_counter(), processor_seconds()
-    assert pq.read_table(folder / "part.parquet").num_rows == count
-    return count / (time.perf_counter() - started), count / (processor_seconds() - cpu)
+
+    def read() -> None:
+        assert pq.read_table(folder / "part.parquet").num_rows == count
+
+    return timed(read, count)
+
+
+def timed(read: Callable[[], None], count: int) -> tuple[float, float]:
+    cpu, started = processor_seconds(), time.perf_counter()
+    read()
+    seconds = time.perf_counter() - started
+    return count / seconds, count / (processor_seconds() - cpu)
 
 
 def processor_seconds() -> float:

@@ -19,7 +19,7 @@ from mlspark.errors import DatasetError
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
-from mlspark.pictures.processes import Fillers, FillersGoneError
+from mlspark.pictures.processes import MOST_AT_ONCE, Fillers, FillersGoneError
 from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.mixing import Mixing
@@ -291,7 +291,7 @@ class Gathering:
                 return
         else:
             values = stored[places]
-        rows_at_once = max(1, _CHUNK_BYTES // field.filling.spec.num_bytes)
+        rows_at_once = max(1, min(MOST_AT_ONCE, _CHUNK_BYTES // field.filling.spec.num_bytes))
         for start in range(0, len(places), rows_at_once):
             part = slice(start, start + rows_at_once)
             chunk = _Chunk(

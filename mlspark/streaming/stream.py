@@ -73,8 +73,8 @@ class Stream(IterableDataset[TensorDict]):
         world_size: None: that of torch.distributed, else 1. At most `lanes`.
         seed: with the epoch decides the order.
         images: field -> the `Picture` that stand in a binary column: (B, C, height, width) uint8, decoded and augmented by
-            threads, or processes where these are faster, as many as `workers`, whatever `pool` is. With columns=None, beside
-            all other columns.
+            threads, and processes when these have worked for a while, as many as `workers`, whatever `pool` is. With
+            columns=None, beside all other columns.
         mix: MixUp and CutMix of the one field of pictures, by fields that `mixing.mixed` applies where the batch is used.
         shuffle_window_rows: rows shuffled among each other, over all ranks; row groups are shuffled over the whole table.
         shuffle_window_bytes: with pictures, bytes that the rows of a window may need, as the table holds them: the window

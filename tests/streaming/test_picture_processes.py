@@ -25,9 +25,8 @@ SIMPLE = (Crop(padding=2), Flip())
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have processes start with the second chunk of pictures, whatever these are."""
+    """Have processes start with the second chunk of pictures."""
     monkeypatch.setattr(processes, "_SECONDS_IN_THREADS", 0.0)
-    monkeypatch.setattr(processes, "_MOST_IN_THREADS", 0)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +37,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def started(table: str) -> Iterator[Fillers]:
     """Keep processes that have started, for all streams of three workers."""
-    with pytest.MonkeyPatch.context() as patch, opened(table, workers=3, batch_size=4) as stream:
-        patch.setattr(processes, "_SECONDS_IN_THREADS", 0.0)
-        yield waited_for(stream)
+    with opened(table, workers=3, batch_size=4) as stream:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(processes, "_SECONDS_IN_THREADS", 0.0)
+            waited_for(stream)
+        yield stream._pictures.fillers
 
 
 def waited_for(stream: Any) -> Fillers:
@@ -197,7 +198,7 @@ import mlspark.streaming
 from mlspark.pictures import processes
 from mlspark.pictures.augment import Crop, Flip
 from mlspark.streaming.pictures import Picture
-processes._SECONDS_IN_THREADS = processes._MOST_IN_THREADS = 0
+processes._SECONDS_IN_THREADS = 0
 images = {"photo": Picture(size=16, augment=(Crop(padding=2), Flip()))}
 stream = mlspark.streaming.open(sys.argv[1], images=images, batch_size=8)
 while True:
