@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """Pixels above which nothing is decoded, whatever a contract says: 300 MB of colours."""
+MAX_SIDE = 1_000_000
+"""Pixels of a side above which nothing is decoded: resizing takes memory by the longer side, 2 GB for 50 million x 1."""
 MAX_SCANS = 500
 """Passes over a progressive JPEG above which it is refused: a small file can ask for thousands of them."""
 Mode = Literal["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "L;16", "LA;16", "RGB;16", "RGBA;16"]
@@ -44,7 +46,7 @@ _CLASSES = {
     "tiff": "TiffImagePlugin.TiffImageFile",
     "avif": "AvifImagePlugin.AvifImageFile",
 }
-_COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGBA"}
+_COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "CMYK"}
 _REDUCTIONS = (8, 4, 2)
 _Result = TypeVar("_Result")
 
@@ -253,7 +255,10 @@ def _jpeg(data: Data, header: headers.JpegHeader, mode: str, at_least: tuple[int
 
 def _loaded(kind: str, data: Data) -> "Image":
     """Return a picture that Pillow has decoded, its first frame, in its own mode."""
-    if kind == "webp":
+    if kind == "jpeg" and (jpeg := headers.jpeg_header(data)).components == 4:
+        _refuse_bomb(kind, jpeg.width, jpeg.height)
+        _jpeg(data, jpeg, "CMYK", (1, 1))  # Pillow passes over damage that the other library names
+    elif kind == "webp":
         webp = headers.webp_header(data)
         _refuse_bomb(kind, webp.width, webp.height)
     elif kind == "png":
@@ -267,15 +272,15 @@ def _loaded(kind: str, data: Data) -> "Image":
 
 
 def _refuse_bomb(kind: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{kind}: {width} x {height} pixels, more than {MAX_PIXELS:,}, which nothing here decodes")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        most = f"{MAX_PIXELS:,}, or {MAX_SIDE:,} of a side"
+        raise PictureError(f"{kind}: {width} x {height} pixels, more than {most}, which nothing here decodes")
 
 
 def _opened(kind: str, data: Data) -> "Image":
     """Return a picture of Pillow's, its header read. `Image.open` would look at the size after some decoders use it."""
     module, name = _CLASSES[kind].split(".")
-    opened: Image = getattr(_library(f"PIL.{module}"), name)(BytesIO(data))
-    return opened
+    return cast("Image", getattr(_library(f"PIL.{module}"), name)(BytesIO(data)))
 
 
 def _probed(kind: str, data: Data) -> Probe:
@@ -289,7 +294,7 @@ def _probed(kind: str, data: Data) -> Probe:
     elif mode == "1":
         bits = 1
     has_transparency = mode.split(";")[0] in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
-    num_frames = int(getattr(image, "n_frames", 1))
+    num_frames = headers.tiff_pages(data) if kind == "tiff" else int(getattr(image, "n_frames", 1))
     return Probe(kind, width, height, mode, bits, num_frames, _orientation(kind, image, data), has_transparency)
 
 

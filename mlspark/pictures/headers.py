@@ -1,5 +1,6 @@
 """What a picture's file says of itself, read without any library: format; headers of JPEG, PNG, WebP. Runs anywhere."""
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -36,7 +37,10 @@ _STARTS_OF_OTHERS = {
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
     b"\x00\x00\x01\x00": "an icon",
 }
-_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers of a JPEG without a length
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
+"""A marker of a JPEG that has a length behind it."""
+_MOST_PIECES = 2**15
+"""Segments of a JPEG, chunks of a PNG, pages of a TIFF above which a file is refused: millions of them cost minutes."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _PNG_MODES = {
@@ -104,17 +108,14 @@ def jpeg_header(data: Data) -> JpegHeader:
     """
     position, end = 2, len(data)
     frame: tuple[int, int, int, int, bool] | None = None
-    orientation = 0
-    while position + 4 <= end:
-        if data[position] != 0xFF:  # decoders skip what stands between two segments
-            position += 1
-            continue
+    orientation = num_segments = 0
+    while (found := _MARKER.search(data, position, end)) is not None:  # decoders skip what stands between two segments
+        position, num_segments = found.start(), num_segments + 1
         marker = data[position + 1]
-        if marker in (0x00, 0xFF) or marker in _ALONE:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xDA, 0xD9):
+        if marker in (0xDA, 0xD9) or position + 4 > end:
             break
+        if num_segments > _MOST_PIECES:
+            raise PictureError(f"jpeg: more than {_MOST_PIECES:,} segments before its pixels")
         length = data[position + 2] << 8 | data[position + 3]
         body = position + 4
         if length < 2 or position + 2 + length > end:
@@ -126,7 +127,9 @@ def jpeg_header(data: Data) -> JpegHeader:
             orientation = exif_orientation(bytes(data[body + 6 : position + 2 + length]))
         position += 2 + length
     if frame is None:
-        raise PictureError("jpeg: the file ends within its header" if position + 4 > end else "jpeg: has no size")
+        raise PictureError(
+            "jpeg: the file ends within its header" if found is None or position + 4 > end else "jpeg: has no size"
+        )
     width, height, components, bits, is_progressive = frame
     if not width or not height:
         raise PictureError(f"jpeg: its size is {width} x {height} pixels")
@@ -159,19 +162,23 @@ def png_header(data: Data, *, is_whole: bool = False) -> PngHeader:
     view, position, end = memoryview(data), 8, len(data)
     fields: tuple[int, int, int, int] | None = None
     chunks: set[bytes] = set()
-    num_frames, orientation = 1, 1
+    num_frames, orientation, num_chunks = 1, 1, 0
     while position + 12 <= end and b"IEND" not in chunks:
         (length,), name = struct.unpack_from(">I", view, position), bytes(view[position + 4 : position + 8])
         after = position + 12 + length
         if after > end:
             break
-        body = view[position + 8 : after - 4]
+        body, num_chunks = view[position + 8 : after - 4], num_chunks + 1
+        if num_chunks > _MOST_PIECES:
+            raise PictureError(f"png: more than {_MOST_PIECES:,} chunks")
         if (
             is_whole
             and name[:1].isupper()
             and zlib.crc32(view[position + 4 : after - 4]) != _big(view[after - 4 : after])
         ):
             raise PictureError("png: cannot be decoded: its pixels are not what their checksum says")
+        if name == b"IHDR" and fields is not None:
+            raise PictureError("png: has two headers, which may say two sizes")
         if name == b"IHDR" and length == 13:
             fields = _big(body[:4]), _big(body[4:8]), body[8], body[9]
         elif name == b"acTL" and length == 8 and b"IDAT" not in chunks:
@@ -242,6 +249,31 @@ def webp_header(data: Data) -> WebpHeader:
     if not all(size):
         raise PictureError(f"webp: its size is {size[0]} x {size[1]} pixels")
     return WebpHeader(*size, has_alpha, max(num_frames, 1), orientation)
+
+
+def tiff_pages(data: Data) -> int:
+    """Return how many pages a TIFF has: its directories, each of which says where the next one is.
+
+    Pillow compares each with all before it, which takes hours where they are many.
+
+    Raises:
+        PictureError: there are more than anyone reads.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = 43 in (data[2], data[3])
+    places, count, link = (f"{order}Q", f"{order}Q", 20) if is_big else (f"{order}I", f"{order}H", 12)
+    known: set[int] = set()
+    try:
+        (place,) = struct.unpack_from(places, data, 8 if is_big else 4)
+        while place and place not in known:
+            if len(known) == _MOST_PIECES:
+                raise PictureError(f"more than {_MOST_PIECES:,} pages")
+            (num_entries,) = struct.unpack_from(count, data, place)
+            known.add(place)
+            (place,) = struct.unpack_from(places, data, place + struct.calcsize(count) + link * num_entries)
+    except struct.error:
+        pass  # the directory after the last whole one is cut off
+    return max(1, len(known))
 
 
 def exif_orientation(exif: bytes) -> int:

@@ -81,6 +81,9 @@ def header_problem(data: Data, media: Media) -> tuple[str, str] | None:
     if not media.min_pixels <= picture.num_pixels <= media.max_pixels:
         shown = f"{picture.format} of {picture.width:,} x {picture.height:,} = {picture.num_pixels:,} pixels"
         return PIXELS, f"{shown}, expected {media.min_pixels:,} to {media.max_pixels:,}"
+    if max(picture.width, picture.height) > decoder.MAX_SIDE:
+        shown = f"{picture.format} of {picture.width:,} x {picture.height:,}"
+        return PIXELS, f"{shown}, expected no side of more than {decoder.MAX_SIDE:,} pixels"
     if picture.num_frames > media.max_frames:
         return FRAMES, f"{picture.format} with {picture.num_frames:,} pictures, expected 1 to {media.max_frames:,}"
     if picture.mode not in media.modes:

@@ -78,6 +78,39 @@ def text_bomb() -> bytes:
     return png(4, 4, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000))))
 
 
+def interlaced() -> bytes:
+    """`scene()` as a PNG in seven passes, each over a grid of its own (Adam7), which Pillow reads and does not write."""
+    pixels = np.asarray(scene())
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    grids = [pixels[top::down, left::right] for top, left, down, right in passes]
+    lines = b"".join(b"\0" + line.tobytes() for grid in grids for line in grid)
+    header = struct.pack(">IIBBBBB", *SIZE, 8, 2, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def before_pixels(data: bytes, content: bytes) -> bytes:
+    """A PNG with more in front of its pixels."""
+    place = data.index(b"IDAT") - 4
+    return data[:place] + content + data[place:]
+
+
+def two_headers() -> bytes:
+    """A PNG of 5,000 x 5,000 that calls itself 4 x 4 behind its pixels."""
+    large, place = png(5000, 5000, bits=1), -12
+    return large[:place] + png(4, 4)[8:33] + large[place:]
+
+
+def tiff(pages: int, *, is_ring: bool = False) -> bytes:
+    """A TIFF of one pixel whose pages are all the same one; the last leads to the first, or nowhere."""
+    tags = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (278, 1), (279, 1))
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags
+    )
+    size, first = len(directory) + 4, 10
+    after = [first + size * number for number in range(1, pages)] + [first if is_ring else 0]
+    return b"II*\0" + struct.pack("<I2x", first) + b"".join(directory + struct.pack("<I", place) for place in after)
+
+
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
@@ -144,6 +177,10 @@ def grey() -> Image.Image:
     return scene().convert("L").convert("RGB")
 
 
+def cmyk() -> bytes:
+    return file_of(scene(200, 150).convert("CMYK"), "JPEG")
+
+
 def black_and_white() -> Image.Image:
     return scene().convert("L").point(lambda value: 255 * (value > 127)).convert("RGB")
 
@@ -162,6 +199,11 @@ JPEGS = (
     Odd("JPEG with EXIF of 130 kB", with_huge_exif, like=scene),
     Odd("JPEG with other bytes behind it", lambda: jpeg() + b"trailing rubbish" * 100, like=scene),
     Odd("JPEG with a second picture behind it (MPO)", lambda: animation("MPO", 2), note="the first one"),
+    Odd("JPEG, CMYK, with zeros in its middle", lambda: patched(cmyk(), len(cmyk()) - 3000, bytes(800)), DECODES),
+    Odd("JPEG with a profile of colours (ICC)", lambda: jpeg(icc_profile=b"\xff" * 4000), like=scene,
+        note="profiles are not looked at: the numbers are what is learned from"),
+    Odd("JPEG with 40,000 empty segments", lambda: jpeg()[:2] + segment(0xE2, b"") * 40_000 + jpeg()[2:], FORMAT),
+    Odd("JPEG of 65,500 x 1", lambda: file_of(scene(65_500, 1), "JPEG"), like=lambda: scene(65_500, 1)),
     Odd("JPEG of one pixel", lambda: file_of(scene(1, 1), "JPEG")),
     Odd("JPEG, its last two bytes missing", lambda: jpeg()[:-2], DECODES),
     Odd("half a JPEG", lambda: half("JPEG"), DECODES),
@@ -196,6 +238,7 @@ PNGS = (
     Odd("PNG, colours and alpha", lambda: file_of(see_through(), "PNG"), like=scene,
         note="alpha is left out, unless `mode: RGBA`"),
     Odd("PNG turned by EXIF", lambda: oriented(3, "PNG"), like=lambda: scene().transpose(Image.Transpose.ROTATE_180)),
+    Odd("PNG, interlaced", interlaced, like=scene),
     Odd("PNG with other bytes behind it", lambda: file_of(scene(), "PNG") + b"trailing rubbish", like=scene),
     Odd("PNG, grey of 16 bits", lambda: file_of(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "PNG"), MODE,
         note='upper eight bits with `modes: ["L;16", ...]`'),
@@ -209,6 +252,11 @@ PNGS = (
     Odd("PNG of no width", lambda: png(0, 4), FORMAT),
     Odd("PNG with colours that there are not", lambda: png(4, 4, bits=3), FORMAT),
     Odd("PNG with a text of 50 MB in 50 kB", text_bomb, DECODES),
+    Odd("PNG with a profile of colours of 50 MB in 50 kB", lambda: before_pixels(png(4, 4),
+        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000_000)))), DECODES),
+    Odd("PNG with two headers", two_headers, FORMAT),
+    Odd("PNG of 40,000 chunks", lambda: before_pixels(png(4, 4), chunk(b"tEXt", b"") * 40_000), FORMAT),
+    Odd("PNG of 2,000,000 x 1", lambda: png(2_000_000, 1, bits=1), PIXELS),
     Odd("PNG of 20,000 x 20,000 in 48 kB", lambda: png(20_000, 20_000, bits=1), PIXELS),
     Odd("PNG of 100 megapixels", lambda: png(10_000, 10_000, bits=1), PIXELS, note="with `max_pixels: 100000000`"),
 )  # fmt: skip
@@ -225,14 +273,19 @@ OTHERS = (
         like=lambda: scene().transpose(Image.Transpose.ROTATE_90)),
     Odd("WebP, animated", lambda: animation("WEBP"), FRAMES, note="the first picture with `max_frames: 3`"),
     Odd("half a WebP", lambda: half("WEBP"), DECODES),
+    Odd("WebP with zeros in its middle", lambda: patched(file_of(scene(200, 150), "WEBP"), 1000, bytes(100)),
+        note="other pixels, not noticed: it has no checksums"),
     Odd("WebP said to be 16,384 x 16,384", lambda: patched(oriented(1, "WEBP"), 24, b"\xff\x3f\0" * 2), PIXELS),
     Odd("BMP", lambda: file_of(scene(), "BMP"), like=scene),
     Odd("BMP with a palette", lambda: file_of(scene().quantize(256), "BMP"), like=scene),
+    Odd("BMP, black and white (1 bit)", lambda: file_of(black_and_white().convert("1"), "BMP"), like=black_and_white),
     Odd("half a BMP", lambda: half("BMP"), DECODES),
     Odd("TIFF", lambda: file_of(scene(), "TIFF"), like=scene),
     Odd("TIFF, packed (LZW)", lambda: file_of(scene(), "TIFF", compression="tiff_lzw"), like=scene),
     Odd("TIFF, CMYK", lambda: file_of(scene().convert("CMYK"), "TIFF"), like=scene),
     Odd("TIFF of two pages", lambda: file_of(scene(), "TIFF", save_all=True, append_images=[scene(seed=1)]), FRAMES),
+    Odd("TIFF whose pages lead round in a ring", lambda: tiff(3, is_ring=True), FRAMES),
+    Odd("TIFF of 40,000 pages", lambda: tiff(40_000), FORMAT),
     Odd("TIFF of floats", lambda: file_of(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), MODE),
     Odd("TIFF, grey of 16 bits", lambda: file_of(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "TIFF"), MODE),
     Odd("half a TIFF", lambda: half("TIFF"), DECODES),
