@@ -28,7 +28,7 @@ from mlspark.sources import (
     webdataset,
     zip_members,
 )
-from mlspark.sources.members import Archive, Member, Span
+from mlspark.sources.members import NO_BYTE, Archive, Member, Span
 from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
 from mlspark.sources.source import Part, Source, absolute_uri
 
@@ -264,7 +264,7 @@ def _opened(item: _Item, max_bytes: int, *, reads: bool) -> Iterator[tuple[Archi
 def _members(item: _Item, max_bytes: int, *, reads: bool) -> Iterator[Member]:
     """Yield the members of an archive, or of its span. Executors, and the driver for WebDataset's first ones."""
     if item.size == 0:
-        yield Member("", 0, None, "no byte")
+        yield Member("", 0, None, NO_BYTE)
         return
     with _opened(item, max_bytes, reads=reads) as (archive, kind):
         yield from kind.members(archive, item.span)
@@ -279,7 +279,7 @@ def _rows(max_bytes: int, pattern: str, reads: bool, piece: bytes) -> Iterator[b
                 MEMBER: member.name or None,
                 ARRIVAL: member.place,
                 IMAGE: member.content,
-                MALFORMED: member.problem,
+                MALFORMED: member.problem or (NO_BYTE if member.content == b"" else None),
                 SOURCE_FILE: item.uri,
             }
 

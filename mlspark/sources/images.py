@@ -19,7 +19,7 @@ from mlspark import storage
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, PREFIX, SOURCE_FILE
 from mlspark.sources import binary_rows, listing, manifest, opened_files, typed_rows
-from mlspark.sources.members import unsafe
+from mlspark.sources.members import NO_BYTE, unsafe
 from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
 from mlspark.sources.source import Part, Source, absolute_uri
 
@@ -218,7 +218,7 @@ def _row(base: str, max_bytes: int, pattern: str, file: Mapping[str, Any]) -> bi
     if problem is None and size > max_bytes:
         problem = f"{size:,} bytes, more than max_bytes={max_bytes:,}"
     if problem is None and size == 0:
-        problem = "no byte"
+        problem = NO_BYTE
     if problem is None:
         row[IMAGE] = opened_files.content(uri, size)
         if beside := file.get(_BESIDE):

@@ -3,10 +3,12 @@
 from functools import lru_cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mlspark import storage
+from mlspark.contracts.own_columns import PREFIX, is_own
 from mlspark.errors import SourceError, one_line
 from mlspark.sources import listing
 from mlspark.sources.picture_settings import ManifestSettings
@@ -57,13 +59,13 @@ def read(file: Part, settings: ManifestSettings, *, name: str, taken: tuple[str,
         raise SourceError(f"{file.name}: has no row, so there is no picture to read")
     renamed = [name if column == settings.column else column for column in columns]
     lower = [column.lower() for column in renamed]
-    clash = sorted({column for column in renamed if lower.count(column.lower()) > 1 or column.lower() in taken})
+    clash = sorted({c for c in renamed if lower.count(c.lower()) > 1 or c.lower() in taken or is_own(c)})
     if clash:
         raise SourceError(
             f"{file.name}: columns {', '.join(clash)} stand there twice, or are called like the source's own "
-            f"({', '.join((name, *taken))}); rename them in the manifest"
+            f"({', '.join((name, *taken))}, {PREFIX}...); rename them in the manifest"
         )
-    paths = table.column(settings.column).cast(pa.string())
+    paths = pc.replace_substring_regex(table.column(settings.column).cast(pa.string()), r"^(\./+)+", "")
     return table.set_column(columns.index(settings.column), settings.column, paths).rename_columns(renamed)
 
 

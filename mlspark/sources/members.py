@@ -11,6 +11,10 @@ Content = Callable[[], bytes]
 """Reads the content of a member; raises `Unreadable` saying why it cannot."""
 
 
+NO_BYTE = "no byte"
+"""What is wrong with a picture's file that is empty."""
+
+
 class Unreadable(Exception):
     """What is wrong with one member; becomes the reason of its row."""
 
@@ -53,7 +57,8 @@ class Archive:
     """Whether contents are read; without, members have names and places only."""
 
     def member(self, name: str, place: int, size: int, content: Content, problem: str | None = None) -> Member:
-        """Return a member with its content, or with the reason why it has none."""
+        """Return a member with its content, or with the reason why it has none; "./a" is a member called "a"."""
+        name = relative(name)
         shown = text(name)
         problem = problem or unsafe(name) or self._too_large(size)
         if problem is not None or not self.reads:
@@ -65,6 +70,11 @@ class Archive:
 
     def _too_large(self, size: int) -> str | None:
         return f"{size:,} bytes, more than max_bytes={self.max_bytes:,}" if size > self.max_bytes else None
+
+
+def relative(name: str) -> str:
+    """Return a name without "./" in front, as `tar cf x.tar .` writes it."""
+    return re.sub(r"^(\./+)+(?=.)", "", name, flags=re.DOTALL)
 
 
 def text(name: str) -> str:

@@ -8,11 +8,16 @@ from functools import partial
 from typing import IO, Any, Self, cast
 
 from mlspark.errors import one_line
-from mlspark.sources.members import Archive, Member, Span, Unreadable
+from mlspark.sources.members import Archive, Member, Span, Unreadable, relative
 from mlspark.sources.opened_files import Excerpt
 
 _GZIP = b"\x1f\x8b"
 """How files begin that gzip has compressed."""
+_OTHERS = {
+    b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"\x1f\x9d": "compress",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR",
+}  # fmt: skip
+"""How files begin that are no tar file until something else has unpacked them."""
 _BLOCK = tarfile.BLOCKSIZE
 _DAMAGES = (
     tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError, RecursionError, Unreadable,
@@ -64,7 +69,7 @@ def spans(archive: Archive, span_bytes: int, may_cut: Callable[[str], bool] | No
     try:
         for tar, info in _headers(file, archive.max_bytes):
             place += 1
-            may_begin = may_cut is None or (not info.isdir() and may_cut(info.name))
+            may_begin = may_cut is None or (not info.isdir() and may_cut(relative(info.name)))
             cuts = cuts and not tar.pax_headers  # those are of all members that follow
             if cuts and may_begin and info.offset - start >= span_bytes:
                 found.append(Span(start, info.offset, first, False))
@@ -92,8 +97,17 @@ def members(archive: Archive, span: Span | None) -> Iterator[Member]:
         problem = _after(file)
     except _DAMAGES as error:
         problem = str(error) if isinstance(error, Unreadable) else f"damaged: {one_line(str(error))}"
+    if problem and place == 0 and (packed_by := _other(archive)):
+        problem = f"packed by {packed_by}, and read are zip, tar and tar.gz: write it anew as one of those"
     if problem:
         yield Member("", place, None, f"{problem}; members after it, if any, cannot be known")
+
+
+def _other(archive: Archive) -> str | None:
+    """Return what has packed a file that has no member and is not compressed with gzip."""
+    archive.file.seek(0)
+    start = archive.file.read(8)
+    return next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
 
 
 def _file(archive: Archive, span: Span) -> IO[bytes]:

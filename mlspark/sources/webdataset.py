@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql.types import BinaryType, LongType, StringType, StructField, StructType
 
 from mlspark.contracts.own_columns import MALFORMED
-from mlspark.sources.members import Member
+from mlspark.sources.members import NO_BYTE, Member
 from mlspark.sources.picture_settings import OFFERED, said_by
 
 KEY, _PLACE = "key", "place"
@@ -88,6 +88,8 @@ def rows(
             seen.add(extension)
             if member.problem is not None:
                 problems.append(f"{extension}: {member.problem}")
+            elif extension in wanted and member.content == b"" and not is_text(extension):
+                problems.append(f"{extension}: {NO_BYTE}")
             elif extension in wanted and member.content is not None:
                 try:
                     row[extension] = _value(member.content, extension)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from mlspark.sources.members import Archive, Member, Span, Unreadable
+from mlspark.sources.members import Archive, Member, Span, Unreadable, relative
 from mlspark.sources.opened_files import Excerpt
 
 MAGIC = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
@@ -30,6 +30,10 @@ class _Directory:
     size: int
     declared_start: int
     """Where the file says that it starts; less than `start` where something stands before the zip file."""
+    num_entries: int
+    """As the file says; of more than 65,535, some writers say the rest of a division by 65,536."""
+    after: int
+    """Bytes behind the zip file's end."""
 
 
 def spans(archive: Archive, span_bytes: int, may_cut: Callable[[str], bool] | None) -> list[Span]:
@@ -45,7 +49,7 @@ def spans(archive: Archive, span_bytes: int, may_cut: Callable[[str], bool] | No
     start, first, weight, position = directory.start, 0, 0, directory.start
     for place, record in enumerate(_records(archive, directory.start, directory.start + directory.size)):
         [length] = struct.unpack_from("<H", record, 28)
-        name = record[_ENTRY_SIZE : _ENTRY_SIZE + length].decode("utf-8", "replace")
+        name = relative(record[_ENTRY_SIZE : _ENTRY_SIZE + length].decode("utf-8", "replace"))
         may_begin = may_cut is None or (not name.endswith("/") and may_cut(name))
         if may_begin and weight > span_bytes:
             found.append(Span(start, position, first, False))
@@ -78,9 +82,29 @@ def members(archive: Archive, span: Span | None) -> Iterator[Member]:
             yield from _members(archive, directory, batch, place)
             place, batch = place + len(batch), []
     yield from _members(archive, directory, batch, place)
+    place += len(batch)
     if position < end:
-        problem = f"directory is damaged: no entry at byte {position:,}, {end - position:,} bytes before its end"
-        yield Member("", place + len(batch), None, problem)
+        problem: str | None = f"no entry at byte {position:,}, {end - position:,} bytes before its end"
+        yield Member("", place, None, f"directory is damaged: {problem}")
+    elif (span is None or span.is_last) and (problem := _around(archive, directory, place)):
+        yield Member("", place, None, problem)
+
+
+def _around(archive: Archive, directory: _Directory, num_entries: int) -> str | None:
+    """Return what is wrong with a zip file whose entries are all read: members that are not among them."""
+    archive.file.seek(0)
+    if directory.start > directory.declared_start and archive.file.read(4) == MAGIC[0]:
+        return (
+            "members of another zip file before its own: is it several, one after the other, or the rest of one that is cut "
+            "short, with a zip file in it?"
+        )
+    if (num_entries - directory.num_entries) % 2**16:
+        return f"directory is damaged: {num_entries:,} entries where its end says {directory.num_entries:,}"
+    archive.file.seek(archive.size - directory.after)
+    while block := archive.file.read(2**20):
+        if block.strip(b"\0"):
+            return "more data after its end"
+    return None
 
 
 def _directory(archive: Archive) -> _Directory:
@@ -88,23 +112,38 @@ def _directory(archive: Archive) -> _Directory:
     window = min(archive.size, 2**16 + _END_SIZE + _LOCATOR_SIZE + _END64_SIZE)
     archive.file.seek(archive.size - window)
     tail = archive.file.read(window)
-    place = tail.rfind(_END)
-    if place < 0 or len(tail) < place + _END_SIZE:
+    place = _end(tail)
+    if place < 0:
         raise Unreadable("no directory at its end: the file is cut short or no zip file, its members cannot be known")
-    disk, disk_start, _, _, size, declared = struct.unpack_from("<4H2L", tail, place + 4)
+    disk, disk_start, _, count, size, declared, comment = struct.unpack_from("<4H2LH", tail, place + 4)
     end = archive.size - window + place
+    after = max(0, len(tail) - place - _END_SIZE - comment)
     locator = place - _LOCATOR_SIZE
     if locator >= _END64_SIZE and tail[locator : locator + 4] == _LOCATOR:
         place = locator - _END64_SIZE
         if tail[place : place + 4] != _END64:
             raise Unreadable("its directory cannot be found: the end of a 64-bit zip file is damaged")
-        disk, disk_start, _, _, size, declared = struct.unpack_from("<2L4Q", tail, place + 16)
+        disk, disk_start, _, count, size, declared = struct.unpack_from("<2L4Q", tail, place + 16)
         end = archive.size - window + place
     if disk or disk_start:
         raise Unreadable("one of several disks: join them into one zip file")
     if size > end:
         raise Unreadable(f"damaged: a directory of {size:,} bytes in a file of {archive.size:,}")
-    return _Directory(end - size, size, declared)
+    return _Directory(end - size, size, declared, count, after)
+
+
+def _end(tail: bytes) -> int:
+    """Return where the end of a zip file begins in a file's last bytes: its comment, which may be like one, ends the file.
+
+    Of a file with more behind it the last place that looks like an end; -1 without one.
+    """
+    last = place = tail.rfind(_END, 0, len(tail) - _END_SIZE + len(_END))
+    while place >= 0:
+        [comment] = struct.unpack_from("<H", tail, place + _END_SIZE - 2)
+        if place + _END_SIZE + comment == len(tail):
+            return place
+        place = tail.rfind(_END, 0, place)
+    return last
 
 
 def _records(archive: Archive, start: int, end: int) -> Iterator[bytes]:
@@ -131,6 +170,11 @@ def _members(archive: Archive, directory: _Directory, records: list[bytes], plac
     try:
         file = zipfile.ZipFile(_with_directory(archive, directory, b"".join(records)))
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
+        if len(records) == 1 and isinstance(error, UnicodeDecodeError):
+            [length] = struct.unpack_from("<H", records[0], 28)
+            name = records[0][_ENTRY_SIZE : _ENTRY_SIZE + length].decode("utf-8", "surrogateescape")
+            yield archive.member(name, place, 0, bytes)
+            return
         if len(records) == 1:
             yield Member("", place, None, f"entry of the directory cannot be read: {error}")
             return
@@ -138,9 +182,11 @@ def _members(archive: Archive, directory: _Directory, records: list[bytes], plac
             yield from _members(archive, directory, [record], place + number)
         return
     for number, info in enumerate(file.infolist()):
-        if not info.is_dir():
+        if not info.is_dir() or info.file_size:
+            # zipfile ends a name at its NUL.
+            name = info.orig_filename if "\0" in info.orig_filename else info.filename
             content = partial(_content, file, info, archive.max_bytes)
-            yield archive.member(info.filename, place + number, info.file_size, content, _problem(info))
+            yield archive.member(name, place + number, info.file_size, content, _problem(info))
 
 
 def _with_directory(archive: Archive, directory: _Directory, entries: bytes) -> io.RawIOBase:
@@ -159,7 +205,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
         return "encrypted"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "a link, not a file"
-    return None
+    return "a folder with data" if info.is_dir() else None
 
 
 def _content(file: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
