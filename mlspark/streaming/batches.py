@@ -23,6 +23,7 @@ from mlspark.streaming.rows import Allocate, Array, Ragged, Rows, RowsBuffer
 from mlspark.streaming.snapshot import RowGroup
 
 _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Python's part of a row is small
+_PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
@@ -142,10 +143,13 @@ class Batches:
 
     def _steps_of_pieces(self, block: Rows, start_step: int) -> Iterator[tuple[int, int]]:
         """Yield (first, stop) of the steps to gather at a time: whole batches, of some megabytes."""
-        row_bytes = max(1, block.nbytes // max(1, len(block)) if self._pictures is None else self._pictures.row_bytes)
+        if self._pictures is None:
+            piece_bytes, row_bytes = _PIECE_BYTES, block.nbytes // max(1, len(block))
+        else:
+            piece_bytes, row_bytes = _PIECE_BYTES_OF_PICTURES, self._pictures.row_bytes
         plan = self._share.plan
         batch_rows = max(1, plan.batch_size * len(self._share.lanes) // plan.lanes)
-        num_steps = max(1, _PIECE_BYTES // row_bytes // batch_rows)
+        num_steps = max(1, piece_bytes // max(1, row_bytes) // batch_rows)
         for first in range(start_step, plan.num_steps, num_steps):
             yield first, min(first + num_steps, plan.num_steps)
 

@@ -274,7 +274,7 @@ def test_memory_of_arrays_that_went_is_used_again_and_that_of_views_is_not() -> 
 
 
 def test_a_batch_that_is_kept_stays_as_it_was(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlspark.streaming.batches._PIECE_BYTES", 1)  # each batch has an array of its own
+    monkeypatch.setattr("mlspark.streaming.batches._PIECE_BYTES_OF_PICTURES", 1)  # each batch has an array of its own
     places = []
     with opened(table, batch_size=4) as stream:
         for batch in stream:
