@@ -68,6 +68,8 @@ class PicturesSection:
     name: str
     facts: tuple[SummaryRow, ...]
     samples: tuple[Samples, ...]
+    samples_note: str
+    """Which pictures they are."""
     channels: tuple[Channel, ...]
     repeated: tuple[Captioned, ...]
     refused: tuple[Captioned, ...]
@@ -107,10 +109,18 @@ def _section(
             Samples(class_, tuple(_shown(digest, thumbnails, class_) for digest in digests))
             for class_, digests in pictures["samples"].items()
         ),
+        samples_note=_note(pictures["samples"], records[-1]["target"].get("classes", {})),
         channels=tuple(_channels(name, records, versions, comparison)),
         repeated=tuple(_repeated(pictures["duplicates"], thumbnails)),
         refused=tuple(_refused(example, thumbnails) for example in pictures["refused"]["examples"]),
     )
+
+
+def _note(samples: Mapping[str, Any], classes: Mapping[str, int]) -> str:
+    of = "all" if set(samples) == {""} else "each class"
+    if len(classes) > len(samples):
+        of = f"{len(samples)} of {count(len(classes))} classes, the commonest"
+    return f"The first ones by SHA-256 of {of}; the same in every run."
 
 
 def _shown(digest: str | None, thumbnails: Mapping[str, Any], what: str) -> Shown:

@@ -97,9 +97,11 @@ def bad(spark: SparkSession) -> DataFrame:
     return spark.createDataFrame(rows, f"image binary, {REASONS} {reasons}, {SOURCE_FILE} string, {RAW} string")
 
 
-def looked_at(good: DataFrame, bad: DataFrame) -> PictureProfile:
-    record, repeated = profile(good, CONTRACT, TASK, by=SPLIT), duplicates(good, CONTRACT)
-    return of_pictures(record, good, bad, CONTRACT, TASK, reasons=REASONS_COUNTED, duplicates=repeated)
+@pytest.fixture(scope="module")
+def asked(good: DataFrame) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known before the pictures are looked at: the profile and the duplicates."""
+    once = good.coalesce(1)
+    return profile(once, CONTRACT, TASK, by=SPLIT), duplicates(once, CONTRACT)
 
 
 def of_good(good: DataFrame, bad: DataFrame, **task: Any) -> dict[str, Any]:
@@ -117,8 +119,11 @@ def of_good(good: DataFrame, bad: DataFrame, **task: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def found(good: DataFrame, bad: DataFrame) -> PictureProfile:
-    return looked_at(good.coalesce(1), bad.coalesce(1))
+def found(good: DataFrame, bad: DataFrame, asked: tuple[dict[str, Any], dict[str, Any]]) -> PictureProfile:
+    record, repeated = asked
+    return of_pictures(
+        record, good.coalesce(1), bad.coalesce(1), CONTRACT, TASK, reasons=REASONS_COUNTED, duplicates=repeated
+    )
 
 
 def columns(found: PictureProfile) -> dict[str, Any]:
@@ -225,8 +230,12 @@ def test_repeated_and_refused_pictures_are_shown(found: PictureProfile) -> None:
     assert hashlib.sha256(CUT_OFF).hexdigest() not in thumbnails
 
 
-def test_the_same_for_any_number_of_partitions(good: DataFrame, bad: DataFrame, found: PictureProfile) -> None:
-    assert looked_at(good.repartition(7), bad.repartition(3)) == found
+def test_the_same_for_any_number_of_partitions(
+    good: DataFrame, bad: DataFrame, asked: tuple[dict[str, Any], dict[str, Any]], found: PictureProfile
+) -> None:
+    record, repeated = asked
+    mixed = good.repartition(7), bad.repartition(3)
+    assert of_pictures(record, *mixed, CONTRACT, TASK, reasons=REASONS_COUNTED, duplicates=repeated) == found
 
 
 def test_of_many_pictures_about_as_many_are_decoded_chosen_by_content_and_events_are_counted(

@@ -131,6 +131,20 @@ def test_page_says_what_the_pictures_are_repeated_and_refused() -> None:
     assert [attrs["aria-label"] for attrs in unseen] == ["cannot be shown"] * 2
 
 
+@pytest.mark.parametrize(
+    ("samples", "classes", "words"),
+    [
+        ({"": [FIRST]}, {}, "of all; the same"),
+        ({"a": [FIRST], "b": []}, {"a": 3, "b": 1}, "of each class; the same"),
+        ({"a": [FIRST]}, {"a": 3, "b": 1}, "of 1 of 2 classes, the commonest; the same"),
+    ],
+)
+def test_samples_say_of_what_they_are(samples: dict[str, list[str]], classes: dict[str, int], words: str) -> None:
+    record = pictures(_values(10), samples=samples)
+    target = {"column": "rich", "kind": "multiclass", "classes": classes}
+    assert f"The first ones by SHA-256 {words} in every run." in alone({**record, "target": target}).words
+
+
 def test_values_are_drawn_for_each_channel_and_once_for_grey_pictures() -> None:
     def drawn(page: Parsed) -> list[str]:
         labels = [
