@@ -1,6 +1,7 @@
 """A model and a loss of one's own, given to `mlspark.training.launch` as functions or by name."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from mlspark.training.launcher import launch
 from mlspark.training.settings import RecoverySettings
 from mlspark.training.spec import TrainingSpec
 
+from ..conftest import wait_until
 from . import conftest
 from .conftest import ROWS, new_run, ranks_of
 from .test_launcher import assert_no_rank_is_left, ignore
@@ -150,9 +152,11 @@ def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
 
     def kill_one(event: Event) -> None:
         if isinstance(event, EpochEnded) and event.epoch == 1 and not other.ident:
+            victim = ranks_of(spec)[-1]
+            os.kill(victim, signal.SIGSTOP)  # or they would be done before the other job is there
             other.start()  # waits for a slot, and takes the first that is free
-            time.sleep(1.0)
-            os.kill(ranks_of(spec)[-1], 9)
+            wait_until(lambda: len(spark.sparkContext.statusTracker().getActiveJobsIds()) == 2)
+            os.kill(victim, signal.SIGKILL)
 
     outcome = launch(spark, spec, kill_one)
     may_end.touch()

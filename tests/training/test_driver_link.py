@@ -17,6 +17,7 @@ import pytest
 from mlspark.training import barrier_stage, driver_link
 from mlspark.training.driver_link import Link, Listener, RankState
 from mlspark.training.events import Event, Resumed
+from mlspark.training.rank_supervisor import GRACE_SECONDS
 from mlspark.training.settings import RecoverySettings
 
 from ..conftest import wait_until
@@ -285,6 +286,17 @@ def test_rank_that_imports_may_be_silent_for_longer() -> None:
         assert "silent for 60 s" in barrier_stage._silent_rank(recovery, 1, listener, now - 60.0)
         listener.ranks.clear()
         assert "no sign of life in the 120 s" in barrier_stage._silent_rank(recovery, 1, listener, now - 121.0)
+
+
+def test_ranks_that_are_done_have_a_limited_time_to_end() -> None:
+    recovery, now = RecoverySettings(end_seconds=30.0), time.monotonic()
+    with Listener("127.0.0.1", 2, lambda event: None) as listener:
+        listener.ranks[0] = RankState("host", 1, seen=now, done=now - 1000.0)
+        assert not barrier_stage._are_overdue(recovery, listener)  # the other one trains
+        listener.ranks[1] = RankState("host", 2, seen=now, done=now - 30.0)
+        assert not barrier_stage._are_overdue(recovery, listener)
+        listener.ranks[1].done = now - 30.0 - GRACE_SECONDS - 1.0
+        assert barrier_stage._are_overdue(recovery, listener)
 
 
 SUPERVISED = [sys.executable, "-m", "mlspark.training.rank_supervisor"]
