@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import session, storage
-from mlspark.commands import options, source_arguments, stage_progress, terminal
+from mlspark.commands import options, output_file, source_arguments, stage_progress, terminal
 from mlspark.contracts import contract as contracts
 from mlspark.contracts import infer as drafting
 from mlspark.errors import ConfigError, ContractError
@@ -125,7 +124,10 @@ def run_infer(
     for note in draft.notes:
         typer.echo(note, err=True)
     if into:
-        storage.write_bytes(into, drafting.to_text(draft.contract).encode())
+        try:
+            storage.write_bytes(into, drafting.to_text(draft.contract).encode())
+        except OSError as error:
+            raise output_file.refused("--into", into, error, what_stands="without it the draft is printed") from error
         typer.echo(f"wrote {into}: {len(draft.contract.columns)} columns", err=True)
     else:
         typer.echo(drafting.to_text(draft.contract), nl=False)
@@ -154,8 +156,7 @@ def run_check(
         raise ConfigError("--set: changes settings of --config; give --option KEY=VALUE for SOURCE")
     if files and (kind or options):
         raise ConfigError("--kind, --option: belong to SOURCE; give --set sources.learn.KEY=VALUE with --config")
-    if json_file and not Path(json_file).resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: the folder does not exist")
+    output_file.check("--json", json_file)
     if place and contract_file:
         contract, root = contracts.load(contract_file), "."
         sources = {"source": _settings(place, kind, options)}
@@ -171,7 +172,8 @@ def run_check(
         report = checking.check(spark, contract, sources, root=root)
     show(report, terminal.console())
     if json_file:
-        Path(json_file).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+        output_file.write("--json", json_file, text, what_stands="the report is above")
     if report["problems"]:
         raise ContractError(f"contract {contract.name}: not met: {'; '.join(report['problems'])}")
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 from rich.table import Table
 
-from mlspark.commands import options, terminal
+from mlspark.commands import options, output_file, terminal
 from mlspark.contracts import check_arrow
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import Contract
@@ -61,8 +61,7 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
         TableError: nothing was prepared yet.
         ContractError: the row breaks the contract; names column, rule and value.
     """
-    if json_file and not Path(json_file).resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: the folder does not exist")
+    output_file.check("--json", json_file)
     settings = loading.load([file], overrides)
     feature_table = prepared.at(settings.table("features"), version)
     contract = feature_table.contract.scoring_view().with_columns(feature_table.encoder.inputs)
@@ -74,7 +73,8 @@ def run(file: str, row: str, *, overrides: list[str], version: int | None, json_
     )
     if json_file:
         rows = [asdict(entry) for entry in explained]
-        Path(json_file).write_text(json.dumps(rows, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(rows, indent=1, default=str, ensure_ascii=False) + "\n"
+        output_file.write("--json", json_file, text, what_stands="the same is above")
 
 
 def _values(row: str, settings: Settings, contract: Contract) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,8 +13,8 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from mlspark import session
-from mlspark.commands import interruption, options, stage_progress
-from mlspark.errors import ConfigError, MlsparkError
+from mlspark.commands import interruption, options, output_file, stage_progress
+from mlspark.errors import MlsparkError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
@@ -57,8 +56,7 @@ def run(
     logging.getLogger("mlspark").setLevel(logging.INFO)
     try:
         settings = loading.load(files, overrides or ())
-        if report:
-            _check_report(Path(report))
+        output_file.check("--report", report)
         check(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
@@ -66,26 +64,12 @@ def run(
                 result = work(spark, settings)
         finally:
             spark.stop()
+        if report:
+            stands = "what the job did stands, run it again for the report"
+            output_file.write("--report", report, json.dumps(result, indent=1) + "\n", what_stands=stands)
     except MlsparkError as error:
         _print_error(f"{name}: {error}")
         raise typer.Exit(options.USER_ERROR) from None
     except KeyboardInterrupt as error:
         _print_error(f"{name}: {interruption.line(error)}")
         raise typer.Exit(interruption.status(error)) from None
-    if report:
-        try:
-            Path(report).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            _print_error(
-                f"{name}: --report {report}: cannot be written ({error.strerror}); what the job did stands, run it again "
-                f"for the report"
-            )
-            raise typer.Exit(options.USER_ERROR) from None
-
-
-def _check_report(file: Path) -> None:
-    folder = file.resolve().parent
-    if not folder.is_dir():
-        raise ConfigError(f"--report {file}: the folder does not exist")
-    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
-        raise ConfigError(f"--report {file}: cannot be written; give a file in a folder that is yours")

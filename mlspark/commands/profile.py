@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import tables
-from mlspark.commands import options, terminal
-from mlspark.errors import ConfigError
+from mlspark.commands import options, output_file, terminal
 from mlspark.features import drift
 from mlspark.features import prepared as preparations
 from mlspark.features.distribution import kind
@@ -65,8 +63,7 @@ def run(
         TableError: there is no such version, or it has no profile.
     """
     for option, file in (("--html", html_file), ("--json", json_file)):
-        if file and not Path(file).resolve().parent.is_dir():
-            raise ConfigError(f"{option} {file}: the folder does not exist")
+        output_file.check(option, file)
     settings = loading.load(list(files), list(overrides))
     table = settings.table("features")
     shown = _read(table, preparations.commit_at(table, version))
@@ -80,9 +77,11 @@ def run(
     written = []
     if html_file:
         page = profile_page.render(settings.name, table, shown, against=old, comparison=comparison)
-        written.append(_write(html_file, page))
+        written.append(_write("--html", html_file, page))
     if json_file:
-        written.append(_write(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"))
+        written.append(
+            _write("--json", json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        )
     for line in written:
         Console(soft_wrap=True).print(Text(line))
 
@@ -176,6 +175,6 @@ def _read(table: str, commit: Commit) -> Version:
     return Version(commit.version, record, thumbnails)
 
 
-def _write(file: str, content: str) -> str:
-    Path(file).write_text(content, encoding="utf-8")
+def _write(option: str, file: str, content: str) -> str:
+    output_file.write(option, file, content, what_stands="the profile is above")
     return f"wrote {file}"

@@ -4,7 +4,6 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import credentials, session
-from mlspark.commands import interruption, options, terminal
+from mlspark.commands import interruption, options, output_file, terminal
 from mlspark.errors import ConfigError
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
@@ -110,8 +109,7 @@ def run(
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("mlspark").setLevel(logging.INFO)
     credentials.refuse(storage_url, at="--storage")
-    if out and not Path(out).resolve().parent.is_dir():
-        raise ConfigError(f"--out {out}: the folder does not exist")
+    output_file.check("--out", out)
     settings = loading.load(files, overrides)
     search = searches.load(search_file, settings)
     name = study or settings.name
@@ -159,7 +157,8 @@ def _write(out: str, tuned: Tuned, options: TuneOptions, files: Sequence[str]) -
     best = tuned.ranked[0]
     figure = f"{options.title} {best.objective:.4f}"
     comment = f"# Trial {best.number} of study {options.study}: {figure}, best of {len(tuned.tried)}.\n"
-    Path(out).write_text(comment + overlay(best), encoding="utf-8")
+    stands = "the study stands, run the same command again for the file"
+    output_file.write("--out", out, comment + overlay(best), what_stands=stands)
     config_options = " ".join(f"--config {file}" for file in (*files, out))
     return f"wrote {out}; train with it: spark-submit jobs/train.py {config_options}"
 

@@ -14,8 +14,10 @@ from mlspark.sources.source import storage_failure
 
 
 @contextmanager
-def writing(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
+def writing(settings: Settings, kinds: Sequence[str] = (), *, folder: str = "") -> Iterator[None]:
     """Check that the tables of these kinds can be written, then name the place when a write fails while the context lasts.
+
+    So can a `folder` below the root, where one is given.
 
     Raises:
         StorageError: a place is full, read-only or another's; nothing was written that counts.
@@ -27,6 +29,8 @@ def writing(settings: Settings, kinds: Sequence[str]) -> Iterator[None]:
             tables.opened(table)
             storage.check_writable(storage.join(table, "_delta_log"))
         storage.check_writable(table)
+    if folder:
+        storage.check_writable(storage.join(settings.root, folder))
     try:
         with session.unlogged():
             yield

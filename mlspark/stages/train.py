@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -14,9 +15,10 @@ from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
 from mlspark.registry import initial_weights, provenance
 from mlspark.settings.pipeline import Settings
-from mlspark.stages import registration, training_mark, training_record
+from mlspark.stages import places, registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
 from mlspark.stages.training_events import following
+from mlspark.stages.training_mark import Mark
 from mlspark.streaming import delta_files
 from mlspark.tracking import runs
 from mlspark.tracking.runs import Client, Run
@@ -25,6 +27,9 @@ from mlspark.training.learned_model import LearnedModel
 from mlspark.training.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
+
+_MARKS = "runs/unfinished"
+"""Folder of the marks of trainings, below the root."""
 
 
 def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
@@ -37,6 +42,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         TableError: nothing was prepared yet.
         ConfigError: settings that the model, the task or this Spark cannot meet; no place for the embedded MLflow store; or
             the same is being trained at this moment.
+        StorageError: storage.root is full, read-only or another's; found before a rank is started where it is so then.
         TrackingError: MLflow does not answer; run again to go on.
         TrainingFailed: it could not be trained; names the rank. The MLflow run is marked FAILED and nothing is registered.
     """
@@ -56,10 +62,8 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     spec, initial = initial_weights.resolve(client, spec, retry_seconds=settings.tracking.retry_seconds)
     name = f"{settings.name}-{training_record.digest(spec, prepared, snapshot)}"
     is_new = not settings.training.recovery.resume
-    marks = storage.join(settings.root, "runs", "unfinished")
-    for run_id in training_mark.abandoned(marks, f"{settings.name}-"):
-        runs.end_abandoned(client, run_id)
-    with training_mark.held(marks, f"{name}-{uuid.uuid4().hex}" if is_new else name) as mark:
+    mark_name = f"{name}-{uuid.uuid4().hex}" if is_new else name
+    with places.writing(settings, folder=_MARKS), _marked(client, settings, mark_name) as mark:
         done = None if is_new else training_record.finished(client, settings, name)
         if done is not None:
             mark.finish()
@@ -92,6 +96,14 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         report["model_version"], settings.registry.model_name, report["seconds"],
     )  # fmt: skip
     return report
+
+
+def _marked(client: Client, settings: Settings, name: str) -> AbstractContextManager[Mark]:
+    """Return the mark of a training, to be held; runs of drivers that have died have ended then."""
+    marks = storage.join(settings.root, _MARKS)
+    for run_id in training_mark.abandoned(marks, f"{settings.name}-"):
+        runs.end_abandoned(client, run_id)
+    return training_mark.held(marks, name)
 
 
 def _new_run(client: Client, settings: Settings, prepared: Prepared, name: str) -> Run:

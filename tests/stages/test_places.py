@@ -19,6 +19,7 @@ from mlspark.features import prepared
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import places
 from mlspark.stages.prepare import prepare
+from mlspark.stages.train import train
 
 from ..conftest import ROOT, census_settings
 
@@ -133,6 +134,23 @@ def test_place_that_takes_no_file_is_found_before_the_work(small_census: Path, t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.parametrize("in_the_way", ["runs", "runs/unfinished"])
+def test_place_of_trainings_is_tried_before_ranks_are_started(
+    spark: SparkSession, table: Settings, in_the_way: str
+) -> None:
+    file = Path(table.root, in_the_way)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    try:
+        with pytest.raises(
+            StorageError, match=rf"^{table.root}/runs/unfinished: cannot be written \(.*is a file"
+        ) as refused:
+            train(spark, table)
+    finally:
+        file.unlink()
+    assert "\n" not in str(refused.value)
 
 
 def test_write_that_fails_in_the_middle_is_one_message(spark: SparkSession, small_census: Path, tmp_path: Path) -> None:
