@@ -17,7 +17,9 @@ environment of their own, and decode with torchvision, which is faster there tha
     ..._cpu                 the same ratios in processor time instead of time: what is left of them on a busy machine
     first_batch_s           from opening 500 x 375 JPEGs to the first batch of 128
     rss_mb                  peak resident memory of an epoch of them, window and read-ahead of 32 MB, torch included
-    growth_10x              the same with ten times as many / with as many
+    imports_mb              what of it is there before a stream is opened
+    processes_mb            memory of the processes that decode, each page parted among those that have it
+    growth_10x              rss_mb with ten times as many / with as many
 """
 
 import io
@@ -151,14 +153,17 @@ for line in sys.stdin:
     print(json.dumps([time.perf_counter() - started, time.process_time() - cpu]), flush=True)
 """
 _MEMORY = """
-import sys, time
+import json, psutil, sys
 from mlspark.pictures.augment import Flip, ResizedCrop
 from mlspark.streaming.pictures import Picture
 from mlspark.streaming.stream import Stream
+def kilobytes(name): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+imports = kilobytes("VmRSS")
 photo = Picture(column="jpg", size=224, augment=[ResizedCrop(), Flip()])
 with Stream(sys.argv[1], images={"photo": photo}, batch_size=64, shuffle_window_bytes=2**25, read_ahead_bytes=2**25) as rows:
     for batch in rows: pass
-print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024)
+    processes = sum(each.memory_full_info().pss for each in psutil.Process().children(recursive=True))
+print(json.dumps([kilobytes("VmHWM") / 1024, imports / 1024, processes / 2**20]))
 """
 
 
@@ -329,9 +334,11 @@ def first_batch(folder: Path) -> float:
         return time.perf_counter() - started
 
 
-def peak_mb(folder: Path) -> float:
+def peak_mb(folder: Path) -> tuple[float, float, float]:
+    """Return peak resident memory of an epoch, what of it imports take, and memory of the processes that decode."""
     done = subprocess.run([sys.executable, "-c", _MEMORY, str(folder)], stdout=subprocess.PIPE, check=True, text=True)
-    return float(done.stdout)
+    peak, imports, processes = json.loads(done.stdout)
+    return peak, imports, processes
 
 
 def main(
@@ -359,8 +366,9 @@ def main(
         figures["first_batch_s"] = statistics.median(first_batch(folder / "large" / "table") for _ in range(5))
         write(folder / "ten", large[:512] * 10, 64)
         write(folder / "one", large[:512], 64)
-        figures["rss_mb"] = peak_mb(folder / "one" / "table")
-        figures["growth_10x"] = peak_mb(folder / "ten" / "table") / figures["rss_mb"]
+        figures["rss_mb"], figures["imports_mb"], _ = peak_mb(folder / "one" / "table")
+        of_ten, _, figures["processes_mb"] = peak_mb(folder / "ten" / "table")
+        figures["growth_10x"] = of_ten / figures["rss_mb"]
     figures["load_after"] = round(os.getloadavg()[0], 1)
     figures["pictures_per_second"] = {name: round(rate) for name, rate in wall.items()}
     figures["pictures_per_cpu_second"] = {name: round(rate) for name, rate in cpu.items()}

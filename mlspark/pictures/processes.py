@@ -226,13 +226,10 @@ class _Processes:
 
 
 def _end(process: "subprocess.Popen[bytes]", handles: Sequence[FileIO | socket.socket]) -> None:
-    for handle in handles:
+    for handle in handles:  # the others end with the sockets, this one may be importing still
         handle.close()
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.wait()
 
 
 def _look_up_while_waiting(connection: socket.socket) -> None:
@@ -259,11 +256,12 @@ def _unpickled(filling: bytes) -> Filling:
 
 def main(num_processes: int, memory: int, requests: int, answers: Sequence[int]) -> int:
     """Import what is needed, start the others, and wait until one of them or the process that started this one is gone."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # who is interrupted at a terminal decides what becomes of its processes
-    starter = os.getppid()
-    for filling in pickle.load(sys.stdin.buffer):  # noqa: S301 (of the process that started this one)
+    # Who is interrupted at a terminal decides what becomes of its processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    starter, fillings = os.getppid(), sys.stdin.buffer.read()
+    if not fillings:  # that process is gone already
+        return 1
+    for filling in pickle.loads(fillings):  # noqa: S301 (of the process that started this one)
         filling.load()
     shared = mmap.mmap(memory, 0)
     connections = [socket.socket(fileno=handle) for handle in (requests, *answers)]
@@ -277,7 +275,8 @@ def main(num_processes: int, memory: int, requests: int, answers: Sequence[int])
             finally:
                 os._exit(status)
         children.append(child)
-    connections[1].send(_READY)
+    with suppress(ConnectionError):  # the others notice, too, that nobody is there
+        connections[1].send(_READY)
     for connection in connections:
         connection.close()
     status = 0

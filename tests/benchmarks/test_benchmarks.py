@@ -20,7 +20,7 @@ KEYS = {
     "long_run.py": {"launches", "launches_threads_growth", "launches_rss_mb_growth", "streaming_threads_growth"},
     "pictures.py": {
         "over_decode_only", "over_decode_only_small", "over_decode_only_cpu", "pixels_over_read_table", "first_batch_s",
-        "rss_mb", "growth_10x", "best_workers",
+        "rss_mb", "imports_mb", "processes_mb", "growth_10x", "best_workers",
     },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},

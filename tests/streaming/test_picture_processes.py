@@ -160,6 +160,16 @@ def test_processes_end_with_the_last_stream_of_theirs(table: str) -> None:
     until(lambda: not any(map(is_there, mine)))
 
 
+def test_a_stream_may_be_closed_while_processes_start(table: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with opened(table, workers=7) as stream:
+        shown(stream, epochs=3)
+        started = stream._pictures.fillers._processes
+        process = started._process.pid  # which most probably imports torchvision still
+    del stream, started
+    until(lambda: not is_there(process))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_process_that_is_killed_is_told_and_the_stream_can_go_on(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(table, SIMPLE, workers=5, batch_size=4) as stream:
         fillers = waited_for(stream)
