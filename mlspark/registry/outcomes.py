@@ -13,6 +13,10 @@ from mlspark.errors import RegistryError, TableError
 from mlspark.features import prepared as preparations
 from mlspark.features.encoder import Encoder
 from mlspark.features.kinds.as_is import AsIs
+from mlspark.features.kinds.image import Image
+from mlspark.features.tensors import TensorSpec
+from mlspark.pictures.media import Media
+from mlspark.pictures.spec import PictureSpec
 from mlspark.registry import provenance, versions
 from mlspark.registry.package import Package
 from mlspark.registry.settings import check_names
@@ -109,8 +113,13 @@ def _named(task: Task, of_table: Task) -> Task:
 
 
 def _as_is(spec: TrainingSpec, snapshot: Snapshot, name: str) -> tuple[Encoder, Contract, Task]:
-    rules, features = [], []
+    rules: list[ColumnRule] = []
+    features: list[AsIs | Image] = []
     for tensor in spec.tensors.specs:
+        if tensor.picture is not None:
+            features.append(_image(tensor, tensor.picture, snapshot))
+            rules.append(ColumnRule(name=tensor.columns[0], type="binary", nullable=False, media=Media()))
+            continue
         for place, column in enumerate(tensor.columns):
             ids = tensor.cardinalities[place] if tensor.cardinalities else 0
             limits: Mapping[str, Any] = {"min": 0, "max": ids - 1} if ids else {}
@@ -123,6 +132,16 @@ def _as_is(spec: TrainingSpec, snapshot: Snapshot, name: str) -> tuple[Encoder, 
         features=tuple(features),
     )
     return encoder, Contract(name=name, columns=tuple(rules)), spec.task
+
+
+def _image(tensor: TensorSpec, spec: PictureSpec, snapshot: Snapshot) -> Image:
+    """Return the feature of a column of files of pictures."""
+    if spec.store == "pixels":
+        raise RegistryError(
+            f"{snapshot.table}: column {tensor.columns[0]} holds pixels, and how they were made of pictures is not known; "
+            f"prepare the table from pictures with mlspark, and name its feature in images=[...]"
+        )
+    return Image(name=tensor.name, column=tensor.columns[0], spec=spec, file_bytes=0.0)
 
 
 def _source_code(spec: TrainingSpec) -> SourceCode:

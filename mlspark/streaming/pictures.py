@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +80,16 @@ def picture_fields(
                 f"{source}: column {column.name} of type {column.declared} holds no pictures; they are bytes of type binary"
             )
         spec = picture.spec
+        for what, value, known in (
+            ("mode", spec.mode, get_args(Mode)),
+            ("resize", spec.resize, get_args(Resize)),
+            ("interpolation", spec.interpolation, get_args(Interpolation)),
+            ("store", spec.store, get_args(Store)),
+        ):
+            if value not in known:
+                raise DatasetError(
+                    f"{source}: pictures of {name} have {what} {value!r}; choose one of {', '.join(known)}"
+                )
         if min(spec.height, spec.width) < 1:
             raise DatasetError(f"{source}: pictures of {name} have size {picture.size}; both sides are at least 1")
         fields.append(FieldSpec(name, (column,), picture=spec, augment=tuple(picture.augment)))

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -9,10 +10,14 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage
 from mlspark.engines import source_code
-from mlspark.errors import ConfigError, RegistryError
+from mlspark.errors import ConfigError, RegistryError, TableError
+from mlspark.features import prepared
+from mlspark.features.kinds.image import OTHER_TENSORS, other_decoder
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.custom import CustomSettings
+from mlspark.pictures import decoder
 from mlspark.streaming import delta_files
+from mlspark.streaming.pictures import Picture, picture_fields
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks import kinds as tasks
@@ -34,6 +39,7 @@ def launch(
     *,
     dense: Sequence[str] = (),
     ids: Mapping[str, int] | None = None,
+    images: Mapping[str, Picture] | Sequence[str] = (),
     label: str = "label",
     row_id: str = "row_id",
     weight: str | None = None,
@@ -52,11 +58,15 @@ def launch(
 
     Args:
         model: function of (Tensors, number of outputs) that returns the torch module, or package.module:function. The
-            forward takes dense (B, F) float32 and ids (B, K) int64 by name, where there are such, and returns (B, outputs).
+            forward takes dense (B, F) float32, ids (B, K) int64 and pictures (B, C, H, W) uint8 by name, where there are
+            such, and returns (B, outputs).
             A function is sent to the ranks with what it refers to, so it may be one of a notebook.
         table: a Delta table, or a Snapshot of one, partitioned by `split` (train, validation, test), as prepare writes it.
         dense: float columns, in the order in which they stand in a batch.
         ids: integer columns -> their number of ids.
+        images: name -> `Picture` of a binary column, as for `mlspark.streaming.open`; its `augment` is for training rows.
+            Of a table that prepare wrote, names of its features of pictures: they come with the table's statistics, and are
+            changed at random as training={"augment": {name: [...]}} says.
         label: column of the target: 0.0 and 1.0 (binary), class ids from 0 (multiclass) or numbers (regression).
         row_id: column of int64 by which it is checked that every row was seen once.
         weight: column of sample weights; all rows weigh the same unless given.
@@ -76,13 +86,13 @@ def launch(
     if spark is None:
         raise ConfigError("no Spark session is active; make one with mlspark.session.start or SparkSession.builder")
     snapshot = table if isinstance(table, Snapshot) else delta_files.take(storage.absolute(table), version=version)
-    of_task = _task(task, label, weight, loss)
+    of_task, pictures = _task(task, label, weight, loss), _pictures(images, snapshot)
     spec = TrainingSpec(
         run_uri=_run_uri(folder),
-        tensors=_tensors(of_task, dense, ids or {}, label, row_id, weight),
+        tensors=_tensors(of_task, dense, ids or {}, pictures, label, row_id, weight),
         task=of_task,
         model=CustomSettings(factory=_name(model)),
-        training=_validated(TrainingSettings, training, "training"),
+        training=_validated(TrainingSettings, _with_augment(training or {}, images), "training"),
         streaming=_validated(StreamingSettings, streaming, "streaming"),
     )
     _pin(spec, snapshot)
@@ -115,14 +125,21 @@ def _task(
 
 
 def _tensors(
-    task: Task, dense: Sequence[str], ids: Mapping[str, int], label: str, row_id: str, weight: str | None
+    task: Task,
+    dense: Sequence[str],
+    ids: Mapping[str, int],
+    pictures: Sequence[TensorSpec],
+    label: str,
+    row_id: str,
+    weight: str | None,
 ) -> Tensors:
     specs = (
         TensorSpec("dense", tuple(dense), "float32"),
         TensorSpec("ids", tuple(ids), "int64", tuple(ids.values())),
+        *pictures,
     )
-    if not dense and not ids:
-        raise ConfigError("no columns: give dense=[...] or ids={column: number of ids}")
+    if not dense and not ids and not pictures:
+        raise ConfigError("no columns: give dense=[...], ids={column: number of ids} or images={name: Picture(...)}")
     return Tensors(
         specs=tuple(spec for spec in specs if spec.columns),
         target=label,
@@ -130,6 +147,50 @@ def _tensors(
         row_id=row_id,
         weight=weight,
     )
+
+
+def _pictures(images: Mapping[str, Picture] | Sequence[str], snapshot: Snapshot) -> tuple[TensorSpec, ...]:
+    """Return the tensors of pictures that are asked for."""
+    if taken := sorted({*images} & {*OTHER_TENSORS}):
+        raise ConfigError(f"images: batches have another tensor called {taken[0]}; choose another name")
+    if isinstance(images, Mapping):
+        fields = picture_fields(images, snapshot.columns, snapshot.table)
+        specs = ((field, replace(images[field.name].spec, decoder=decoder.version())) for field in fields)
+        return tuple(TensorSpec(field.name, (field.columns[0].name,), "uint8", picture=spec) for field, spec in specs)
+    return _prepared_pictures(images, snapshot) if images else ()
+
+
+def _prepared_pictures(names: Sequence[str], snapshot: Snapshot) -> tuple[TensorSpec, ...]:
+    """Return the tensors of a feature table's pictures."""
+    try:
+        encoder = prepared.at(snapshot.table, snapshot.version).encoder
+    except TableError as error:
+        raise ConfigError(
+            f"images={list(names)}: names are of features of a table that prepare wrote, and {error}; give "
+            f"images={{name: Picture(...)}}"
+        ) from None
+    known = {image.name: image for image in encoder.images}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"images: {unknown[0]} is no feature of pictures of {snapshot.table}; there are "
+            f"{', '.join(known) if known else 'none'}"
+        )
+    if problem := other_decoder([known[name] for name in names if known[name].spec.store == "encoded"]):
+        raise ConfigError(f"{snapshot.table}: {problem}; install those, or prepare the table anew")
+    return tuple(spec for spec in encoder.specs if spec.name in names)
+
+
+def _with_augment(training: Mapping[str, Any], images: Mapping[str, Picture] | Sequence[str]) -> Mapping[str, Any]:
+    """Return the settings of training with what is done to pictures at random, of which each may say it itself."""
+    own = (
+        {name: tuple(images[name].augment) for name in images if images[name].augment}
+        if isinstance(images, Mapping)
+        else {}
+    )
+    said = training.get("augment", {})
+    if twice := sorted({*own} & {*said}):
+        raise ConfigError(f"training.augment.{twice[0]}: images says it, too; leave one of them out")
+    return {**training, "augment": {**said, **own}} if own else training
 
 
 def _pin(spec: TrainingSpec, snapshot: Snapshot) -> None:

@@ -23,6 +23,7 @@ from mlspark.features import prepared as preparations
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.models import weights
 from mlspark.pictures import decoder
+from mlspark.pictures.augment import Flip
 from mlspark.registry import versions
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -32,6 +33,8 @@ from mlspark.stages.train import train
 from mlspark.streaming import delta_files
 from mlspark.streaming.feature_table import open_feature_table
 from mlspark.tracking import runs
+from mlspark.training import custom_model
+from mlspark.training.spec import TrainingSpec
 
 CONTRACT: dict[str, Any] = {
     "name": "shapes",
@@ -275,6 +278,38 @@ def test_training_begins_with_the_weights_of_a_version(
     ):
         train(spark, loading.override(probe, {"model.widths": [4, 9]}, source="test"))
     assert num_runs() == num_before
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (["thumb", "photo"], ""),
+        (["photo", "age"], "images: age is no feature of pictures of .*; there are photo, thumb"),
+    ],
+)
+def test_a_model_of_ones_own_takes_the_tables_pictures_by_name(
+    settings: Settings,
+    report: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: Any,
+    message: str,
+) -> None:
+    specs: list[TrainingSpec] = []
+    monkeypatch.setattr(custom_model.launcher, "launch", lambda spark, spec, *_, **__: specs.append(spec))
+    options: dict[str, Any] = {
+        "dense": ["age"], "images": images, "folder": str(tmp_path), "spark": object(),
+        "task": {"kind": "multiclass", "classes": list(pictures_like.CLASSES)},
+        "training": {"augment": {"photo": [{"kind": "flip"}]}},
+    }  # fmt: skip
+    if message:
+        with pytest.raises(ConfigError, match=message):
+            custom_model.launch("package:model", settings.table("features"), **options)
+        return
+    custom_model.launch("package:model", settings.table("features"), **options)
+    encoder = preparations.latest(settings.table("features")).encoder
+    assert specs[0].tensors.specs == encoder.specs  # with mean and deviation of the training rows
+    assert specs[0].training.augment == {"photo": (Flip(),)}
 
 
 def test_a_picture_is_explained(

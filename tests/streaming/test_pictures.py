@@ -112,8 +112,9 @@ def test_epochs_are_equal_on_any_number_of_ranks_and_workers(
     assert_equal(together, alone)
 
 
-def test_epochs_are_equal_with_processes(table: str, alone: Shown) -> None:
-    with opened(table, pool="process", workers=1) as stream:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_epochs_are_equal_with_processes(table: str, alone: Shown, workers: int) -> None:
+    with opened(table, pool="process", workers=workers) as stream:
         assert_equal(shown(stream, epochs=2), alone)
 
 
@@ -164,7 +165,10 @@ def test_pixels_are_streamed_and_changed_as_files_of_the_same_pixels_are(tmp_pat
     for augment in ((), EVERYTHING):
         images = {"photo": Picture(size=SIZE, store="pixels", augment=augment)}
         with opened(encoded, augment) as files_stream, opened(raw, images=images) as pixels_stream:
-            assert_equal(shown(files_stream, epochs=2), shown(pixels_stream, epochs=2))
+            expected = shown(files_stream, epochs=2)
+            assert_equal(shown(pixels_stream, epochs=2), expected)
+    with opened(raw, images=images, pool="process", workers=2) as stream:
+        assert_equal(shown(stream, epochs=2), expected)
 
 
 def test_two_pictures_of_a_row_are_changed_differently(tmp_path: Path) -> None:
@@ -324,6 +328,8 @@ def test_nulls_lengths_and_columns_that_are_no_pictures_are_refused(tmp_path: Pa
         opened(path, images={"image": Picture(size=8)})
     with pytest.raises(DatasetError, match=r"pictures of photo have size \(0, 8\)"):
         opened(path, images={"photo": Picture(size=(0, 8))})
+    with pytest.raises(DatasetError, match="pictures of photo have resize 'fit'; choose one of exact, crop, pad"):
+        opened(path, images={"photo": Picture(size=8, resize="fit")})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="augment of photo: resized_crop is number 2"):
         opened(path, (Flip(), ResizedCrop()))
     raw = write(tmp_path / "raw.parquet", [bytes(12), bytes(11)])

@@ -20,7 +20,7 @@ from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.pictures.spec import CHANNELS, Interpolation, Mode, PictureSpec, Resize
 from mlspark.tasks.task import Task
 
-_TAKEN = (
+OTHER_TENSORS = (
     "dense", "ids", "target", "row_id", "is_padding", "weight",
     "mix_partner", "mix_share", "mix_box", "mix_target", "mix_weight",
 )  # fmt: skip
@@ -57,7 +57,7 @@ class ImageFeature(Declared):
     @model_validator(mode="after")
     def _has_columns(self) -> "ImageFeature":
         self.check_name("", False)
-        if taken := sorted({*self.names} & {*_TAKEN}):
+        if taken := sorted({*self.names} & {*OTHER_TENSORS}):
             raise ValueError(
                 f"name {taken[0]}: batches have another tensor of this name; give the feature another `name`"
             )
