@@ -27,12 +27,14 @@ from mlspark.tasks.kinds import from_settings
 from mlspark.training import network_learner
 from mlspark.training.data import RankData, splits_of
 from mlspark.training.events import Event, Resumed
+from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 from mlspark.training.state import RankContext
 
 from ..conftest import ROOT
 from . import forked_ranks
 from .conftest import epochs, fit_here, last_checkpoint, new_run, weights_manifest
+from .test_resume import assert_equal, stop_at
 
 AUGMENT = {"photo": (Crop(padding=2), Flip())}
 MIX = Mix(mixup=0.4, cutmix=1.0)
@@ -223,6 +225,24 @@ def test_a_step_that_fails_leaves_no_trace_in_the_statistics_of_batch_norm(
 
 NUMBER = from_settings({"kind": "regression", "target": "label", "standardise": False})
 BESIDE = (TensorSpec("photo", ("photo",), "uint8", picture=SPEC), TensorSpec("dense", ("weight",), "float32"))
+
+
+def test_unfrozen_convolutions_in_channels_last_go_on_with_the_same_bits(tmp_path: Path, table: Snapshot) -> None:
+    settings: dict[str, Any] = {
+        "epochs": 3, "channels_last": True, "precision": "bf16", "ema_decay": 0.5, "mix": MIX,
+        "freeze": ("towers",), "unfreeze": {2: ("towers.photo.5", "towers.photo.4"), 3: ("towers",)},
+        "optimizer": OptimizerSettings(rates={"towers": 0.1}, decay_norm_and_bias=False),
+        "task": task(label_smoothing=0.1),
+    }  # fmt: skip
+    expected, spec = (
+        dataclasses.replace(run_of(tmp_path / name, table, **settings), model=CnnSettings(depth=2, widths=(4,)))
+        for name in ("undisturbed", "stopped")
+    )
+    fit_here(expected)
+    for step in (3, 4, 8):
+        stop_at(spec, step)
+    fit_here(spec)
+    assert_equal(spec, expected)
 
 
 @pytest.mark.parametrize(
