@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import BinaryType, LongType, StringType, StructField, StructType
 
+from mlspark import storage
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
 from mlspark.errors import SourceError
@@ -36,6 +37,7 @@ MEMBER, ARRIVAL = "member", "place"
 _LOOKED_AT = 1000
 """Members of the first archive by which WebDataset's columns are known."""
 _MOST_REPEATED = 1000
+_MOST_IN_MEMORY = 2 * binary_rows.TASK_BYTES
 
 
 class ArchivesSettings(PicturesSettings):
@@ -165,11 +167,18 @@ class _Item:
 def _pieces(spark: SparkSession, source: Source) -> tuple[bytes, ...]:
     """Return what each task reads: several small archives, or a span of a large one. A Spark job where any is large.
 
-    Large is an archive of more than two tasks.
+    Large is an archive of more than two tasks; of remote tars, which must be fetched to be looked through, one that would
+    keep a slot busy when the others have nothing to do.
     """
     settings, archives = _settings(source), _archives(source)
-    task_bytes = binary_rows.task_bytes(spark, sum(part.size_bytes for part in archives))
-    large = [part for part in archives if part.size_bytes >= 2 * task_bytes]
+    num_bytes = sum(part.size_bytes for part in archives)
+    task_bytes = binary_rows.task_bytes(spark, num_bytes)
+    fair = binary_rows.fair_share(spark, num_bytes)
+    large = [
+        part
+        for part in archives
+        if part.size_bytes >= 2 * task_bytes and (part.size_bytes >= fair or _is_cheap_to_plan(part.name))
+    ]
     plans: dict[str, list[_Item]] = {}
     if large:
         items = [_to_bytes([_Item(part.name, part.size_bytes)]) for part in large]
@@ -193,6 +202,11 @@ def _pieces(spark: SparkSession, source: Source) -> tuple[bytes, ...]:
             small.append(part)
     flush()
     return tuple(pieces)
+
+
+def _is_cheap_to_plan(uri: str) -> bool:
+    """Return whether where an archive can be divided is known without reading most of it."""
+    return storage.is_local(uri) or uri.lower().endswith(".zip")
 
 
 def _to_bytes(items: Sequence[_Item]) -> bytes:
@@ -249,9 +263,9 @@ def _plan(max_bytes: int, span_bytes: int, by_key: bool, piece: bytes) -> Iterat
 
 
 @contextmanager
-def _opened(item: _Item, max_bytes: int, *, reads: bool) -> Iterator[tuple[Archive, Any]]:
-    """Yield (open archive, module of its format)."""
-    with opened_files.opened(item.uri) as file:
+def _opened(item: _Item, max_bytes: int, *, reads: bool, twice: bool = False) -> Iterator[tuple[Archive, Any]]:
+    """Yield (open archive, module of its format); one that is read twice is fetched once where it is small."""
+    with opened_files.opened(item.uri, in_memory=twice and item.size <= _MOST_IN_MEMORY) as file:
         if file.seek(0, 2) != item.size:
             raise SourceError(
                 f"{item.uri}: changed while it was read: it had {item.size:,} bytes; nothing was written. Run again"
@@ -287,11 +301,19 @@ def _rows(max_bytes: int, pattern: str, reads: bool, piece: bytes) -> Iterator[b
 def _keys(max_bytes: int, pattern: str, wanted: Sequence[str], piece: bytes) -> Iterator[binary_rows.Row]:
     """Yield a row for each key of WebDataset. Executors."""
     for item in _from_bytes(piece):
+        for row in _rows_by_key(item, max_bytes, pattern, wanted):
+            yield {**row, SOURCE_FILE: item.uri}
+
+
+def _rows_by_key(item: _Item, max_bytes: int, pattern: str, wanted: Sequence[str]) -> Iterator[binary_rows.Row]:
+    if item.size == 0:
+        yield from webdataset.rows([Member("", 0, None, NO_BYTE)], wanted, frozenset(), pattern)
+        return
+    with _opened(item, max_bytes, reads=True, twice=item.repeated is None) as (archive, kind):
         repeated = item.repeated
         if repeated is None:
             keys = webdataset.Keys()
-            for member in _members(item, max_bytes, reads=False):
+            for member in kind.members(replace(archive, reads=False), item.span):
                 keys.begins(member.name)
             repeated = tuple(keys.repeated)
-        for row in webdataset.rows(_members(item, max_bytes, reads=True), wanted, frozenset(repeated), pattern):
-            yield {**row, SOURCE_FILE: item.uri}
+        yield from webdataset.rows(kind.members(archive, item.span), wanted, frozenset(repeated), pattern)

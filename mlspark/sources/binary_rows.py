@@ -68,8 +68,12 @@ def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
 
 def task_bytes(spark: SparkSession, num_bytes: int) -> int:
     """Return about how many bytes a task reads of so many in all, so that every slot has something to read and decode."""
-    wanted = num_bytes // (_TASKS_PER_SLOT * spark.sparkContext.defaultParallelism)
-    return min(TASK_BYTES, max(LEAST_TASK_BYTES, wanted))
+    return min(TASK_BYTES, max(LEAST_TASK_BYTES, fair_share(spark, num_bytes)))
+
+
+def fair_share(spark: SparkSession, num_bytes: int) -> int:
+    """Return the bytes that a task reads where every slot has a few tasks and no more."""
+    return num_bytes // (_TASKS_PER_SLOT * spark.sparkContext.defaultParallelism)
 
 
 def shares(weights: Sequence[int], most_bytes: int) -> list[tuple[int, int]]:

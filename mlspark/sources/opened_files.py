@@ -10,19 +10,61 @@ from mlspark.errors import SourceError, one_line
 
 LOCAL_BUFFER, REMOTE_BUFFER = 2**16, 2**22
 """Bytes that one read fetches: a remote store takes as long for 4 MiB as for the way there and back of two requests."""
+_FAR = 2**20
+"""Bytes that are skipped rather than fetched: a remote store gives that many in the time of a request."""
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[IO[bytes]]:
+def opened(uri: str, *, in_memory: bool = False) -> Iterator[IO[bytes]]:
     """Yield the file for random access, with a buffer.
+
+    Args:
+        uri: of the file.
+        in_memory: fetch a remote file at once: for one that is small and read more than once.
 
     Raises:
         SourceError: it cannot be opened or read; names it.
     """
     filesys, path = storage.filesystem(uri)
-    buffer = LOCAL_BUFFER if storage.is_local(uri) else REMOTE_BUFFER
     with failures(uri), filesys.open_input_file(path) as file:
-        yield cast(IO[bytes], io.BufferedReader(file, buffer))
+        if storage.is_local(uri):
+            yield cast(IO[bytes], io.BufferedReader(file, LOCAL_BUFFER))
+        elif in_memory:
+            yield io.BytesIO(file.read())
+        else:
+            yield cast(IO[bytes], io.BufferedReader(Sparing(file), REMOTE_BUFFER))
+
+
+class Sparing(io.RawIOBase):
+    """A remote file that fetches little after a far jump, as from one header of a tar to the next, then ever more."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._place = self._end = 0
+        self._fetch = LOCAL_BUFFER // 2
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = self._file.seek(offset, whence) if whence == io.SEEK_END else offset + whence * self._place
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        is_far = not self._end <= self._place <= self._end + _FAR
+        self._fetch = LOCAL_BUFFER if is_far else min(2 * self._fetch, REMOTE_BUFFER)
+        self._file.seek(self._place)
+        found = self._file.read(min(self._fetch, len(buffer)))
+        buffer[: len(found)] = found
+        self._place += len(found)
+        self._end = self._place
+        return len(found)
 
 
 @contextmanager
