@@ -20,6 +20,8 @@ _END_SIZE, _LOCATOR_SIZE, _END64_SIZE, _ENTRY_SIZE = 22, 20, 56, 46
 _ENTRIES_AT_A_TIME = 500
 _COST_OF_A_MEMBER = 2**14
 """Bytes that could be read in the time that a member takes besides its own."""
+_MOST_WEIGHT = 2**26
+"""Most of a span that has more of small members than the bytes that are asked for: 4,000 of them."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,22 @@ class _Directory:
 def spans(archive: Archive, span_bytes: int, may_cut: Callable[[str], bool] | None) -> list[Span]:
     """Return the members in spans of about so many bytes, from the directory alone; one span where it is damaged.
 
+    Spans are of equal weight, as many small members take longer than few large ones: more bytes of those count as a span.
     `may_cut` is asked for each member, in order, whether a span may begin with it; None: any may.
     """
     try:
         directory = _directory(archive)
     except Unreadable:
         return [Span(0, archive.size, 0, True)]
+    weight_of_all = archive.size + _COST_OF_A_MEMBER * directory.num_entries
+    span_weight = max(span_bytes, min(_MOST_WEIGHT, span_bytes * weight_of_all // max(1, archive.size)))
     found: list[Span] = []
     start, first, weight, position = directory.start, 0, 0, directory.start
     for place, record in enumerate(_records(archive, directory.start, directory.start + directory.size)):
         [length] = struct.unpack_from("<H", record, 28)
         name = relative(record[_ENTRY_SIZE : _ENTRY_SIZE + length].decode("utf-8", "replace"))
         may_begin = may_cut is None or (not name.endswith("/") and may_cut(name))
-        if may_begin and weight > span_bytes:
+        if may_begin and weight > span_weight:
             found.append(Span(start, position, first, False))
             start, first, weight = position, place, 0
         [compressed] = struct.unpack_from("<L", record, 20)
