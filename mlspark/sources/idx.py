@@ -39,6 +39,7 @@ PLACE_IN_FILE = "place"
 _GZIP = b"\x1f\x8b"
 _DAMAGES = (EOFError, gzip.BadGzipFile, ValueError)
 _CHANNELS = (3, 4)
+_MOST_ROW_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class _File:
         return math.prod(self.shape[1:]) * np.dtype(_KINDS[self.code].stored).itemsize
 
     @property
+    def num_rows_there(self) -> int:
+        """Whole rows by the file's size; of a compressed one those that it says."""
+        return self.shape[0] if self.is_compressed else max(0, self.size - self.start) // max(1, self.row_bytes)
+
+    @property
     def is_picture(self) -> bool:
         axes = self.shape[1:]
         return self.code == 0x08 and (len(axes) == 2 or (len(axes) == 3 and axes[2] in _CHANNELS))
@@ -154,11 +160,13 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     whole = any(file.is_compressed for file in files.values())
     task_bytes = binary_rows.task_bytes(spark, num_rows * row_bytes)
     per_task = max(1, num_rows) if whole else max(1, task_bytes // max(1, row_bytes))
+    # A header may say any number: what a file does not hold is one bad row of the last task.
+    num_there = min(num_rows, 1 + min(file.num_rows_there for file in files.values()))
+    begins = range(0, max(1, num_there), per_task)
+    described = {name: asdict(file) for name, file in files.items()}
     pieces = [
-        json.dumps(
-            {"files": {name: asdict(file) for name, file in files.items()}, "begin": begin, "end": begin + per_task}
-        ).encode()
-        for begin in range(0, max(1, num_rows), per_task)
+        json.dumps({"files": described, "begin": begin, "end": end}).encode()
+        for begin, end in zip(begins, [*begins[1:], num_rows], strict=True)
     ]
     rows = binary_rows.frame(spark, pieces, partial(_rows, num_rows), binary_rows.with_own(_schema(files)))
     place = {"uri": F.col(SOURCE_FILE), PLACE_IN_FILE: F.col(PLACE_IN_FILE)}
@@ -212,6 +220,11 @@ def _header(uri: str, size: int) -> _File:
     if file_header.row_bytes == 0 and shape[0]:
         raise SourceError(
             f"{uri}: has rows of no element: its axes are {', '.join(map(str, shape))}; correct or remove it"
+        )
+    if file_header.row_bytes > _MOST_ROW_BYTES:
+        raise SourceError(
+            f"{uri}: has rows of {file_header.row_bytes:,} bytes, its axes are {', '.join(map(str, shape))}, expected at "
+            f"most {_MOST_ROW_BYTES:,}; correct or remove it"
         )
     return file_header
 

@@ -123,12 +123,28 @@ def test_damage_is_a_bad_row(spark: SparkSession, tmp_path: Path, content: bytes
         (b"\0\0\x08\x02\0\0\0\x05", "is no idx file"),
         (b"\0\0\x08\x02\0\0\0\x05\0\0\0\0", "has rows of no element: its axes are 5, 0"),
         (b"\x1f\x8bxxxxxxxx", "is no idx file"),
+        (
+            gzip.compress(b"\0\0\x08\x03\0\0\0\x01\0\0\xff\xff\0\0\xff\xff"),
+            "has rows of 4,294,836,225 bytes, its axes are 1",
+        ),
     ],
 )
 def test_other_files_are_refused(spark: SparkSession, tmp_path: Path, content: bytes, message: str) -> None:
     source = find(spark, tmp_path, kind="idx", columns=write(tmp_path, a=content))
     with pytest.raises(SourceError, match=message):
         catalog.columns(spark, source)
+
+
+def test_a_header_of_any_number_of_rows_is_one_bad_row(spark: SparkSession, tmp_path: Path) -> None:
+    """Before, four billion rows of a file that holds three were 46,731 tasks, each with a bad row."""
+    content = b"\0\0\x08\x03\xee\x6b\x28\0\0\0\0\x1c\0\0\0\x1c" + bytes(3 * 28 * 28)
+    source = find(spark, tmp_path, kind="idx", columns=write(tmp_path, image=content))
+    frame = catalog.read(spark, source, contract("image"))
+    assert frame.rdd.getNumPartitions() == 1
+    rows = frame.collect()
+    assert [row[MALFORMED] for row in rows[:-1]] == [None] * 3
+    assert rows[-1][MALFORMED].startswith("rows 3 to 3,999,999,999 cannot be read")
+    assert rows[-1][MALFORMED].endswith("is cut short: it says 4,000,000,000 rows and has 3")
 
 
 def test_absent_files_are_named(spark: SparkSession, tmp_path: Path) -> None:
