@@ -11,6 +11,8 @@ from mlspark import storage
 from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
 from mlspark.errors import SourceError
 from mlspark.sources import binary_rows, catalog
+from tests.conftest import REAL_DATA
+from tests.sources import same_pictures
 from tests.sources.picture_files import (
     PICTURES,
     WRITERS,
@@ -25,6 +27,9 @@ from tests.sources.test_idx import idx_bytes
 from tools.cluster import loading
 from tools.cluster.hdfs import Hdfs
 from tools.cluster.s3 import S3
+
+CIFAR = REAL_DATA / "cifar10-jpeg" / "test.zip"
+SAME_KINDS = ("folder", "zip", "tar", "webdataset", "delta")
 
 
 def noise(seed: int) -> bytes:
@@ -54,6 +59,24 @@ def test_every_form_gives_the_same_rows(cluster_spark: SparkSession, root: str) 
         rows = read(cluster_spark, find(cluster_spark, Path("/"), kind=kind, path=f"{root}/{path}"), "image", "label")
         assert sorted((row["label"], bytes(row["image"])) for row in rows) == expected
         assert {row[SOURCE_FILE].rsplit("/pictures/")[0] for row in rows} == {root.removesuffix("/pictures")}
+
+
+@pytest.mark.skipif(not CIFAR.is_file(), reason=f"no {CIFAR}: set MLSPARK_DATA")
+def test_cifar_on_a_store_gives_the_feature_rows_of_the_local_disk(
+    cluster_spark: SparkSession, root: str, tmp_path: Path
+) -> None:
+    """Folder, zip, tar and WebDataset's tar, and a Delta table, each read there by executors."""
+    pictures = same_pictures.real(CIFAR, per_class=10)
+    classes = sorted({name.split("/")[0] for name, _ in pictures})
+    (tmp_path / "same").mkdir()
+    for kind in SAME_KINDS:
+        same_pictures.write(tmp_path / "same", kind, pictures)
+    there = f"{root}/same"
+    loading.upload(tmp_path / "same", there)
+    expected = same_pictures.prepared(cluster_spark, "folder", str(tmp_path / "same"), tmp_path / "local", classes)
+    assert len(expected[0]) == 100
+    for kind in SAME_KINDS:
+        assert same_pictures.prepared(cluster_spark, kind, there, tmp_path / kind, classes) == expected, kind
 
 
 def test_every_file_is_a_row_whatever_its_name(cluster_spark: SparkSession, root: str) -> None:
