@@ -87,7 +87,7 @@ def load(files: Mapping[str, bytes]) -> "Eager":
             f"weights.safetensors: not the weights of the network of model.json ({' '.join(str(error).split())[:500]}); "
             f"register the model anew"
         ) from error
-    return Eager(network.eval(), description["num_outputs"])
+    return Eager(network.eval(), Tensors.from_json(description["tensors"]), description["num_outputs"])
 
 
 def _network(files: Mapping[str, bytes], description: Mapping[str, Any]) -> "nn.Module":
@@ -109,13 +109,14 @@ def _network(files: Mapping[str, bytes], description: Mapping[str, Any]) -> "nn.
 class Eager:
     """A network in evaluation mode."""
 
-    def __init__(self, network: "nn.Module", num_outputs: int) -> None:
-        self._network, self._num_outputs = network, num_outputs
+    def __init__(self, network: "nn.Module", tensors: Tensors, num_outputs: int) -> None:
+        self._network, self._tensors, self._num_outputs = network, tensors, num_outputs
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...)."""
+        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
         import torch
 
+        tensors = self._tensors.pick(tensors)
         num_rows = len(next(iter(tensors.values())))
         if not num_rows:
             return np.empty((0, self._num_outputs), np.float32)

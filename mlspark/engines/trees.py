@@ -70,15 +70,15 @@ class Trees:
     def __init__(self, booster: "Booster", tensors: Tensors, num_outputs: int) -> None:
         from mlspark.models import trees
 
-        self._booster, self._num_outputs = booster, num_outputs
+        self._booster, self._tensors, self._num_outputs = booster, tensors, num_outputs
         self._features, self._types = trees.features, trees.feature_types(tensors)
         self._booster.set_param({"nthread": 1})  # else each single row wakes a pool of threads
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the margins (n, O) float32 of the encoder's tensors, each (n, ...)."""
+        """Return the margins (n, O) float32 of the encoder's tensors, each (n, ...); they may get more than they read."""
         import xgboost
 
-        columns = self._features(tensors)
+        columns = self._features(self._tensors.pick(tensors))
         if not len(columns):
             return np.empty((0, self._num_outputs), np.float32)
         data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=1)

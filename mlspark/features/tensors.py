@@ -1,10 +1,12 @@
 """Which named tensors a row becomes, and which columns of a feature table stand in each. Runs anywhere."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from mlspark.pictures.spec import PictureSpec
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,14 @@ class Tensors:
     def get(self, name: str) -> TensorSpec | None:
         """Return the tensor of that name, None where it is absent."""
         return next((spec for spec in self.specs if spec.name == name), None)
+
+    def only(self, names: Collection[str]) -> "Tensors":
+        """Return those of these names, in the order of the table."""
+        return replace(self, specs=tuple(spec for spec in self.specs if spec.name in names))
+
+    def pick(self, values: Mapping[str, V]) -> dict[str, V]:
+        """Return what `values` holds for these tensors; it may hold more."""
+        return {spec.name: values[spec.name] for spec in self.specs}
 
     def columns(self, name: str) -> tuple[str, ...]:
         """Return the columns of the tensor of that name, none where it is absent."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from mlspark.models.pictures import Normalized
+from mlspark.models.pictures import Normalized, by_picture, key
 from mlspark.pictures.spec import PictureSpec
 
 _GROUP_CHANNELS = 8
@@ -39,13 +39,14 @@ class CnnNet(nn.Module):
             dropout: share of the linear layer's inputs set to 0 in training.
         """
         super().__init__()
-        self.towers = nn.ModuleDict({name: _tower(spec, widths, depth, norm) for name, spec in pictures.items()})
+        self._pictures = tuple(pictures)
+        self.towers = by_picture({name: _tower(spec, widths, depth, norm) for name, spec in pictures.items()})
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(num_dense + len(pictures) * widths[-1], num_outputs)
 
     def forward(self, dense: torch.Tensor | None = None, **pictures: torch.Tensor) -> torch.Tensor:
         """Return outputs (B, O) float32 for `dense` (B, F) float32 and pictures (B, C, H, W) uint8."""
-        parts = [tower(pictures[name]) for name, tower in self.towers.items()]
+        parts = [self.towers[key(name)](pictures[name]) for name in self._pictures]
         parts += [] if dense is None else [dense]
         outputs: torch.Tensor = self.linear(self.dropout(torch.cat(parts, dim=1)))
         return outputs

@@ -15,6 +15,7 @@ from mlspark.models.softmax import SoftmaxSettings
 from mlspark.models.tabm import TabmSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.trees import TreesSettings
+from mlspark.models.vision import VisionSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Model]] = {
     "trees": TreesSettings,
     "softmax": SoftmaxSettings,
     "cnn": CnnSettings,
+    "vision": VisionSettings,
 }
 DEFAULT_KIND = "tabular"
 

@@ -1,5 +1,7 @@
 """Pictures where a model computes: uint8 batches become floats on the device, never before."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -24,3 +26,15 @@ class Normalized(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return (B, C, H, W) float32 for `pictures` (B, C, H, W) uint8."""
         return pictures.to(self.scale.dtype) * self.scale + self.shift
+
+
+def by_picture(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Return a module for each picture, under its `key`."""
+    return nn.ModuleDict({key(name): module for name, module in modules.items()})
+
+
+def key(picture: str) -> str:
+    """Return the key of a picture's module: its name; with a line behind it where torch has something of that name."""
+    return (
+        f"{picture}_" if picture.endswith("_") or hasattr(nn.ModuleDict, picture) or picture == "training" else picture
+    )

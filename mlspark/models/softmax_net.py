@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from mlspark.models.pictures import Normalized
+from mlspark.models.pictures import Normalized, by_picture, key
 from mlspark.pictures.spec import PictureSpec
 
 
@@ -22,7 +22,8 @@ class SoftmaxNet(nn.Module):
             num_outputs: O, outputs of a row.
         """
         super().__init__()
-        self.normalized = nn.ModuleDict({name: Normalized(spec) for name, spec in pictures.items()})
+        self._pictures = tuple(pictures)
+        self.normalized = by_picture({name: Normalized(spec) for name, spec in pictures.items()})
         num_inputs = num_dense + sum(math.prod(spec.shape) for spec in pictures.values())
         self.linear = nn.Linear(num_inputs, num_outputs)
         nn.init.zeros_(self.linear.weight)
@@ -31,6 +32,6 @@ class SoftmaxNet(nn.Module):
     def forward(self, dense: torch.Tensor | None = None, **pictures: torch.Tensor) -> torch.Tensor:
         """Return outputs (B, O) float32 for `dense` (B, F) float32 and pictures (B, C, H, W) uint8."""
         parts = [] if dense is None else [dense]
-        parts += [normalized(pictures[name]).flatten(1) for name, normalized in self.normalized.items()]
+        parts += [self.normalized[key(name)](pictures[name]).flatten(1) for name in self._pictures]
         outputs: torch.Tensor = self.linear(torch.cat(parts, dim=1))
         return outputs

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from importlib import metadata
 
-from mlspark import __version__
+from mlspark import __version__, models
 from mlspark.engines import engine
 
 _OF_PICTURES = ("pillow", "simplejpeg")
@@ -23,6 +23,7 @@ def pinned(model: Mapping[str, bytes]) -> list[str]:
     """
     description = json.loads(model["model.json"])
     names = {*_ALWAYS, *engine.kind(model).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
+    names |= {*models.from_json(description["model"]).distributions()}
     if any("picture" in tensor for tensor in description.get("tensors", {}).get("specs", ())):
         names |= set(_OF_PICTURES)
     # Without "+cpu" and the like: such builds are on no index.

@@ -60,11 +60,13 @@ def trainable_tensors(settings: Settings, prepared: Prepared, task: Task) -> Ten
         ConfigError: the model takes no features of these kinds, `training` asks for what does not fit its pictures, or files
             of pictures would be decoded by other libraries than when the table was prepared.
     """
-    tensors = prepared.encoder.tensors(task)
+    tensors = settings.model.chosen(prepared.encoder.tensors(task))
     settings.model.check_tensors(tensors)
     if settings.model.learner == "network":
         check_pictures(settings.training, task, tensors)
-    files = [image for image in prepared.encoder.images if image.spec.store == "encoded"]
+    files = [
+        image for image in prepared.encoder.images if image.spec.store == "encoded" and image.name in tensors.pictures
+    ]
     if problem := other_decoder(files):
         raise ConfigError(f"{prepared.table}: {problem}; install those, or prepare the table anew")
     return tensors

@@ -38,6 +38,18 @@ class BatchNorms:
             yield
 
 
+def synced(model: nn.Module) -> nn.Module:
+    """Return the model with batch norm that takes its statistics over all ranks.
+
+    timm has layers that are batch norm and activation in one, which torch's own function replaces by batch norm alone.
+    """
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        from timm import layers
+
+        return layers.convert_sync_batchnorm(model)  # type: ignore[attr-defined,no-any-return,no-untyped-call]
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return,no-untyped-call]
+
+
 @contextlib.contextmanager
 def _restored(norms: Sequence[nn.Module]) -> Iterator[None]:
     modes = [norm.training for norm in norms]

@@ -10,6 +10,7 @@ from mlspark import models, storage
 from mlspark.errors import ConfigError
 from mlspark.models import custom
 from mlspark.models import weights as weights_file
+from mlspark.training import batch_norm
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 
 Batch = Mapping[str, torch.Tensor]
@@ -28,7 +29,7 @@ def build(spec: TrainingSpec, functions: Functions, device: torch.device) -> nn.
             _initial_weights(spec), strict=False
         )  # `registry.initial_weights.fitted` has seen to the rest
     if settings.sync_batch_norm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        model = batch_norm.synced(model)
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if settings.channels_last else model  # type: ignore[call-overload]
 

@@ -1,5 +1,6 @@
 """Networks: learnt by the ranks that the launcher starts. Driver."""
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from mlspark.training.learned_model import LearnedModel
 from mlspark.training.outcome import TrainingOutcome
 from mlspark.training.spec import Functions, TrainingSpec
 
+logger = logging.getLogger(__name__)
+
 
 def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functions: Functions) -> LearnedModel:
     """See `learner.learn`."""
+    for remark in [] if functions.model else spec.model.remarks(spec.tensors):
+        logger.info("model: %s", remark)
     factory = functions.model or (spec.model.factory if isinstance(spec.model, CustomSettings) else None)
     code = None if factory is None else source_code.capture(factory)  # before it is trained: it may be edited meanwhile
     outcome = launcher.launch(spark, spec, on_event, functions=functions)

@@ -225,11 +225,13 @@ class _Trials:
         """Train one trial. Runs in a thread of the pool."""
         try:
             settings = loading.override(self.settings, attempt.values, source=self.search.file)
+            tensors = settings.model.chosen(self.tensors)
+            settings.model.check_tensors(tensors)
         except ConfigError as error:  # each value is allowed alone, but not these together
             raise TrainingFailed(str(error)) from error
         spec = TrainingSpec(
             run_uri=storage.join(settings.root, "runs", attempt.run.run_id),
-            tensors=self.tensors,
+            tensors=tensors,
             task=self.task,
             model=settings.model,
             training=settings.training,

@@ -95,7 +95,7 @@ def test_a_version_of_a_cnn_gives_a_row_the_same_bits_alone_and_in_a_batch() -> 
 @pytest.mark.parametrize(
     ("settings", "specs", "message"),
     [
-        (TabularSettings(), (DENSE, PHOTO), "model.kind=tabular takes no pictures (photo); use model.kind=cnn"),
+        (TabularSettings(), (DENSE, PHOTO), "model.kind=tabular takes no pictures (photo); use model.kind=vision, cnn"),
         (TreesSettings(), (PHOTO,), "model.kind=trees takes no pictures (photo)"),
         (CnnSettings(), (DENSE,), "model.kind=cnn needs a picture"),
         (CnnSettings(), (IDS, PHOTO), "model.kind=cnn takes no ids (job); make floats of them"),

@@ -90,7 +90,7 @@ def test_every_setting_of_the_network_is_recorded() -> None:
     model = json.loads(package().files["model.json"])["model"]
     assert model == {
         "kind": "tabular", "hidden": [16], "embedding_dim_max": 16, "dropout": 0.1, "dense_frequencies": 32,
-        "dense_embedding_dim": 8, "dense_scale": 8.0,
+        "dense_embedding_dim": 8, "dense_scale": 8.0, "inputs": None, "weights": None,
     }  # fmt: skip
 
 
