@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mlspark.errors import ConfigError
 from mlspark.models import architectures
@@ -56,6 +57,8 @@ class Trial:
     num_features: int
     has_small_stem: bool
     num_parameters: int
+    flops: int
+    """Operations for one picture; a multiplication and an addition are two."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _attempt(plan: Plan) -> Trial:
         network, has_small_stem = _built(plan)
         pictures = torch.empty(2, plan.channels, plan.height, plan.width)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 features = network.eval()(pictures)
         except Exception as error:  # whatever a network of others raises
             raise _UnreadableError(_short(error)) from error
@@ -153,7 +156,7 @@ def _attempt(plan: Plan) -> Trial:
             f"another, or use model.kind=custom"
         )
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Trial(features.shape[1], has_small_stem, num_parameters)
+    return Trial(features.shape[1], has_small_stem, num_parameters, counter.get_total_flops() // len(pictures))
 
 
 @contextmanager
