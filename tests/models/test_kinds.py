@@ -65,7 +65,7 @@ def test_kind_may_be_left_out(value: dict[str, Any], expected: Model) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"kind": "forest"}, "does not match any of the expected tags: 'tabular', 'custom', 'trees'"),
+        ({"kind": "forest"}, "does not match any of the expected tags: 'tabular', 'tabm', 'custom', 'trees'"),
         ({"kind": "custom"}, "factory\n  Field required"),
         ({"kind": "trees", "hidden": (4,)}, "hidden\n  Extra inputs are not permitted"),
         ({"factory": "a.b:c"}, "factory\n  Extra inputs are not permitted"),
