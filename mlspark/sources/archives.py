@@ -21,6 +21,7 @@ from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
 from mlspark.errors import SourceError
 from mlspark.sources import (
     binary_rows,
+    file_states,
     listing,
     manifest,
     opened_files,
@@ -72,11 +73,12 @@ def find(spark: SparkSession, settings: ArchivesSettings, *, root: str) -> Sourc
     uri = absolute_uri(settings.path, root)
     parts = listing.parts(uri)
     if settings.manifest is None:
-        return Source(uri, settings, parts)
+        return Source(uri, settings, parts, file_states.rests_on(parts))
     table = manifest.part(settings.manifest, root)
+    rests_on = file_states.rests_on((table, *parts))
     pinned = settings.manifest.model_copy(update={"path": table.name})
     archives = tuple(part for part in parts if part.name != table.name)
-    return Source(uri, settings.model_copy(update={"manifest": pinned}), (table, *archives))
+    return Source(uri, settings.model_copy(update={"manifest": pinned}), (table, *archives), rests_on)
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

@@ -15,7 +15,7 @@ from pyspark.sql.types import DataType, DateType, IntegerType, LongType, StringT
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import files, typed_rows
+from mlspark.sources import file_states, files, typed_rows
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import STRICT, Source, absolute_uri
 
@@ -39,7 +39,8 @@ def find(spark: SparkSession, settings: FilesSettings, *, root: str) -> Source:
         SourceError: nothing there, nothing in it, or the folder of a Delta table.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.existing_parts(spark, uri, holds_tables=True))
+    parts = files.existing_parts(spark, uri, holds_tables=True)
+    return Source(uri, settings, parts, file_states.rests_on(parts))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:
@@ -49,7 +50,7 @@ def columns(spark: SparkSession, source: Source) -> StructType:
         Columns by name and type; one that only some of the files have says so: metadata {"absent_from": a file}; one that
         cannot be read says why, see `typed_rows.unreadable`.
     """
-    return typed_rows.schema(_schema(spark, source))
+    return typed_rows.schema(stored_schema(spark, source))
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
@@ -59,7 +60,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         SourceError: `filter` is not a boolean SQL condition over these columns, no column of the contract is there, or one
             cannot be read.
     """
-    schema = _schema(spark, source)
+    schema = stored_schema(spark, source)
     typed_rows.refuse_unreadable(schema, source, contract)
     unreadable = typed_rows.unreadable(schema)
     readable = StructType([field for field in schema if field.name not in unreadable])
@@ -82,7 +83,7 @@ def _reader(spark: SparkSession, source: Source) -> DataFrameReader:
 
 
 @lru_cache(maxsize=8)
-def _schema(spark: SparkSession, source: Source) -> StructType:
+def stored_schema(spark: SparkSession, source: Source) -> StructType:
     """Return the columns of all files in Spark's types, those of partitions in types that lose nothing."""
     footers = _footers(spark, source)
     in_files = {name for names in footers.values() for name in names}
@@ -163,15 +164,7 @@ def _readable(spark: SparkSession, source: Source, file: str) -> dict[str, Struc
 
 def _in_files_and_folders(source: Source, footers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the columns that both files and the folders of partitions have, and why they cannot be read."""
-    base = files.base_path(source)
-    start = re.sub("^file:/+", "/", base).rstrip("/")
-    folders: dict[str, str] = {}
-    for part in source.parts:
-        below = re.sub("^file:/+", "/", part.name).removeprefix(start)
-        for folder in below.split("/")[:-1]:
-            name, equals, _ = folder.partition("=")
-            if equals:
-                folders.setdefault(name.lower(), folder)
+    folders = files.partitions(source)
     return {
         name: f"{name} is a column of {file} and the name of folders ({folders[name.lower()]}), whose values may differ; "
         f"rename or remove one of the two"

@@ -12,7 +12,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
 from mlspark.errors import SourceError
-from mlspark.sources import files, long_lines, markers, text_lines
+from mlspark.sources import file_states, files, long_lines, markers, text_lines
 from mlspark.sources.long_lines import LINE
 from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
@@ -53,15 +53,25 @@ def find(spark: SparkSession, settings: CsvSettings, *, root: str) -> Source:
         SourceError: nothing there, or nothing in it.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.existing_parts(spark, uri))
+    parts = files.existing_parts(spark, uri)
+    return Source(uri, settings, parts, file_states.rests_on(parts))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType | None:
-    """Return the columns that the header names, as strings; None without a header. Reads one line.
+    """Return the columns that the header and folders key=value name, as strings; None without a header. Reads one line.
 
     Raises:
         SourceError: the header names a column twice.
     """
+    names = _names_in_header(spark, source)
+    if names is None:
+        return None
+    known = {name.lower() for name in names}
+    folders = [folder.partition("=")[0] for name, folder in files.partitions(source).items() if name not in known]
+    return StructType([StructField(name, StringType()) for name in (*names, *folders)])
+
+
+def _names_in_header(spark: SparkSession, source: Source) -> list[str] | None:
     settings = source.settings
     assert isinstance(settings, CsvSettings)
     if not settings.header:
@@ -72,7 +82,7 @@ def columns(spark: SparkSession, source: Source) -> StructType | None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"{source.uri}: the header names {', '.join(map(repr, twice))} twice; nothing was written")
-    return StructType([StructField(name, StringType()) for name in names])
+    return names
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
@@ -81,8 +91,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     Blank lines, lines that start with `settings.comment` and each file's header are no rows. Quotes are doubled inside
     quotes; a row does not go over several lines. A line is bad that has not as many fields as there are columns, leaves
     a quote open or has one in the middle of a field, repeats the header, is longer than max_line_bytes, has control
-    characters or a byte order mark, or is not UTF-8. A field is null that is empty or one of the
-    column's `settings.missing`.
+    characters or a byte order mark, is not UTF-8, or says something else than its folder key=value. A field is null that
+    is empty or one of the column's `settings.missing`; then, and where lines have no such field, its folder counts.
 
     Raises:
         SourceError: at once: `filter` is not a boolean SQL condition over these columns; when it runs: a file's header
@@ -90,10 +100,12 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """
     settings = source.settings
     assert isinstance(settings, CsvSettings)
-    named = columns(spark, source)
-    names = [column.source_name for column in contract.columns] if named is None else named.fieldNames()
+    in_header, folders = _names_in_header(spark, source), files.partitions(source)
+    names = in_header
+    if names is None:  # what folders name is not in the lines
+        names = [column.source_name for column in contract.columns if column.source_name.lower() not in folders]
     most = settings.max_line_bytes
-    lines = text_lines.lines(spark, source, most) if named is None else _lines_below_header(spark, source)
+    lines = text_lines.lines(spark, source, most) if in_header is None else _lines_below_header(spark, source)
     if settings.comment:
         lines = lines.where(~F.col(LINE).startswith(settings.comment))
     options = {
@@ -110,7 +122,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     schema = ", ".join([*(f"c{index} string" for index in range(len(names))), f"{_CORRUPT} string"])
     parsed = lines.select(F.from_csv(LINE, schema, options).alias(_FIELDS), LINE, SOURCE_FILE)
     line = F.col(LINE)
-    repeats_header = line == F.lit(_header(spark, source)) if named is not None else F.lit(False)
+    repeats_header = line == F.lit(_header(spark, source)) if in_header is not None else F.lit(False)
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     flaws = [
         *text_lines.damage(line, settings.max_line_bytes),
@@ -125,6 +137,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         name: text_lines.without(F.col(f"{_FIELDS}.c{place}"), markers.of(settings.missing, name, named_here[name]))
         for place, name in enumerate(names)
     }
+    texts, differing = text_lines.with_folders(source, contract, texts)
+    flaws += differing
     # What the header calls like a column of ours would be taken for it; no filter knows it.
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns if column.source_name in texts}

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from mlspark import storage
 from mlspark.errors import SourceError, StorageError
+from mlspark.sources import file_states
 from mlspark.sources.source import STRICT, Part, Source
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _GLOB = re.compile(r"([\[\]{}*?\\])")
 
 
 def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple[Part, ...]:
-    """Return the files of files, folders or globs of any scheme, by size and time of change. One Spark job.
+    """Return the files of files, folders or globs of any scheme, by their states (`file_states.settled`). One Spark job.
 
     Files without a byte are left out, and so is what has "_" or "." in front.
 
@@ -40,16 +41,26 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
             _refuse_unreadable(uri, holds_tables)
     # binaryFile lists files of any scheme; the content is not read when its column is not selected.
     listing = spark.read.format("binaryFile").options(**STRICT, recursiveFileLookup="true")
-    modified = F.unix_micros("modificationTime").cast("string").alias("modified")
-    try:
+    modified = F.unix_micros("modificationTime").alias("modified")
+
+    def parts() -> tuple[Part, ...]:
         rows = listing.load(list(uris)).select("path", "length", modified).collect()
+        return _each_once(
+            [Part(row.path, file_states.state(row.length, row.modified), row.length) for row in sorted(rows)]
+        )
+
+    try:
+        return file_states.settled(parts, _readable_by_python)
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
         place = (error.getMessageParameters() or {}).get("path", ", ".join(uris))
         raise absent(place, "sources.*.path (scoring.source.path)") from None
-    parts = tuple(Part(row.path, f"{row.length} bytes, {row.modified}", row.length) for row in sorted(rows))
-    return _each_once(parts)
+
+
+def _readable_by_python(name: str) -> str:
+    """Return what Python opens for a name of Spark's, which is not URL-encoded."""
+    return re.sub("^file:/+", "/", name)
 
 
 def _each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -58,7 +69,7 @@ def _each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
     kept = []
     for part in parts:
         if storage.is_local(part.name):
-            status = os.stat(re.sub("^file:/+", "/", part.name))  # Spark's name, which is not URL-encoded
+            status = os.stat(_readable_by_python(part.name))
             first = known.setdefault((status.st_dev, status.st_ino), part.name)
             if first != part.name:
                 logger.warning("%s: is the same file as %s, and read once", part.name, first)
@@ -114,6 +125,19 @@ def base_path(source: Source) -> str:
         return uri[: uri.rindex("/", 0, pattern.start())]
     is_file = any(re.sub("^file:/+", "/", part.name) == uri for part in source.parts)
     return uri.rsplit("/", 1)[0] if is_file else uri
+
+
+def partitions(source: Source) -> dict[str, str]:
+    """Return the columns that folders key=value of the files name: key in lower case -> one of its folders."""
+    start = re.sub("^file:/+", "/", base_path(source)).rstrip("/")
+    folders: dict[str, str] = {}
+    for part in source.parts:
+        below = re.sub("^file:/+", "/", part.name).removeprefix(start)
+        for folder in below.split("/")[:-1]:
+            name, equals, _ = folder.partition("=")
+            if equals and name:
+                folders.setdefault(name.lower(), folder)
+    return folders
 
 
 def digest(parts: Sequence[Part]) -> str:

@@ -31,7 +31,7 @@ from mlspark import storage
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
 from mlspark.errors import ConfigError, SourceError
-from mlspark.sources import binary_rows, listing, opened_files, typed_rows
+from mlspark.sources import binary_rows, file_states, listing, opened_files, typed_rows
 from mlspark.sources.settings import FilesSettings
 from mlspark.sources.source import Source, absolute_uri
 
@@ -133,7 +133,7 @@ def find(spark: SparkSession, settings: IdxSettings, *, root: str) -> Source:
         for column, file in settings.columns.items()
         for part in listing.parts(storage.join(uri, file), setting=f"columns.{column}")
     ]
-    return Source(uri, settings, tuple(dict.fromkeys(parts)))
+    return Source(uri, settings, tuple(dict.fromkeys(parts)), file_states.rests_on(parts))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

@@ -18,7 +18,7 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 from mlspark import storage
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, PREFIX, SOURCE_FILE
-from mlspark.sources import binary_rows, listing, manifest, opened_files, typed_rows
+from mlspark.sources import binary_rows, file_states, listing, manifest, opened_files, typed_rows
 from mlspark.sources.members import NO_BYTE, unsafe
 from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
 from mlspark.sources.source import Part, Source, absolute_uri
@@ -69,8 +69,9 @@ def find(spark: SparkSession, settings: ImagesSettings, *, root: str) -> Source:
     uri = absolute_uri(settings.path, root)
     parts = listing.parts(uri)
     if settings.manifest is None:
-        return Source(uri, settings, parts)
+        return Source(uri, settings, parts, file_states.rests_on(parts))
     table = manifest.part(settings.manifest, root)
+    rests_on = file_states.rests_on((table, *parts))
     base = listing.base(uri, parts)
     names = set(manifest.read(table, settings.manifest, name=PATH, taken=(IMAGE,)).column(PATH).to_pylist())
     named = tuple(part for part in parts if part.name[len(base) :].lstrip("/") in names)
@@ -78,7 +79,7 @@ def find(spark: SparkSession, settings: ImagesSettings, *, root: str) -> Source:
     if unnamed:
         logger.warning("%s: %s of %s files are not in manifest %s and left out", uri, unnamed, len(parts), table.name)
     pinned = settings.manifest.model_copy(update={"path": table.name})
-    return Source(uri, settings.model_copy(update={"manifest": pinned}), (table, *named))
+    return Source(uri, settings.model_copy(update={"manifest": pinned}), (table, *named), rests_on)
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:

@@ -2,16 +2,18 @@
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, DateType, NumericType, StructType, TimestampNTZType, TimestampType
+from pyspark.sql.types import DataType, NumericType, StructType
 
 from mlspark.contracts.contract import Contract
 from mlspark.errors import SourceError
-from mlspark.sources import typed_rows
+from mlspark.sources import database_values, typed_rows
+from mlspark.sources.database_values import Quote, Relation
 from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Part, Source, reading
 
@@ -44,7 +46,6 @@ PLACE = "url"
 EXTENSIONS: tuple[str, ...] = ()
 
 _POSTGRESQL = "jdbc:postgresql:"
-_TIMES = (DateType, TimestampNTZType, TimestampType)
 _ROWS_AT_A_TIME = 10_000
 """Without it PostgreSQL's driver holds the whole result in memory."""
 _FINGERPRINT = """
@@ -66,14 +67,15 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
     Raises:
         SourceError: no connection, no such table, or no row.
     """
-    uri = f"{settings.url}#{' '.join(settings.query.split())}"
-    relation = _relation(settings)
+    uri = _uri(settings)
+    schema = _stored(spark, settings)
     try:
         with reading(uri, is_only_reading=True):
             if settings.url.startswith(_POSTGRESQL):
-                [state] = _load(spark, settings, query=_FINGERPRINT.format(relation=relation)).collect()
+                [state] = _load(spark, settings, query=_FINGERPRINT.format(relation=_relation(settings))).collect()
             else:
-                [state] = _sums(_load(spark, settings, dbtable=relation)).collect()
+                everything = _whole(spark, settings, schema, dict.fromkeys(schema.fieldNames(), "string"))
+                [state] = _sums(_load(spark, settings, dbtable=everything.sql, **everything.options)).collect()
     except SourceError as error:
         raise SourceError(f"{error}{_hint(settings, str(error))}") from error
     if not state[0]:
@@ -85,7 +87,7 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
 
 def _sums(rows: DataFrame) -> DataFrame:
     """Return what `_FINGERPRINT` computes, on Spark: number of rows, and two sums over a hash of each."""
-    row = F.to_json(F.struct("*"), {"ignoreNullFields": "false"})
+    row = F.to_json(F.struct("*"), typed_rows.AS_JSON)
     hashes = (F.xxhash64(F.lit(half), row).cast("decimal(38,0)") for half in ("head", "tail"))
     return rows.agg(F.count("*"), *(F.coalesce(F.sum(number), F.lit(0)).cast("string") for number in hashes))
 
@@ -96,13 +98,23 @@ def _hint(settings: JdbcSettings, message: str) -> str:
             f"; user and password are those of the environment variables {settings.user_variable} and "
             f"{settings.password_variable}"
         )
+    if "Unrecognized SQL type" in message:
+        return "; have `query` name the columns to read, without that of this type or with its cast to text"
     return "; put the driver on spark.jars.packages" if re.search("[Dd]river", message) else ""
 
 
 def columns(spark: SparkSession, source: Source) -> StructType:
     """Return the result's columns by name and type."""
-    assert isinstance(source.settings, JdbcSettings)
-    return typed_rows.schema(_load(spark, source.settings, dbtable=_relation(source.settings)).schema)
+    settings = source.settings
+    assert isinstance(settings, JdbcSettings)
+    stored = _stored(spark, settings)
+    whole = _whole(spark, settings, stored, {})
+    read_as = _load(spark, settings, dbtable=whole.sql, **whole.options).schema
+    # Numbers that are read as doubles are more than that: see `database_values`.
+    fields = [
+        field if isinstance(field.dataType, NumericType) else now for field, now in zip(stored, read_as, strict=True)
+    ]
+    return typed_rows.schema(StructType(fields))
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
@@ -116,15 +128,39 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """
     settings = source.settings
     assert isinstance(settings, JdbcSettings)
-    relation = _relation(settings)
-    schema = _load(spark, settings, dbtable=relation).schema
-    if settings.url.startswith(_POSTGRESQL):
-        relation = _in_utc(relation, schema)
+    schema = _stored(spark, settings)
+    wanted = {column.source_name: column.type for column in contract.columns}
+    whole = _whole(spark, settings, schema, wanted)
     shares = {}
     if settings.partition_column and settings.num_partitions > 1:
-        shares = _shares(spark, settings, relation, _named(settings.partition_column, schema, contract))
-    rows = _load(spark, settings, dbtable=relation, **shares)
-    return typed_rows.conformable(rows, source, contract, file=F.lit(source.uri))
+        shares = _shares(spark, settings, whole, _named(settings.partition_column, schema, contract))
+    rows = _load(spark, settings, dbtable=whole.sql, **whole.options, **shares)
+    return typed_rows.conformable(
+        rows, source, contract, file=F.lit(source.uri), instead=whole.values(), flaws=whole.flaws(rows)
+    )
+
+
+def _stored(spark: SparkSession, settings: JdbcSettings) -> StructType:
+    """Return the query's columns as Spark knows them by the driver."""
+    try:
+        with reading(_uri(settings), is_only_reading=True):
+            return _load(spark, settings, dbtable=_relation(settings)).schema
+    except SourceError as error:
+        raise SourceError(f"{error}{_hint(settings, str(error))}") from error
+
+
+def _whole(spark: SparkSession, settings: JdbcSettings, schema: StructType, wanted: Mapping[str, str]) -> Relation:
+    """Return the query as `database_values` puts it."""
+    relation = _relation(settings)
+    if settings.url.startswith(_POSTGRESQL):
+        return database_values.of_postgresql(relation, schema, wanted)
+    return database_values.of_any(relation, schema, wanted, _quote(spark, settings))
+
+
+def _quote(spark: SparkSession, settings: JdbcSettings) -> Quote:
+    jvm: Any = spark._jvm
+    dialect = jvm.org.apache.spark.sql.jdbc.JdbcDialects.get(settings.url)
+    return lambda name: str(dialect.quoteIdentifier(name))
 
 
 def _load(spark: SparkSession, settings: JdbcSettings, **options: str) -> DataFrame:
@@ -138,32 +174,24 @@ def _load(spark: SparkSession, settings: JdbcSettings, **options: str) -> DataFr
     return spark.read.format("jdbc").options(**options).load()
 
 
+def _uri(settings: JdbcSettings) -> str:
+    return f"{settings.url}#{' '.join(settings.query.split())}"
+
+
 def _relation(settings: JdbcSettings) -> str:
     """Return the query as it stands after "from"."""
     query = settings.query.strip().rstrip("; \n")
     return f"({query}) mlspark_source" if re.match(r"(?i)(select|with)\b", query) else query
 
 
-def _in_utc(relation: str, schema: StructType) -> str:
-    """Return a relation of PostgreSQL with timestamps without zone taken as UTC, and infinite times in the year 20000.
-
-    The driver would take the former in the zone of the machine, where one hour of the year is not, and the latter as the
-    years 1 and 9999. The year 20000 is beyond what any contract takes: such a row is bad for the rule `range`.
-    """
-    if not any(isinstance(field.dataType, _TIMES) for field in schema):
-        return relation
-    named = {f'"{field.name.replace(chr(34), chr(34) * 2)}"': field.dataType for field in schema}
-    columns = ", ".join(
-        f"{_finite(name, kind)} as {name}" if isinstance(kind, _TIMES) else name for name, kind in named.items()
+def _bound(value: Column, kind: DataType) -> Column:
+    """Return a bound as Spark takes it: whole, or in years that databases can read; it only says where to cut."""
+    if isinstance(kind, NumericType):
+        return value.try_cast("bigint").cast("string")
+    first, last = (
+        F.lit(day).cast(value_type) for day, value_type in ((day, kind) for day in ("0001-01-01", "9999-12-31"))
     )
-    return f"(select {columns} from {relation}) mlspark_source_utc"  # noqa: S608 (the user's own query)
-
-
-def _finite(name: str, kind: DataType) -> str:
-    """Return SQL of a time or date of PostgreSQL that has no infinite values."""
-    type_ = "date" if isinstance(kind, DateType) else "timestamptz"
-    value = f"{name} at time zone 'UTC'" if isinstance(kind, TimestampNTZType) else name
-    return f"case when isfinite({name}) or {name} is null then {value} else {type_} '20000-01-01' end"
+    return F.greatest(F.least(value, last), first).cast("string")
 
 
 def _named(column: str, schema: StructType, contract: Contract) -> str:
@@ -181,19 +209,26 @@ def _named(column: str, schema: StructType, contract: Contract) -> str:
     raise SourceError(f"partition_column {column!r}: not a column of the source ({', '.join(schema.fieldNames())})")
 
 
-def _shares(spark: SparkSession, settings: JdbcSettings, relation: str, column: str) -> dict[str, str]:
-    """Return the options by which connections share the rows by a column; none for one without values."""
-    jvm: Any = spark._jvm
-    # Any header: "education-num" is no difference.
-    quoted = jvm.org.apache.spark.sql.jdbc.JdbcDialects.get(settings.url).quoteIdentifier(column)
+def _shares(spark: SparkSession, settings: JdbcSettings, relation: Relation, column: str) -> dict[str, str]:
+    """Return the options by which connections share the rows by a column; none for one without values.
+
+    Raises:
+        SourceError: the column is of another type, or has bounds that are none.
+    """
+    read_as = _load(spark, settings, dbtable=relation.sql, **relation.options).schema[column].dataType
+    if not isinstance(read_as, (NumericType, *database_values.TIMES)):
+        raise SourceError(
+            f"sources.*.partition_column (scoring.source.partition_column): {settings.partition_column} is "
+            f"{read_as.simpleString()}, which connections cannot share out; name a column of numbers, dates or times, "
+            f"or leave it out"
+        )
+    quoted = _quote(spark, settings)(column)  # any header: "education-num" is no difference
     bounds = _load(
-        spark, settings, query=f"select min({quoted}) as smallest, max({quoted}) as greatest from {relation}"  # noqa: S608
+        spark, settings, query=f"select min({quoted}) as smallest, max({quoted}) as greatest from {relation.sql}"  # noqa: S608
     )  # fmt: skip
-    # Spark takes bounds of numbers as whole ones; they only say where to cut.
-    kind = "bigint" if isinstance(bounds.schema[0].dataType, NumericType) else "string"
     names = bounds.columns  # in capitals from some databases
     [extremes] = bounds.select(
-        *(F.col(name).try_cast(kind).cast("string").alias(f"bound_{place}") for place, name in enumerate(names)),
+        *(_bound(F.col(name), read_as).alias(f"bound_{place}") for place, name in enumerate(names)),
         *(F.col(name).cast("string").alias(f"value_{place}") for place, name in enumerate(names)),
     ).collect()
     if extremes["value_0"] is None:

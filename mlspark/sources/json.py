@@ -9,7 +9,7 @@ from pyspark.sql.types import StructType
 
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import PREFIX, SOURCE_FILE, is_own
-from mlspark.sources import files, markers, text_lines
+from mlspark.sources import file_states, files, markers, text_lines
 from mlspark.sources.long_lines import LINE
 from mlspark.sources.markers import Markers
 from mlspark.sources.settings import FilesSettings
@@ -51,7 +51,8 @@ def find(spark: SparkSession, settings: JsonSettings, *, root: str) -> Source:
         SourceError: nothing there, or nothing in it.
     """
     uri = absolute_uri(settings.path, root)
-    return Source(uri, settings, files.existing_parts(spark, uri))
+    parts = files.existing_parts(spark, uri)
+    return Source(uri, settings, parts, file_states.rests_on(parts))
 
 
 def columns(spark: SparkSession, source: Source) -> StructType | None:
@@ -63,8 +64,9 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     """Return every row of the source, as strings: nested values as JSON text, null for null and for an absent key.
 
     Blank lines are no rows. A line is bad that is not one JSON object and nothing else, has a key twice, has a number with
-    more digits than can be kept, has a key that the contract does not name where its schema policy refuses extra columns,
-    has half a character or a NUL as an escape, or is damaged like a line of any text.
+    more digits than can be kept, says something else than its folder key=value, has a key that the contract does not name
+    where its schema policy refuses extra columns, has half a character or a NUL as an escape, or is damaged like a line of
+    any text. What a line leaves out, its folder says.
 
     Raises:
         SourceError: `filter` is not a boolean SQL condition over these columns.
@@ -108,6 +110,8 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     texts = {
         name: text_lines.without(_text(name), markers.of(settings.missing, name, named_here[name])) for name in names
     }
+    texts, differing = text_lines.with_folders(source, contract, texts)
+    flaws += differing
     # What a key calls like a column of ours would be taken for it.
     fields = [text.alias(name) for name, text in texts.items() if name and not is_own(name)]
     values = {column.name: texts[column.source_name] for column in contract.columns}

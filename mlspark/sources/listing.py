@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from mlspark import storage
 from mlspark.errors import SourceError, StorageError
-from mlspark.sources import files
+from mlspark.sources import file_states, files
 from mlspark.sources.members import text
 from mlspark.sources.opened_files import failures
 from mlspark.sources.source import Part
@@ -22,7 +22,7 @@ _FOLDERS_AT_A_TIME = 16
 
 
 def parts(uri: str, *, setting: str = "sources.*.path (scoring.source.path)") -> tuple[Part, ...]:
-    """Return the files of a file, folder or glob, sorted by name.
+    """Return the files of a file, folder or glob, sorted by name, with states of `file_states.settled`.
 
     Unlike Spark's own listing it leaves nothing out: "_x", ".x" and files without a byte are files.
 
@@ -33,6 +33,10 @@ def parts(uri: str, *, setting: str = "sources.*.path (scoring.source.path)") ->
     Raises:
         SourceError: nothing there, no file in it, a link that leads nowhere or in a circle, or it cannot be reached.
     """
+    return file_states.settled(lambda: _listed(uri, setting))
+
+
+def _listed(uri: str, setting: str) -> tuple[Part, ...]:
     base, pattern = split(uri)
     with failures(uri):
         filesys, path = storage.filesystem(base)
@@ -128,5 +132,5 @@ def _remote(top: str, filesys: fs.FileSystem, path: str) -> list[Part]:
 
 def _part(name: str, size: int, mtime_ns: int) -> Part:
     shown = text(name)
-    state = f"{size} bytes, {mtime_ns // 1000}"
+    state = file_states.state(size, mtime_ns // 1000)
     return Part(shown, state if shown == name else f"{NO_TEXT}, {state}", size)

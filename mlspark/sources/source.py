@@ -223,6 +223,11 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
                 return f"{cause.path}: {_spark_header_difference(root.message)}; {REMEDY}"
             shown = one_line(cause.message) if root is cause else _shown(root)
             return f"{'' if _plain(cause.path) in shown else cause.path + ': '}cannot be read: {shown}; {REMEDY}"
+        if cause.name == "IllegalArgumentException" and cause.message.startswith("nanos >"):
+            return (
+                "cannot be read: a time before 1970 that is no whole second, in a file of ORC by another program than Java "
+                "(pyarrow); write it as Parquet, or leave it out of the contract; nothing was written"
+            )
         if cause.sql_state.startswith("22"):
             expression = f"{cause.sql!r}" if cause.sql else "a value cannot be computed, or an expression"
             return (

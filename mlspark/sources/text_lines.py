@@ -1,5 +1,6 @@
 """Lines of text as they are: read whole, with what is wrong with them as text. Driver, lazy."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
@@ -12,6 +13,7 @@ from mlspark.sources import files, long_lines
 from mlspark.sources.long_lines import LINE
 from mlspark.sources.source import STRICT, Source, filtered
 
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MARK = "\ufeff"  # byte order mark; Hadoop takes it off a file's first line
 
 
@@ -50,6 +52,46 @@ def with_long_lines(
 def without(text: Column, markers: Sequence[str]) -> Column:
     """Return a text, null where it is one of `markers`."""
     return F.when(~text.isin(*markers), text) if markers else text
+
+
+def with_folders(
+    source: Source, contract: Contract, texts: Mapping[str, Column]
+) -> tuple[dict[str, Column], list[tuple[Column, Column]]]:
+    """Return the texts of a line's columns with those that folders key=value name, and how the two may differ.
+
+    A folder says what a line leaves out; where both say something it must be the same.
+
+    Args:
+        source: of the lines.
+        contract: names the columns that are asked for.
+        texts: column of the source -> its text in the line.
+
+    Returns:
+        (column of the source -> text, flaws as `conformable` takes them).
+    """
+    together, flaws = dict(texts), []
+    folders = files.partitions(source)
+    for name in (column.source_name for column in contract.columns):
+        if name.lower() not in folders:
+            continue
+        of_folder = _folder_value(name)
+        of_line = texts.get(name)
+        if of_line is None:
+            together[name] = of_folder
+            continue
+        together[name] = F.coalesce(of_line, of_folder)
+        said = F.concat(F.lit(f"{name}: "), of_line, F.lit(" in the line, "), of_folder, F.lit(" in its folder"))
+        flaws.append((of_line != of_folder, said))
+    return together, flaws
+
+
+def _folder_value(name: str) -> Column:
+    """Return what the folders of a row's file say of a column, null where they say nothing."""
+    value = F.regexp_extract(SOURCE_FILE, rf"(?i)/{re.escape(name)}=([^/]*)/", 1)
+    # Hive escapes what cannot be in a folder's name, Spark what cannot be in a URI. In neither "+" is a blank.
+    for _ in range(2):
+        value = F.try_url_decode(F.replace(value, F.lit("+"), F.lit("%2B")))
+    return F.when(~value.isin("", _NO_VALUE), value)
 
 
 def damage(line: Column, max_line_bytes: int) -> list[tuple[Column, Column]]:

@@ -1,6 +1,6 @@
 """Rows whose columns have types of their own, as the catalog promises them. Driver, lazy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
@@ -27,7 +27,14 @@ from mlspark.errors import SourceError
 from mlspark.sources.source import Source, filtered, named
 
 _NESTED = (ArrayType, MapType, StructType, VariantType)
-_ALL_FIELDS = {"ignoreNullFields": "false"}
+AS_JSON = {
+    "ignoreNullFields": "false",
+    # Spark's own formats end with milliseconds.
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+"""Options of `to_json` with which nothing is left out of a row or a value."""
+_NESTED_JSON = {name: option for name, option in AS_JSON.items() if name.startswith("timestamp")}
 _PLAIN = (StringType, NumericType, BooleanType, DateType, TimestampType, BinaryType)
 
 
@@ -61,6 +68,8 @@ def conformable(
     file: Column,
     malformed: Column | None = None,
     place: Mapping[str, Column] | None = None,
+    instead: Mapping[str, Column] | None = None,
+    flaws: Sequence[Column] = (),
 ) -> DataFrame:
     """Return the rows of a source with the contract's columns only; Spark then reads no others.
 
@@ -75,6 +84,8 @@ def conformable(
         file: where a row comes from.
         malformed: why a row is none, or null; such rows pass every filter.
         place: name -> what `RAW` says besides the contract's columns.
+        instead: column of the source -> what to take in its place; the filter sees the column itself.
+        flaws: texts that say why a row is bad, or null; such rows pass the filter as any other.
 
     Raises:
         SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
@@ -87,7 +98,13 @@ def conformable(
             f"{source.uri}: has none of the columns of contract {contract.name}, but {', '.join(types)}; "
             f"check sources.*.path (scoring.source.path) and the contract"
         )
-    values = {column.name: _value(column.source_name, types[column.source_name], column.type) for column in present}
+    instead = instead or {}
+    values = {
+        column.name: instead[column.source_name]
+        if column.source_name in instead
+        else _value(column.source_name, types[column.source_name], column.type)
+        for column in present
+    }
     for name, kind in wanted.items():
         if not _casts(rows, values[name], kind):
             values[name] = values[name].cast("string")
@@ -97,17 +114,19 @@ def conformable(
         file.alias(SOURCE_FILE),
         (F.lit(None).cast("string") if malformed is None else malformed).alias(MALFORMED),
         *(value.alias(f"{PREFIX}place_{name}") for name, value in (place or {}).items()),
+        *(flaw.alias(f"{PREFIX}flaw_{number}") for number, flaw in enumerate(flaws)),
     )
     sources = {column.name: types[column.source_name] for column in present}
     texts = [name for name, kind in sources.items() if _is_text(kind, wanted[name])]
     schema_kept = kept.schema
     raw = {name: F.col(f"{PREFIX}place_{name}") for name in place or {}}
     raw |= {column.source_name: _shown(column.name, schema_kept) for column in present}
-    flaws = [F.when(~F.is_valid_utf8(F.col(name)), F.lit(f"{name}: not UTF-8")) for name in texts]
+    reasons = [F.col(f"{PREFIX}flaw_{number}") for number, _ in enumerate(flaws)]
+    reasons += [F.when(~F.is_valid_utf8(F.col(name)), F.lit(f"{name}: not UTF-8")) for name in texts]
     return kept.select(
         *wanted,
-        F.coalesce(F.col(MALFORMED), *flaws).alias(MALFORMED),
-        F.to_json(F.struct(*(shown.alias(name) for name, shown in raw.items())), _ALL_FIELDS).alias(RAW),
+        F.coalesce(F.col(MALFORMED), *reasons).alias(MALFORMED),
+        F.to_json(F.struct(*(shown.alias(name) for name, shown in raw.items())), AS_JSON).alias(RAW),
         SOURCE_FILE,
     )
 
@@ -133,7 +152,7 @@ def _type(source_type: DataType) -> DataType:
 
 def _value(name: str, source_type: DataType, kind: str) -> Column:
     if isinstance(source_type, _NESTED):
-        return F.to_json(named(name))
+        return F.to_json(named(name), _NESTED_JSON)
     if isinstance(source_type, BinaryType):
         return named(name) if kind == "binary" else named(name).cast("string")
     return named(name) if isinstance(source_type, _PLAIN) else named(name).cast(_type(source_type))

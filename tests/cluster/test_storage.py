@@ -14,6 +14,8 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage, tables
 from mlspark.errors import DatasetError
+from mlspark.sources import catalog
+from mlspark.sources.csv import CsvSettings
 from mlspark.stages import training_mark
 from mlspark.streaming import delta_files
 from mlspark.streaming.reader import PlannedReader, Workers
@@ -97,6 +99,17 @@ def test_of_many_at_once_one_has_the_mark_of_a_training(root: str, name: str) ->
         mark.check()
         mark.finish()
     assert [uri for uri in (*storage.list_files(root), *storage.list_folders(root)) if name in uri] == []
+
+
+def test_file_that_is_replaced_at_once_by_one_of_its_size_is_another_source(
+    cluster_spark: SparkSession, root: str
+) -> None:
+    """S3's times are whole seconds, HDFS's milliseconds."""
+    identities = []
+    for text in (b"1\n", b"2\n"):
+        storage.write_bytes(storage.join(root, "a.csv"), text)
+        identities.append(catalog.find(cluster_spark, CsvSettings(kind="csv", path=root), root="").identity)
+    assert identities[0]["sha256"] != identities[1]["sha256"]
 
 
 def test_names_stand_for_themselves(cluster_spark: SparkSession, root: str) -> None:

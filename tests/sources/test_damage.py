@@ -178,8 +178,8 @@ def test_each_wrong_value_of_typed_columns_is_quarantined_with_its_reason(spark:
         "id.type",
     ]
     assert outcome[1][0] == (
-        '{"id":1.5,"age":121,"amount":1.255,"ratio":"NaN","seen":"2020-01-31T12:00:00.000Z",'
-        '"at":"1970-01-01T00:00:00.000Z","sure":"maybe","is_new":"No","name":"Ann"}'
+        '{"id":1.5,"age":121,"amount":1.255,"ratio":"NaN","seen":"2020-01-31T12:00:00.000000Z",'
+        '"at":"1970-01-01T00:00:00.000000Z","sure":"maybe","is_new":"No","name":"Ann"}'
     )
 
 

@@ -1,19 +1,26 @@
 """What a source's identity rests on: files once each, and all rows where nothing else tells of a change."""
 
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql.types import StringType
 
+from mlspark.contracts import check_spark
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import RAW, REASONS
 from mlspark.errors import SourceError
-from mlspark.sources import catalog
+from mlspark.sources import catalog, file_states
 from mlspark.sources.csv import CsvSettings
+from mlspark.sources.images import ImagesSettings
 from mlspark.sources.jdbc import JdbcSettings
-from mlspark.sources.source import Source
+from mlspark.sources.source import Part, Source
 
 from .conftest import visits
 
@@ -45,6 +52,36 @@ def test_values_replaced_in_place_make_another_source(spark: SparkSession, derby
     assert found(spark, "seen").identity == before
     derby("UPDATE seen SET name = '40', age = NULL WHERE id = 2")
     assert found(spark, "seen").identity["sha256"] != before["sha256"]
+
+
+def test_times_that_microseconds_cannot_hold_are_bad_rows(spark: SparkSession, derby: Callable[[str], Any]) -> None:
+    derby("CREATE TABLE moments (id INT, seen TIMESTAMP, clock TIME)")
+    derby(
+        "INSERT INTO moments VALUES (1, '2024-03-01 10:00:00.123456789', '10:11:12'), "
+        "(2, '2024-03-01 10:00:00.123456', NULL), (3, NULL, '23:59:59'), (4, '1969-12-31 23:59:59.9999991', NULL)"
+    )
+    before = found(spark, "moments").identity
+    source = found(spark, "moments", filter="id < 9")
+    assert catalog.columns(spark, source)["CLOCK"].dataType == StringType()
+    contract = Contract(
+        name="c",
+        columns=(
+            ColumnRule(name="id", header="ID", type="int"),
+            ColumnRule(name="seen", header="SEEN", type="timestamp"),
+            ColumnRule(name="clock", header="CLOCK", type="string"),
+        ),
+    )
+    rows = check_spark.conform(catalog.read(spark, source, contract), contract).orderBy("id").collect()
+    assert [(row.id, row.seen, row.clock, [reason.value for reason in row[REASONS]]) for row in rows] == [
+        (1, rows[0].seen, "10:11:12", ["SEEN: digits below a microsecond: 2024-03-01 10:00:00.123456789"]),
+        (2, datetime(2024, 3, 1, 10, 0, 0, 123456), None, []),
+        (3, None, "23:59:59", []),
+        (4, rows[3].seen, None, ["SEEN: digits below a microsecond: 1969-12-31 23:59:59.9999991"]),
+    ]
+    assert json.loads(rows[1][RAW]) == {"ID": 2, "SEEN": "2024-03-01T10:00:00.123456Z", "CLOCK": None}
+    for changed in ("2024-03-01 10:00:00.123457", "2024-03-01 10:00:00.123456001"):
+        derby(f"UPDATE moments SET seen = '{changed}' WHERE id = 2")
+        assert found(spark, "moments").identity["sha256"] != before["sha256"]
 
 
 def test_partition_column_without_bounds_is_named(spark: SparkSession, derby: Callable[[str], Any]) -> None:
@@ -90,3 +127,33 @@ def test_a_file_is_read_once_whatever_leads_to_it(
     (tmp_path / "in" / "more" / "round").symlink_to("..")
     with pytest.raises(SourceError, match=r"more/round: is a link to .*/in, a folder that it is in"):
         catalog.find(spark, CsvSettings(kind="csv", path="in"), root=str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["csv", "images"])
+def test_files_without_a_time_of_change_are_known_by_their_content(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    settings = {"csv": CsvSettings, "images": ImagesSettings}[kind](kind=kind, path="in")
+    (tmp_path / "in").mkdir()
+    for name in ("a%41.csv", "b.csv"):
+        (tmp_path / "in" / name).write_text("1\n")
+    states = []
+    for text, second in (("1\n", 0), ("2\n", 0), ("1\n", 0), ("1\n", 1)):
+        (tmp_path / "in" / "a%41.csv").write_text(text)
+        os.utime(tmp_path / "in" / "a%41.csv", (second, second))
+        states.append(catalog.find(spark, settings, root=str(tmp_path)).identity)
+    assert states[0] == states[2]
+    assert len({state["sha256"] for state in states}) == 3
+    assert states[0]["rests_on"] == "sizes and times of change of the files, and checksums of 1 without a time"
+    assert "a%41.csv: has no time of change; 1 such files are read" in caplog.text
+
+
+def test_files_of_this_second_are_listed_again_where_times_are_whole_seconds(tmp_path: Path) -> None:
+    """A store of such times gives a file that is replaced within its second the same state."""
+    second = int(time.time())
+    listings = iter([[file_states.state(1, second * 10**6)], [file_states.state(1, (second + 1) * 10**6)]])
+    listed = file_states.settled(lambda: [Part("a", state) for state in next(listings)])
+    assert time.time() >= second + 1
+    assert [part.state for part in listed] == [f"1 bytes, {(second + 1) * 10**6}"]
+    fine = [Part("a", file_states.state(1, second * 10**6 + 1)), Part("b", file_states.state(1, 10**15))]
+    assert file_states.settled(lambda: fine) == tuple(fine)

@@ -1,6 +1,7 @@
 """What a source is and what Spark reads of it: its state, its parts, no more columns and rows than asked for."""
 
 import re
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +16,12 @@ from pydantic import TypeAdapter
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.contracts.contract import Contract
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import MALFORMED
 from mlspark.errors import SourceError
 from mlspark.sources import catalog
 from mlspark.sources.catalog import AnySource
-from mlspark.sources.source import Source
+from mlspark.sources.source import Source, reading
 
 PEOPLE = Contract.model_validate(
     {"name": "people", "columns": ({"name": "age", "type": "int"}, {"name": "name", "type": "string"})}
@@ -76,6 +78,53 @@ def test_filter_over_partitions_reads_only_those(spark: SparkSession, tmp_path: 
     assert rows(spark, source) == [(30, "Ann")]
 
 
+def test_time_of_orc_that_java_does_not_read_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    early = pa.array([datetime(1969, 12, 31, 23, 59, 58, 500000)], pa.timestamp("us"))
+    orc.write_table(pa.table({"at": early}), tmp_path / "a.orc")
+    source = find(spark, tmp_path, kind="orc", path="a.orc")
+    contract = Contract(name="c", columns=(ColumnRule(name="at", type="timestamp"),))
+    with (
+        pytest.raises(SourceError, match=r"a\.orc: cannot be read: a time before 1970 .*write it as Par"),
+        reading(source.uri),
+    ):
+        catalog.read(spark, source, contract).collect()
+
+
+NANOSECONDS = pa.array([1709251200123456000, 1709251200123456789], pa.timestamp("ns"))
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (NANOSECONDS, "x: 2024-03-01 00:00:00.123456789 "),
+        (NANOSECONDS.cast(pa.timestamp("ns", "UTC")), "x: 2024-03-01 00:00:00.123456789 "),
+        (pa.StructArray.from_arrays([NANOSECONDS], ["t"]), 'x: {"t":"2024-03-01 00:00:00.123456789"} '),
+        (pa.ListArray.from_arrays([0, 1, 2], NANOSECONDS), 'x: ["2024-03-01 00:00:00.123456789"] '),
+    ],
+)
+def test_nanoseconds_of_orc_are_refused_by_column_and_file(
+    spark: SparkSession, tmp_path: Path, column: Any, shown: str
+) -> None:
+    def contract(**types: str) -> Contract:
+        return Contract(name="c", columns=tuple(ColumnRule(name=name, type=kind) for name, kind in types.items()))
+
+    kind = "timestamp" if pa.types.is_timestamp(column.type) else "string"
+    orc.write_table(pa.table({"id": [1, 2], "x": column}), tmp_path / "a.orc")
+    source = find(spark, tmp_path, kind="orc", path="a.orc")
+    with pytest.raises(
+        SourceError, match=rf"file:.*/a\.orc: {re.escape(shown)}.*has digits below a micro.*pandas: .dt.floor"
+    ):
+        catalog.read(spark, source, contract(id="bigint", x=kind))
+    assert catalog.read(spark, source, contract(id="bigint")).count() == 2
+    orc.write_table(pa.table({"id": [1], "x": column[:1]}), tmp_path / "a.orc")
+    spark.read.orc(str(tmp_path / "a.orc")).coalesce(1).write.orc(str(tmp_path / "of_spark"))
+    for path in ("a.orc", "of_spark"):
+        whole = find(spark, tmp_path, kind="orc", path=path)
+        [row] = catalog.read(spark, whole, contract(x=kind)).select(F.col("x").cast("string")).collect()
+        assert ".123456" in row.x
+        assert "789" not in row.x
+
+
 @pytest.mark.parametrize(
     ("folders", "kind", "values"),
     [
@@ -100,6 +149,40 @@ def test_partition_columns_keep_what_their_folders_say(
     coded = PEOPLE.model_copy(update={"columns": (PEOPLE.columns[0].model_copy(update={"name": "code"}),)})
     read = [row[0] for row in catalog.read(spark, source, coded).select("code").collect()]
     assert sorted(read, key=str) == sorted(values, key=str)
+
+
+LINES = {
+    "json": ({"kind": "json"}, '{"age": 30, "name": "%s"}', '{"age": 30}'),
+    "csv with header": ({"kind": "csv", "header": True}, "age,name\n30,%s", "age\n30"),
+    "csv": ({"kind": "csv"}, None, "30"),
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_folders_say_what_lines_leave_out(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    settings, with_name, without = LINES[kind]
+    names = {"Ann": "Ann", "ü b+c%2Fd%25": "ü b+c/d%", "007": "007", "__HIVE_DEFAULT_PARTITION__": None}
+    for folder in names:
+        (tmp_path / "in" / f"name={folder}" / "more").mkdir(parents=True)
+        (tmp_path / "in" / f"name={folder}" / "more" / "a.txt").write_text(without + "\n")
+    source = find(spark, tmp_path, path="in", **settings)
+    columns = catalog.columns(spark, source)
+    assert columns is None or columns.fieldNames() == ["age", "name"]
+    read = catalog.read(spark, source, PEOPLE)
+    assert sorted(row.name or "" for row in read.collect()) == sorted(name or "" for name in names.values())
+    filtered = find(spark, tmp_path, path="in", filter="name = 'Ann'", **settings)
+    assert rows(spark, filtered) == [("30", "Ann")]
+    if with_name is None:
+        return
+    (tmp_path / "in" / "name=Ann" / "more" / "a.txt").write_text(with_name % "Ann" + "\n")
+    for folder in list(names)[1:]:
+        shutil.rmtree(tmp_path / "in" / f"name={folder}")
+    source = find(spark, tmp_path, path="in", **settings)
+    assert [(row.name, row[MALFORMED]) for row in catalog.read(spark, source, PEOPLE).collect()] == [("Ann", None)]
+    (tmp_path / "in" / "name=Ann" / "more" / "a.txt").write_text(with_name % "Bob" + "\n")
+    source = find(spark, tmp_path, path="in", **settings)
+    [row] = catalog.read(spark, source, PEOPLE).collect()
+    assert row[MALFORMED] == "name: Bob in the line, Ann in its folder"
 
 
 def test_only_the_parts_are_read_whatever_their_names(spark: SparkSession, tmp_path: Path) -> None:
@@ -281,7 +364,10 @@ def test_connections_share_the_rows_of_a_query(
         ({"query": "selec 1"}, "cannot be read: .*[Ss]yntax error"),
         ({"query": "select * from people where AGE > 99"}, "#select \\* from people where AGE > 99: no row"),
         ({"query": "people", "partition_column": "WEIGHT", "num_partitions": 2}, "WEIGHT"),
-        ({"query": "people", "partition_column": "NAME", "num_partitions": 2}, "people: cannot be read: "),
+        (
+            {"query": "people", "partition_column": "NAME", "num_partitions": 2},
+            "partition_column .*: NAME is string, w",
+        ),
     ],
 )
 def test_query_that_cannot_be_read_is_refused(
