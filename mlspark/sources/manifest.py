@@ -42,9 +42,11 @@ def read(file: Part, settings: ManifestSettings, *, name: str, taken: tuple[str,
         SourceError: it cannot be read, has no such column or no row, or a column is called like one of the source's.
     """
     try:
-        content = pa.py_buffer(storage.read_bytes(file.name))
+        content = storage.read_bytes(file.name)
         table = pq.read_table(pa.BufferReader(content)) if settings.kind == "parquet" else _csv(content)
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file.name}: is not UTF-8 at byte {error.start:,}; write the manifest in UTF-8") from None
+    except (OSError, pa.ArrowInvalid) as error:
         raise SourceError(
             f"{file.name}: cannot be read as {settings.kind} ({one_line(str(error))}); check manifest.kind, and that each "
             f"line has as many fields as the first"
@@ -69,12 +71,18 @@ def read(file: Part, settings: ManifestSettings, *, name: str, taken: tuple[str,
     return table.set_column(columns.index(settings.column), settings.column, paths).rename_columns(renamed)
 
 
-def _csv(content: pa.Buffer) -> pa.Table:
-    """Return a CSV file's rows, everything as text, an empty field as null."""
+def _csv(content: bytes) -> pa.Table:
+    """Return a CSV file's rows, everything as text, an empty field as null; raises UnicodeDecodeError."""
+    content.decode()
+    whole = pyarrow.csv.ReadOptions(
+        block_size=max(2**20, min(len(content) + 1, 2**30))
+    )  # else a line ends with its block
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    with pyarrow.csv.open_csv(pa.BufferReader(content), parse_options=parse) as opened:
+    with pyarrow.csv.open_csv(pa.BufferReader(content), read_options=whole, parse_options=parse) as opened:
         names = opened.schema.names
     convert = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
     )
-    return pyarrow.csv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(content), read_options=whole, parse_options=parse, convert_options=convert
+    )
