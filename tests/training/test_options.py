@@ -174,7 +174,6 @@ def test_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "GLOO_SOCKET_IFNAME" in os.environ
 
 
-@pytest.mark.slow
 def test_four_ranks_have_the_loss_curve_of_one(
     tmp_path: Path, snapshot: Snapshot, one_rank: TrainingSpec, two_ranks: TrainingSpec
 ) -> None:
@@ -224,7 +223,6 @@ def test_layer_that_is_not_used_trains_on_two_ranks_as_on_one(tmp_path: Path, sn
     torch.testing.assert_close(of_two["layer.weight"], of_one["layer.weight"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_set", [False, True])
 def test_branches_train_with_the_setting_that_the_error_names(tmp_path: Path, snapshot: Snapshot, is_set: bool) -> None:
     spec = of_own(new_run(tmp_path, snapshot, epochs=1, unused_parameters=is_set), "Branches")
