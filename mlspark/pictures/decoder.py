@@ -48,6 +48,8 @@ _CLASSES = {
 }
 _COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "CMYK"}
 _REDUCTIONS = (8, 4, 2)
+_SIDES_OF_A_TILE, _MOST_OF_A_TILE = (322, 323), 2**24
+"""Tags of a TIFF, and pixels that a tile may have whatever the picture's size."""
 _Result = TypeVar("_Result")
 
 
@@ -280,7 +282,15 @@ def _refuse_bomb(kind: str, width: int, height: int) -> None:
 def _opened(kind: str, data: Data) -> "Image":
     """Return a picture of Pillow's, its header read. `Image.open` would look at the size after some decoders use it."""
     module, name = _CLASSES[kind].split(".")
-    return cast("Image", getattr(_library(f"PIL.{module}"), name)(BytesIO(data)))
+    opened = cast("Image", getattr(_library(f"PIL.{module}"), name)(BytesIO(data)))
+    if kind == "tiff":
+        tile_width, tile_height = (opened.tag_v2.get(tag, 0) for tag in _SIDES_OF_A_TILE)  # type: ignore[attr-defined]
+        most = max(_MOST_OF_A_TILE, (opened.width + 16) * (opened.height + 16))
+        if tile_width * tile_height > most:  # a tile is unpacked whole, whatever part of it the picture has
+            raise PictureError(
+                f"a tile of {tile_width:,} x {tile_height:,} in a picture of {opened.width} x {opened.height}"
+            )
+    return opened
 
 
 def _probed(kind: str, data: Data) -> Probe:

@@ -111,6 +111,16 @@ def tiff(pages: int, *, is_ring: bool = False) -> bytes:
     return b"II*\0" + struct.pack("<I2x", first) + b"".join(directory + struct.pack("<I", place) for place in after)
 
 
+def huge_tile(side: int) -> bytes:
+    """A TIFF of 16 x 16 pixels in one tile that is larger, all of it zeros."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    packed += bytes(len(packed) % 2)
+    short = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(packed)}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in short.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(short)) + tags + bytes(4)
+
+
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
@@ -285,6 +295,8 @@ OTHERS = (
     Odd("TIFF, CMYK", lambda: file_of(scene().convert("CMYK"), "TIFF"), like=scene),
     Odd("TIFF of two pages", lambda: file_of(scene(), "TIFF", save_all=True, append_images=[scene(seed=1)]), FRAMES),
     Odd("TIFF whose pages lead round in a ring", lambda: tiff(3, is_ring=True), FRAMES),
+    Odd("TIFF in tiles", lambda: huge_tile(64), note="a tile may be larger than the picture"),
+    Odd("TIFF of 16 x 16 in a tile of 5,000 x 5,000", lambda: huge_tile(5_000), FORMAT),
     Odd("TIFF of 40,000 pages", lambda: tiff(40_000), FORMAT),
     Odd("TIFF of floats", lambda: file_of(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), MODE),
     Odd("TIFF, grey of 16 bits", lambda: file_of(Image.fromarray(np.full((4, 4), 1000, np.uint16)), "TIFF"), MODE),
