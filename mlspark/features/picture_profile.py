@@ -36,6 +36,8 @@ MAX_DECODED = 100_000
 """Pictures above which brightness and values are those of about as many, chosen by content."""
 MAX_REFUSED = 20
 """Most refused pictures that are shown."""
+_TASK_PICTURES = 4000
+"""Pictures that a task looks at at least, unless there are fewer than that for each slot."""
 _MALFORMED = "malformed"
 _MAX_WORDS = 300
 
@@ -130,7 +132,12 @@ def _looked_at(
         share=min(1.0, MAX_DECODED / max(record["columns"][name]["count"], 1)),
     )
     rows = good.select(F.col(name), F.expr(label), F.expr("false" if event is None else f"coalesce({event}, false)"))
-    found = rows.mapInArrow(picture_looks.looking(asked), picture_looks.SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    # Each task counts for itself and keeps samples of its own, of which most are then left out.
+    num_tasks = max(
+        good.sparkSession.sparkContext.defaultParallelism, record["columns"][name]["count"] // _TASK_PICTURES
+    )
+    found = rows.coalesce(num_tasks).mapInArrow(picture_looks.looking(asked), picture_looks.SCHEMA)
+    found = found.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         pictures = found.where(F.col("what") == picture_looks.PICTURE)
         measures = profile.columns(pictures, MEASURES, event=None if event is None else "is_event")

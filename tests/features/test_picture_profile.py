@@ -231,8 +231,13 @@ def test_repeated_and_refused_pictures_are_shown(found: PictureProfile) -> None:
 
 
 def test_the_same_for_any_number_of_partitions(
-    good: DataFrame, bad: DataFrame, asked: tuple[dict[str, Any], dict[str, Any]], found: PictureProfile
+    good: DataFrame,
+    bad: DataFrame,
+    asked: tuple[dict[str, Any], dict[str, Any]],
+    found: PictureProfile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(picture_profile, "_TASK_PICTURES", 1)  # none of the seven are put together
     record, repeated = asked
     mixed = good.repartition(7), bad.repartition(3)
     assert of_pictures(record, *mixed, CONTRACT, TASK, reasons=REASONS_COUNTED, duplicates=repeated) == found
