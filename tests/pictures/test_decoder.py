@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mlspark.errors import PictureError
-from mlspark.pictures import decoder
+from mlspark.pictures import decoder, headers
 from mlspark.pictures.spec import PictureSpec
 
 from ..conftest import REAL_DATA
@@ -234,3 +235,20 @@ def test_what_cannot_be_read_is_refused_in_words(data: bytes, message: str) -> N
     with pytest.raises(PictureError) as refused_again:
         decoder.check_decodes(data)
     assert str(refused_again.value) == str(refused.value)
+
+
+def test_a_header_is_the_same_whatever_was_read_before_it() -> None:
+    def told(read: Callable[[], headers.JpegHeader]) -> headers.JpegHeader | str:
+        try:
+            return read()
+        except PictureError as error:
+            return str(error)
+
+    files = [jpeg(), jpeg(progressive=True), oriented(6), oriented(3), file_of(scene(31, 18).convert("L"), "JPEG")]
+    # The start of one is the start of another: cut off anywhere, and with more behind the cut.
+    cuts = [file[:length] for file in files for length in range(4, file.index(b"\xff\xda") + 6)]
+    longer = [cut + other[2:] for cut in cuts[::7] for other in files[2:4]]
+    for data in (*files, *cuts, *longer, *files):
+        expected = told(lambda data=data: headers._jpeg_header(data)[0])  # type: ignore[misc]
+        for _ in range(2):
+            assert told(lambda data=data: headers.jpeg_header(data)) == expected  # type: ignore[misc]
