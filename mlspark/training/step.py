@@ -63,18 +63,16 @@ class Stepper:
         DDP lays its gradients out anew after the first backward pass, which changes the order of sums over three or more
         ranks: no real step is taken before that, at the start or after a restart. torch.compile compiles here, too.
         """
-        settings, model = self._settings, self._state.model
+        settings, state = self._settings, self._state
         if self._context.world_size == 1 and not settings.compile:
             return
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        state.begin_step()
         part = next(parts_of(batch, settings.accumulation_steps))
         for _ in range(2):
             outputs = self._outputs_of(part)
             outputs.sum().backward()  # type: ignore[no-untyped-call]
-            self._state.optimizer.zero_grad()
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+            state.optimizer.zero_grad()
+        state.undo_step()
 
     def take(self, batch: Batch) -> None:
         """Take one optimizer step.

@@ -30,6 +30,7 @@ from mlspark.training.events import Event, Resumed
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 from mlspark.training.state import RankContext
+from mlspark.training.step import Stepper
 
 from ..conftest import ROOT
 from . import forked_ranks
@@ -219,6 +220,32 @@ def test_a_step_that_fails_leaves_no_trace_in_the_statistics_of_batch_norm(
     assert [event.step for event in resumed if isinstance(event, Resumed)] == [at]
     expected, weights = last_checkpoint(undisturbed).weights, last_checkpoint(hurt).weights
     assert any("running_mean" in name for name in expected)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_nor_does_a_rank_that_is_lost_while_it_warms_up(
+    tmp_path: Path, table: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first step a run of several ranks, or of a compiled model, tries the model with that step's rows."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    undisturbed, hurt = (run_of(tmp_path / name, table, compile=True) for name in ("one", "other"))
+    fit_here(undisturbed)
+    calls, outputs_of = 0, Stepper._outputs_of
+
+    def lost(self: Stepper, part: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        outputs = outputs_of(self, part)
+        if calls == 2:
+            raise RuntimeError("odd")
+        return outputs
+
+    monkeypatch.setattr(Stepper, "_outputs_of", lost)
+    with pytest.raises(RuntimeError, match="odd"):
+        fit_here(hurt)
+    fit_here(hurt)
+    expected, weights = last_checkpoint(undisturbed).weights, last_checkpoint(hurt).weights
     for name, tensor in expected.items():
         assert torch.equal(tensor, weights[name]), name
 
