@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 from _figures import tell
-from _training_run import RANKS, ROWS, new_spec, write_table
+from _training_run import COLUMNS, RANKS, new_spec, write_table
 
 from mlspark import session
 from mlspark.streaming.feature_table import open_feature_table
@@ -128,7 +128,8 @@ def main(
         folder, table = Path(name), Path(name) / "table"
         write_table(table)
         print(
-            f"{ROWS['train']:,} rows, {number} launches of {RANKS} ranks, {minutes:g} minutes of streaming", flush=True
+            f"{COLUMNS.rows['train']:,} rows, {number} launches of {RANKS} ranks, {minutes:g} minutes of streaming",
+            flush=True,
         )
         started = time.monotonic()
         launched = launches(folder, table, number)

@@ -113,6 +113,9 @@ def test_hurt_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     found = figures("training_faults.py", tmp_path / "faults.json")
     assert found["faults"] == found["equal_parameters"] == found["rows_exact"] == 5
     assert found["left_processes"] == 0
+    found = figures("training_faults.py", tmp_path / "pictures.json", "--pictures")
+    assert found["faults"] == found["equal_parameters"] == found["rows_exact"] == 2
+    assert found["left_processes"] == 0
 
 
 @pytest.mark.slow
