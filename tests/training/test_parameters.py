@@ -295,3 +295,13 @@ def test_parameters_that_a_model_freezes_itself_stay_frozen() -> None:
     assert not freezing.apply(0)
     assert freezing.apply(1)
     assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == ["low.0.weight"]
+
+
+@pytest.mark.slow
+def test_compiled_run_that_unfreezes_ends_with_the_same_bits(tmp_path: Path, snapshot: Snapshot) -> None:
+    expected, spec = (run_of(tmp_path / name, snapshot, compile=True) for name in ("undisturbed", "stopped"))
+    fit_here(expected)
+    for step in (8, 11):
+        stop_at(spec, step)
+    fit_here(spec)
+    assert_equal(spec, expected)
