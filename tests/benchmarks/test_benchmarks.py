@@ -31,6 +31,7 @@ KEYS = {
     },
     "tasks.py": {"wine"},
     "training.py": {"step_ratio", "launch_seconds", "data_wait", "rows_per_second"},
+    "transfer.py": {"as_published", "rows", "epochs", "seeds", "table"},
     "training_faults.py": {"faults", "noticed_max_s", "equal_parameters", "rows_exact", "left_processes"},
 }  # fmt: skip
 
@@ -146,3 +147,14 @@ def test_models_of_several_tasks_are_compared(tmp_path: Path) -> None:
     measured = figures("tasks.py", tmp_path / "tasks.json")
     assert measured["wine"].keys() == {"network", "trees", "HistGradientBoosting"}
     assert all(each["value"] > 0.8 for each in measured["wine"].values())
+
+
+@pytest.mark.slow
+def test_published_weights_are_worth_what_they_are_known_to_be(tmp_path: Path) -> None:
+    data = os.environ.get("MLSPARK_DATA")
+    if not data or not (Path(data) / "pretrained-cifar10-resnet").is_dir():
+        pytest.skip("needs the CIFAR JPEGs and the published ResNet-20: MLSPARK_DATA")
+    measured = figures("transfer.py", tmp_path / "transfer.json")
+    assert measured["as_published"] == pytest.approx(0.8060, abs=0.0005)
+    accuracies = {model: of_model["accuracies"][0] for model, of_model in measured["table"].items()}
+    assert min(accuracies["probe"], accuracies["fine-tuned"], accuracies["unfrozen"]) > accuracies["scratch"]
