@@ -7,7 +7,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlspark.features.encoder import Encoder
-from mlspark.features.kinds.kind import Output
 
 
 class ArrowEncoder:
@@ -21,7 +20,7 @@ class ArrowEncoder:
         self.encoder = encoder
         self._specs = encoder.specs
         self._features = [
-            (feature.on_arrow(), [_tensor(output) for output in feature.outputs]) for feature in encoder.features
+            (feature.on_arrow(), [output.tensor for output in feature.outputs]) for feature in encoder.features
         ]
 
     def transform(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
@@ -46,10 +45,3 @@ class ArrowEncoder:
                 tensors[name][:, filled[name]] = values
                 filled[name] += 1
         return {spec.name: tensors[spec.name] for spec in self._specs}
-
-
-def _tensor(output: Output) -> str:
-    """Return the tensor that an output stands in."""
-    if output.picture is not None:
-        return output.feature
-    return "ids" if output.ids else "dense"

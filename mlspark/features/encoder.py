@@ -1,7 +1,7 @@
 """The fitted encoder: a JSON file that says how a raw row becomes numbers. Runs anywhere; needs no Spark."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -75,6 +75,13 @@ class Encoder(Part):
             target_dtype=_TARGET_DTYPES[task.label_type],
             weight="weight" if task.weight else None,
         )
+
+    def only(self, tensors: Collection[str]) -> "Encoder":
+        """Return the encoder of the features that stand in these tensors; a row must have the same columns."""
+        kept = tuple(
+            feature for feature in self.features if any(output.tensor in tensors for output in feature.outputs)
+        )
+        return self.model_copy(update={"features": kept})
 
     @property
     def fingerprint(self) -> str:

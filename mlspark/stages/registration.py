@@ -35,9 +35,10 @@ def register(
     """
     for name, content in learned.artifacts.items():
         run.log_file(content, name)
+    chosen = settings.model.chosen(prepared.encoder.tensors(task))
     package = Package.pack(
         model=learned.files,
-        encoder=prepared.encoder,
+        encoder=prepared.encoder.only([spec.name for spec in chosen.specs]),
         contract=prepared.contract,
         task=task,
         provenance=provenance.describe(

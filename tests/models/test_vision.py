@@ -5,6 +5,7 @@ import zipfile
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -12,12 +13,17 @@ from torch import nn
 from mlspark import models
 from mlspark.engines import eager
 from mlspark.errors import ConfigError, RegistryError
+from mlspark.features.encode_arrow import ArrowEncoder
+from mlspark.features.encoder import Encoder
+from mlspark.features.kinds.as_is import AsIs
+from mlspark.features.kinds.image import Image
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models import architectures, backbones
 from mlspark.models.pictures import key
 from mlspark.models.vision import VisionSettings
 from mlspark.pictures import decoder
 from mlspark.pictures.spec import Mode, PictureSpec
+from mlspark.registry import requirements
 from mlspark.tasks.kinds import from_settings
 from mlspark.training import batch_norm
 
@@ -297,6 +303,36 @@ def test_a_version_names_what_it_needs_and_refuses_other_weights() -> None:
     model = models.build(VisionSettings(backbone="resnet20"), tensors, 2)
     with pytest.raises(RegistryError, match=r"weights\.safetensors: not the weights of the network"):
         eager.pack(VisionSettings(backbone="resnet32"), tensors, 2, model.state_dict())
+
+
+def test_an_encoder_makes_only_what_a_model_reads() -> None:
+    spec = PictureSpec("RGB", 8, 8)
+    encoder = Encoder(
+        pipeline="things",
+        rows=3,
+        inputs={"age": "float", "job": "int", "photo": "binary"},
+        features=(
+            AsIs(name="age", column="age", ids=0),
+            AsIs(name="job", column="job", ids=7),
+            Image(name="photo", column="photo", spec=spec, file_bytes=100.0),
+        ),
+    )
+    for names in (["dense"], ["dense", "ids"], ["photo"]):
+        of_model = encoder.only(names)
+        assert [spec.name for spec in of_model.specs] == names
+        assert set(of_model.specs) <= set(encoder.specs)
+    rows = pa.table({"age": pa.array([1.0, 2.0], pa.float32()), "job": [3, 4], "photo": [b"no picture", b""]})
+    np.testing.assert_array_equal(ArrowEncoder(encoder.only(["dense"])).transform(rows)["dense"], [[1.0], [2.0]])
+
+
+def test_requirements_of_a_version_name_the_packages_that_make_its_network() -> None:
+    tensors = Tensors((photo(8),))
+    for name, are_needed in (("shufflenet_v2", True), ("resnet20", False)):
+        settings = VisionSettings(backbone=name)
+        files = eager.pack(settings, tensors, 2, models.build(settings, tensors, 2).state_dict())
+        lines = {line.partition("==")[0] for line in requirements.pinned(files)}
+        assert ({"timm", "torchvision"} <= lines) == are_needed
+        assert {"pillow", "simplejpeg"} <= lines
 
 
 def test_settings_survive_json() -> None:

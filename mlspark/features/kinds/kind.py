@@ -56,6 +56,13 @@ class Output:
     picture: PictureSpec | None = None
     """What its pictures are; None: the output is a number."""
 
+    @property
+    def tensor(self) -> str:
+        """Name of the tensor that it stands in."""
+        if self.picture is not None:
+            return self.feature
+        return "ids" if self.ids else "dense"
+
 
 class Part(BaseModel):
     """Part of the fitted state: immutable, unknown keys refused."""
