@@ -24,6 +24,11 @@ OPTIONS = {
     # Writers leave checksums in the pages of Parquet; without this a flipped bit is another value.
     "parquet.page.verify-checksum.enabled": "true",
 }
+OF_SPARK = "org.apache.spark.version"
+"""Key of the footers of files that Spark has written, whose times are whole microseconds."""
+NANOSECONDS = "nanoseconds"
+"""Key of a column's metadata: its times may have digits below a microsecond, which Spark drops in silence."""
+_FINER = ", not by Spark"
 _FOOTERS_AT_A_TIME = 16
 _CANONICAL: dict[type[DataType], str] = {
     IntegerType: r"-?(0|[1-9]\d*)",
@@ -77,6 +82,14 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         raise SourceError("; ".join([str(error), *named])) from error
 
 
+def too_fine(file: str, time: str) -> str:
+    """Return what is said of a time that has more digits than Spark reads."""
+    return (
+        f"{file}: {time} has digits below a microsecond, which Spark does not read; round it before it is written "
+        f"(pandas: .dt.floor('us')), or leave it out of the contract; nothing was written"
+    )
+
+
 def _reader(spark: SparkSession, source: Source) -> DataFrameReader:
     reader = spark.read.format(source.settings.kind)
     return reader.options(**OPTIONS, basePath=files.base_path(source))
@@ -111,6 +124,8 @@ def stored_schema(spark: SparkSession, source: Source) -> StructType:
         else:
             lacking = next((file for file, names in footers.items() if field.name not in names), None)
             metadata = {"absent_from": lacking} if lacking else {}
+            if any(names.get(field.name, "").endswith(_FINER) for names in footers.values()):
+                metadata[NANOSECONDS] = "INT96"
         fields.append(StructField(field.name, kind, metadata=metadata))
     return StructType(fields)
 
@@ -202,8 +217,12 @@ def _footer(spark: SparkSession, kind: str, file: str, conf: Any) -> dict[str, s
         reader.close()
         return types
     with _parquet_file(spark, file, conf) as opened:
-        fields = opened.getFileMetaData().getSchema().getFields()
-        return {str(field.getName()): str(field) for field in fields}
+        metadata = opened.getFileMetaData()
+        is_of_spark = metadata.getKeyValueMetaData().containsKey(OF_SPARK)
+        types = {str(field.getName()): str(field) for field in metadata.getSchema().getFields()}
+        return {
+            name: f"{kind}{_FINER}" if "int96" in kind and not is_of_spark else kind for name, kind in types.items()
+        }
 
 
 @contextmanager

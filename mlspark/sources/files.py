@@ -50,7 +50,7 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
         )
 
     try:
-        return file_states.settled(parts, _readable_by_python)
+        return file_states.settled(parts, for_python)
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
@@ -58,7 +58,7 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
         raise absent(place, "sources.*.path (scoring.source.path)") from None
 
 
-def _readable_by_python(name: str) -> str:
+def for_python(name: str) -> str:
     """Return what Python opens for a name of Spark's, which is not URL-encoded."""
     return re.sub("^file:/+", "/", name)
 
@@ -69,7 +69,7 @@ def _each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
     kept = []
     for part in parts:
         if storage.is_local(part.name):
-            status = os.stat(_readable_by_python(part.name))
+            status = os.stat(for_python(part.name))
             first = known.setdefault((status.st_dev, status.st_ino), part.name)
             if first != part.name:
                 logger.warning("%s: is the same file as %s, and read once", part.name, first)

@@ -28,8 +28,6 @@ Settings = OrcSettings
 HAS_TYPES = True
 PLACE = "path"
 EXTENSIONS = (".orc",)
-_SPARK = "org.apache.spark.version"
-"""Key of the footers of files that Spark has written, whose times are whole microseconds."""
 _FOOTERS_AT_A_TIME = 16
 
 
@@ -70,7 +68,7 @@ def _refuse_nanoseconds(spark: SparkSession, source: Source, times: tuple[tuple[
     def is_of_spark(name: str) -> bool:
         reader = orc.createReader(path(name), orc.readerOptions(conf))
         try:
-            return bool(reader.hasMetadataValue(_SPARK))
+            return bool(reader.hasMetadataValue(columnar_files.OF_SPARK))
         finally:
             reader.close()
 
@@ -93,10 +91,7 @@ def _refuse_nanoseconds(spark: SparkSession, source: Source, times: tuple[tuple[
             "time IS NOT NULL"
         )
         for row in first.take(1):
-            raise SourceError(
-                f"{row.file}: {row.time} has digits below a microsecond, which Spark does not read; round it before it is "
-                f"written (pandas: .dt.floor('us')), or leave it out of the contract; nothing was written"
-            )
+            raise SourceError(columnar_files.too_fine(row.file, row.time))
 
 
 def _as_text(kind: DataType) -> DataType | None:

@@ -21,7 +21,7 @@ from mlspark.stages import append as appending
 from mlspark.stages.check import check_prepare
 from mlspark.tables import Commit
 
-TRANSFORM_VERSION = 7
+TRANSFORM_VERSION = 8
 """Part of every preparation's id; raise it when the same rows and settings would yield other features."""
 
 

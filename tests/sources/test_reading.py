@@ -78,6 +78,27 @@ def test_filter_over_partitions_reads_only_those(spark: SparkSession, tmp_path: 
     assert rows(spark, source) == [(30, "Ann")]
 
 
+def test_nanoseconds_of_int96_are_refused_by_column_and_file(spark: SparkSession, tmp_path: Path) -> None:
+    """As Hive, Impala and old pandas write Parquet."""
+    contract = Contract(name="c", columns=(ColumnRule(name="x", type="timestamp"),))
+    table = pa.table({"id": [1, 2], "x": pa.array([1709251200123456000, 1709251200123456789], pa.timestamp("ns"))})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    source = find(spark, tmp_path, kind="parquet", path="a.parquet")
+    message = r"file:.*/a\.parquet: x: 2024-03-01 00:00:00\.123456789 has digits below a micro.*pandas: \.dt\.floor"
+    with pytest.raises(SourceError, match=message):
+        catalog.read(spark, source, contract)
+    ids = contract.model_copy(update={"columns": (ColumnRule(name="id", type="bigint"),)})
+    assert catalog.read(spark, source, ids).count() == 2
+    pq.write_table(table[:1], tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    spark.read.parquet(str(tmp_path / "a.parquet")).write.option("outputTimestampType", "INT96").parquet(
+        str(tmp_path / "b")
+    )
+    for path in ("a.parquet", "b"):
+        whole = find(spark, tmp_path, kind="parquet", path=path)
+        [row] = catalog.read(spark, whole, contract).select("x").collect()
+        assert row.x == datetime(2024, 3, 1, 0, 0, 0, 123456)
+
+
 def test_time_of_orc_that_java_does_not_read_is_named(spark: SparkSession, tmp_path: Path) -> None:
     early = pa.array([datetime(1969, 12, 31, 23, 59, 58, 500000)], pa.timestamp("us"))
     orc.write_table(pa.table({"at": early}), tmp_path / "a.orc")
