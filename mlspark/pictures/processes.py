@@ -35,7 +35,8 @@ from mlspark.pictures.filling import Filling
 
 logger = logging.getLogger(__name__)
 
-_AREA_BYTES = 2**20  # of what goes to a process at a time, and of what comes back
+AREA_BYTES = 2**21
+"""Most bytes that go to a process at a time, and that come back."""
 MOST_AT_ONCE = 512
 """Pictures that go to a process at a time; the system writes up to 1,024 values at once."""
 _SECONDS_IN_THREADS = 0.25  # of processor time in threads before processes start, about what a start takes
@@ -138,7 +139,7 @@ class _Processes:
         with ExitStack() as theirs:
             # No name that stays behind, and no part of /dev/shm, which is small in containers.
             self._file = os.fdopen(os.memfd_create("mlspark-pictures"), "r+b", buffering=0)
-            self._file.truncate(num_slots * 2 * _AREA_BYTES)
+            self._file.truncate(num_slots * 2 * AREA_BYTES)
             self._memory = mmap.mmap(self._file.fileno(), 0)
             handles, sockets = [self._file.fileno()], []
             for _ in range(1 + num_slots):
@@ -172,20 +173,20 @@ class _Processes:
 
     def has_room(self, pictures: Pictures, values: Sequence[Any] | None, draws: Sequence[Draws]) -> bool:
         """Return whether all of it fits into a slot. Much larger pictures take long to decode: threads do not mind."""
-        if pictures.nbytes > _AREA_BYTES or len(pictures) > MOST_AT_ONCE:
+        if pictures.nbytes > AREA_BYTES or len(pictures) > MOST_AT_ONCE:
             return False
         num_bytes = sum(draw.nbytes for draw in draws) + sum(map(len, values or ())) + 16 * len(pictures)
-        return num_bytes < _AREA_BYTES - 2**16
+        return num_bytes < AREA_BYTES - 2**16
 
     def fill(self, filling: Filling, pictures: Pictures, values: Sequence[Any] | None, draws: Sequence[Draws]) -> None:
         slot = self._free.get()
         try:
-            start = slot * 2 * _AREA_BYTES
+            start = slot * 2 * AREA_BYTES
             lengths = None if values is None else list(map(len, values))
             head = pickle.dumps((_pickled(filling), pictures.shape, lengths, [*map(np.ascontiguousarray, draws)]))
             num_written = os.pwritev(self._file.fileno(), [head, *(values or ())], start)
             assert num_written == len(head) + sum(lengths or ())
-            shared = np.ndarray(pictures.shape, np.uint8, self._memory, start + _AREA_BYTES)
+            shared = np.ndarray(pictures.shape, np.uint8, self._memory, start + AREA_BYTES)
             if values is None:
                 shared[...] = pictures
             try:
@@ -307,7 +308,7 @@ def _serve(memory: mmap.mmap, requests: socket.socket, answers: Sequence[socket.
         slot, head = _REQUEST.unpack(request)
         error: Exception | None = None
         try:
-            _fill(memory, slot * 2 * _AREA_BYTES, head)
+            _fill(memory, slot * 2 * AREA_BYTES, head)
         except Exception as raised:
             error = raised
         try:
@@ -323,7 +324,7 @@ def _serve(memory: mmap.mmap, requests: socket.socket, answers: Sequence[socket.
 def _fill(memory: mmap.mmap, start: int, head: int) -> None:
     place = start + head
     filling, shape, lengths, draws = pickle.loads(memory[start:place])  # noqa: S301 (of the process that started this one)
-    pictures = np.ndarray(shape, np.uint8, memory, start + _AREA_BYTES)
+    pictures = np.ndarray(shape, np.uint8, memory, start + AREA_BYTES)
     if lengths is None:
         _unpickled(filling).change(pictures, draws)
         return

@@ -19,7 +19,7 @@ from mlspark.errors import DatasetError
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
-from mlspark.pictures.processes import MOST_AT_ONCE, Fillers, FillersGoneError
+from mlspark.pictures.processes import AREA_BYTES, MOST_AT_ONCE, Fillers, FillersGoneError
 from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.mixing import Mixing
@@ -30,6 +30,7 @@ from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
 
 _CHUNK_BYTES = 2**19  # of pixels that a thread or process makes at a time: some milliseconds of work
+_FEWEST_AT_ONCE = 8  # where they fit: of 500x375 JPEGs 7 % more a second than with three
 # Of stored pixels, where each of numpy's operations on a chunk ends with waiting for Python's lock: with chunks of a quarter
 # of this, waiting takes 2.7 us of processor time for a picture of 32 pixels, beside the 3.7 of all else.
 _CHUNK_BYTES_OF_STORED = 2**21
@@ -304,11 +305,12 @@ class Gathering:
                 return
         else:
             values = stored[places]
-        is_for_numpy = values is None and not field.filling.changes_colours
-        chunk_bytes = _CHUNK_BYTES_OF_STORED if is_for_numpy else _CHUNK_BYTES
-        rows_at_once = max(1, chunk_bytes // field.filling.spec.num_bytes)
-        if not is_for_numpy:
-            rows_at_once = min(rows_at_once, MOST_AT_ONCE)
+        row_bytes = field.filling.spec.num_bytes
+        if values is None and not field.filling.changes_colours:
+            rows_at_once = max(1, _CHUNK_BYTES_OF_STORED // row_bytes)
+        else:
+            fewest = max(1, min(_FEWEST_AT_ONCE, AREA_BYTES // row_bytes))
+            rows_at_once = min(MOST_AT_ONCE, max(fewest, _CHUNK_BYTES // row_bytes))
         for start in range(0, len(places), rows_at_once):
             part = slice(start, start + rows_at_once)
             chunk = _Chunk(

@@ -127,7 +127,7 @@ def test_what_is_too_large_for_a_slot_stays_in_threads(
     with opened(table, workers=3) as stream:
         expected, counts = shown(stream), counted(monkeypatch)
         stream.go_to(0)
-        monkeypatch.setattr(processes, "_AREA_BYTES", 2**16 + 100)
+        monkeypatch.setattr(processes, "AREA_BYTES", 2**16 + 100)
         assert_equal(shown(stream), expected)
     assert not counts
 
