@@ -13,7 +13,7 @@ _TIMES = ("date", "timestamp")
 
 
 def declared(joins: Sequence[JoinSettings], contract: Contract) -> dict[str, str]:
-    """Return each new column -> its type, of rows that satisfy `contract`: those that `joins.types` finds with Spark.
+    """Return each new column -> its type, of rows that satisfy `contract`: those of the frames that `joins.attach` returns.
 
     Raises:
         ContractError: a contract file is wrong.

@@ -121,19 +121,6 @@ def sources(spark: SparkSession, joins: Sequence[JoinSettings], *, root: str) ->
     return {join.settings.name: join.source for join in find(spark, joins, root=root)}
 
 
-def types(spark: SparkSession, joins: Sequence[Join], contract: Contract) -> dict[str, str]:
-    """Return each new column -> its Spark type, of rows that satisfy `contract`. Looks at no row.
-
-    Raises:
-        FeatureError: names join, column and what is wrong with it.
-    """
-    if not joins:
-        return {}
-    labels = _empty(spark, contract)
-    attached = attach(labels, {join.settings.name: _empty(spark, join.contract) for join in joins}, joins)
-    return {field.name: field.dataType.simpleString() for field in attached.schema if field.name not in labels.columns}
-
-
 def attach(rows: DataFrame, events: Mapping[str, DataFrame], joins: Sequence[Join]) -> DataFrame:
     """Return `rows`, each once, with the columns of all joins. Lazy; a shuffle for each.
 
@@ -225,7 +212,3 @@ def read(spark: SparkSession, joins: Sequence[Join]) -> Iterator[Read]:
             bad=[join_rows.bad for join_rows in taken.values()],
             accounts={name: join_rows.account for name, join_rows in taken.items()},
         )
-
-
-def _empty(spark: SparkSession, contract: Contract) -> DataFrame:
-    return spark.createDataFrame([], ", ".join(f"`{column.name}` {column.type}" for column in contract.columns))

@@ -73,7 +73,6 @@ def plan(spark: SparkSession, settings: Settings, *, mode: str) -> Preparation:
     contract, table = check_prepare(settings), settings.table("features")
     all_sources = find_sources(spark, settings)
     joins = joining.find(spark, settings.joins, root=settings.sources.root)
-    joining.types(spark, joins, contract)
     base = tables.latest(table)
     sources, in_force = all_sources, None
     if mode == "append":

@@ -10,8 +10,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from mlspark import storage, tables
 from mlspark.errors import ConfigError
+from mlspark.intake import join_types, pictures, row_numbers
 from mlspark.intake import joins as joining
-from mlspark.intake import pictures, row_numbers
 from mlspark.intake.joins import Join
 from mlspark.intake.rows import take_in
 from mlspark.pictures import decoder
@@ -149,7 +149,7 @@ def _joins(spark: SparkSession, model: ModelVersion, settings: Settings) -> tupl
     if not needed:
         return ()
     joins = joining.find(spark, settings.joins, root=settings.sources.root)
-    if missing := sorted(needed - set(joining.types(spark, joins, contract))):
+    if missing := sorted(needed - set(join_types.declared(settings.joins, contract))):
         raise ConfigError(
             f"joins: model {model.name} version {model.version} needs {', '.join(missing)}; give the joins that it was "
             f"trained with"

@@ -13,6 +13,7 @@ JOB = """
 import sys
 from mlspark import tables
 from mlspark.commands import job
+from mlspark.stages.check import check_prepare
 from mlspark.stages.prepare import prepare
 
 def work(spark, settings):
@@ -31,7 +32,7 @@ def work(spark, settings):
     found = tables.read(spark, report["table"])
     return {**report, "features": found.count(), "again": prepare(spark, settings)["already_done"]}
 
-job.run("prepare", work, [sys.argv[1]], None, sys.argv[2])
+job.run("prepare", work, check_prepare, [sys.argv[1]], None, sys.argv[2])
 """
 
 
