@@ -224,3 +224,10 @@ def test_pipelines_of_pictures_fit_their_contracts(name: str) -> None:
     tensors = Tensors((TensorSpec("image", ("image",), "uint8", picture=spec),))
     settings.model.check_tensors(tensors)
     check_augment(tensors, settings.training.augment)
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("trees", "trees"), ("tuned", "tabular"), ("tabm", "tabm")])
+def test_variants_of_the_census_fit_its_contract(variant: str, kind: str) -> None:
+    settings = loading.load([str(ROOT / "conf" / name) for name in ("census.yaml", f"census.{variant}.yaml")])
+    check(settings.features, settings.task, contracts.load(str(ROOT / settings.contract)), variant)
+    assert settings.model.kind == kind
