@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from mlspark import storage
@@ -82,9 +83,7 @@ def launch(
         TableError: no such table or version.
         TrainingFailed: see `launcher.launch`.
     """
-    spark = spark or SparkSession.getActiveSession()
-    if spark is None:
-        raise ConfigError("no Spark session is active; make one with mlspark.session.start or SparkSession.builder")
+    spark = spark or _session()
     snapshot = table if isinstance(table, Snapshot) else delta_files.take(storage.absolute(table), version=version)
     of_task, pictures = _task(task, label, weight, loss), _pictures(images, snapshot)
     spec = TrainingSpec(
@@ -99,6 +98,16 @@ def launch(
     _keep_source(spec, model)
     functions = Functions(None if isinstance(model, str) else model, None if isinstance(loss, str) else loss)
     return launcher.launch(spark, spec, on_event, functions=functions)
+
+
+def _session() -> SparkSession:
+    try:
+        # Not the active one alone: another thread has none, nor has any thread after an interruption.
+        return SparkSession.active()
+    except PySparkRuntimeError:
+        raise ConfigError(
+            "no Spark session is active; make one with mlspark.session.start or SparkSession.builder"
+        ) from None
 
 
 def _run_uri(folder: str) -> str:
