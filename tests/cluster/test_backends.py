@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,23 @@ def test_server_that_does_not_start_shows_its_log() -> None:
     assert str(failed.value).startswith("broken ended before it was ready; its log:\nTraceback")
     assert str(failed.value).endswith("OSError: no space")
     assert not folder.exists()
+
+
+def test_port_that_somebody_takes_first_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL cannot choose one itself, so it is told one that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = iter([port, process.free_port()])
+        monkeypatch.setattr(postgres_server, "free_port", lambda: next(ports))
+        try:
+            with postgres_server.serve() as running:
+                assert running.port != port
+                assert running.execute("SELECT 1").strip() == "1"
+        except NotInstalledError:
+            pytest.skip("no PostgreSQL")
+        monkeypatch.setattr(postgres_server, "free_port", lambda: port)
+        with pytest.raises(ClusterError, match="Address already in use"), postgres_server.serve():
+            pass
 
 
 def test_server_that_is_late_is_stopped() -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +74,21 @@ def serve() -> Iterator[Postgres]:
         ClusterError: the server did not start.
     """
     programs = _programs(install=True)
+    with ExitStack() as stack:
+        for is_last in (False, False, True):  # another process may take a free port before PostgreSQL does
+            try:
+                running = stack.enter_context(_served(programs, free_port()))
+                break
+            except ClusterError as error:
+                if is_last or "Address already in use" not in str(error):
+                    raise
+        yield running
+
+
+@contextmanager
+def _served(programs: Path, port: int) -> Iterator[Postgres]:
+    """Yield an empty database on a port, which PostgreSQL cannot choose itself."""
     password = secrets.token_hex(16)
-    port = free_port()  # PostgreSQL cannot choose one itself
     with folder_for("postgres") as folder:
         data = folder / "data"
         as_server = _as_server_user(folder)
