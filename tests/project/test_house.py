@@ -26,6 +26,22 @@ def test_modules_and_functions_are_short(module: Path) -> None:
     assert not long, f"functions over {MOST_LINES_OF_A_FUNCTION} lines, docstring aside: {long}"
 
 
+def test_few_look_at_a_clock_that_may_be_set() -> None:
+    """Who waits or takes another one for dead goes by `time.monotonic`; these say when something was, or how old it is."""
+    allowed = {
+        "contracts/accounting.py",  # freshness
+        "registry/versions.py",  # of figures
+        "sources/file_states.py",  # files of this very second
+        "streaming/disk_cache.py",  # what killed processes left
+        "tracking/figures.py",
+        "training/progress_display.py",
+        "training/rank.py",  # of its error
+    }
+    clock = re.compile(r"\btime\.time(_ns)?\(|\.(now|utcnow|today)\(")
+    found = {str(module.relative_to(ROOT / "mlspark")) for module in MODULES if clock.search(module.read_text())}
+    assert found == allowed
+
+
 def test_only_tasks_know_which_class_is_which() -> None:
     allowed = [ROOT / "mlspark" / "tasks", ROOT / "mlspark" / "features" / "kinds" / "target.py"]
     hits = [

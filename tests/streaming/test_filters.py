@@ -236,6 +236,28 @@ def test_partitions_of_floats_are_compared_as_spark_does(spark: SparkSession, tm
 
 
 @pytest.mark.parametrize(
+    ("condition", "ids"),
+    [
+        (("day", "<=", "2024-01-02"), [0, 1]),
+        (("day", "!=", "2024-01-02"), [0, 2]),
+        (("day", "=", "2024-01-02"), [1]),
+        (("n", "in", ["01"]), r"column n is integer, but '01' is a str; give a number"),
+        (("n", "in", "01"), r"condition n in '01': in takes a list of values"),
+        (("day", "=", 20240102), "column day is date, but 20240102 is a int; give a date"),
+    ],
+)
+def test_partitions_are_compared_as_their_type_or_refused(tmp_path, condition, ids) -> None:
+    days = [dt.date(2024, 1, day) for day in (1, 2, 3)]
+    rows = pa.table({"id": range(3), "day": days, "n": pa.array([0, 1, 2], pa.int32())})
+    deltalake.write_deltalake(str(tmp_path), rows, partition_by=["day", "n"])
+    if isinstance(ids, list):
+        assert streamed(str(tmp_path), where=[condition]) == ids
+        return
+    with pytest.raises(DatasetError, match=ids):
+        delta_files.take(str(tmp_path), where=[condition])
+
+
+@pytest.mark.parametrize(
     ("delta_type", "operator", "value", "holds"),
     [  # of the values below
         ("byte", "<", 300, [True, True, True, False]),

@@ -1,5 +1,6 @@
 """The reader on Petastorm's engine: nothing lost, nothing silent, whatever happens to a worker or a file."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -259,6 +260,34 @@ def test_cache_entry_with_another_byte_is_read_anew(tmp_path, place):
     entry.write_bytes(bytes(content))
     other = pa.table({"x": [0]})
     assert DiskCache(str(tmp_path), 10**6).get("key", lambda: other).equals(other)
+
+
+def test_cache_gives_the_right_rows_whatever_the_clock_says(tmp_path, monkeypatch):
+    """A process whose clock is days ahead takes the file that another one writes for left over."""
+    limit = 1 << 16
+    other, seal = DiskCache(str(tmp_path), limit), disk_cache._seal
+
+    def swept(key, body):
+        monkeypatch.setattr(disk_cache, "_seal", seal)
+        with monkeypatch.context() as clock:
+            clock.setattr(disk_cache.time, "time", lambda: time.time_ns() / 1e9 + 3 * 86_400)
+            other._make_room(limit)
+        assert not list(tmp_path.glob("*.part"))
+        return seal(key, body)
+
+    table = pa.table({"x": [1, 2, 3]})
+    monkeypatch.setattr(disk_cache, "_seal", swept)
+    assert DiskCache(str(tmp_path), limit).get("key", lambda: table).equals(table)
+    for _ in range(2):
+        assert DiskCache(str(tmp_path), limit).get("key", lambda: table).equals(table)
+    # The clock was set back: what is there was read in the future.
+    for number in range(100):
+        of_number = pa.table({"x": [number] * 200})
+        cache = DiskCache(str(tmp_path), limit)
+        assert cache.get(f"key {number}", lambda: of_number).equals(of_number)  # noqa: B023
+        for entry in tmp_path.glob("*.arrow"):
+            os.utime(entry, (2e9 + number, 2e9 + number))
+        assert size_of(tmp_path) <= limit
 
 
 def test_cache_entry_of_another_key_is_read_anew(tmp_path):

@@ -83,6 +83,18 @@ def test_versions_stay_what_they_were(tmp_path):
         delta_files.take(str(tmp_path / "none"))
 
 
+def test_version_before_the_oldest_kept_log_is_told_with_those_there_are(tmp_path):
+    for _ in range(4):
+        table = write(tmp_path, {"id": [1]}, mode="append")
+    deltalake.DeltaTable(table, version=2).create_checkpoint()
+    for version in (0, 1):
+        (tmp_path / "_delta_log" / f"{version:020d}.json").unlink()
+    for version in (0, 1):
+        with pytest.raises(TableError, match=f"version {version} is not kept any more; give one from 2 to 3"):
+            delta_files.take(table, version=version)
+    assert [delta_files.take(table, version=version).num_rows for version in (2, 3)] == [3, 4]
+
+
 def test_snapshot_comes_back_from_its_file(tmp_path):
     table = write(tmp_path / "table", {"id": [1, 2], "p": ["x", None]}, partition_by=["p"])
     taken = delta_files.take(table)
