@@ -22,6 +22,7 @@ from mlspark.sources import catalog
 from mlspark.streaming import delta_files
 from mlspark.tasks.task import Task
 from mlspark.tuning import search as searches
+from mlspark.tuning import study as studies
 from mlspark.tuning.search import Search
 from mlspark.tuning.study import TuneOptions
 from mlspark.tuning.trials import Tuned, overlay, shown, tune
@@ -102,6 +103,7 @@ def run(
 
     Raises:
         ConfigError: an option, a setting or the search is wrong.
+        StorageError: the study's journal is damaged, or no place to write to.
         TableError: nothing was prepared yet.
         TrainingFailed: the first trials all failed, or none ended well.
         typer.Exit: status 130 after Ctrl-C.
@@ -115,6 +117,7 @@ def run(
     name = study or settings.name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError(f"--study {name}: expected letters, digits, dots, dashes and underscores")
+    studies.check_place(settings)
     prepared = preparations.latest(settings.table("features"))
     task = settings.task.on_table(prepared.task, prepared.table)
     setting = "--metric" if metric else "training.best"

@@ -6,6 +6,7 @@ a study that was interrupted goes on as if it had not been, when its trials run 
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlspark import storage
-from mlspark.errors import ConfigError
+from mlspark.errors import ConfigError, StorageError, one_line
 from mlspark.section import flat
 from mlspark.settings.pipeline import Settings
 from mlspark.streaming.snapshot import Snapshot
@@ -94,6 +95,10 @@ def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStora
 
     Two that run one study have one storage.root, as the study is of a table there. Where that is remote, processes are not
     kept apart.
+
+    Raises:
+        ConfigError: another process runs the study, or there is no such database.
+        StorageError: the journal is damaged, or cannot be written.
     """
     if not storage.is_local(settings.root):
         if not options.storage_url:
@@ -105,6 +110,7 @@ def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStora
         return
     kind = "lock" if options.storage_url else "journal"
     file = Path(storage.local_path(folder(settings)), f"{options.study}.{kind}")
+    check_place(settings)
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "ab") as held:
         try:
@@ -113,7 +119,27 @@ def open_storage(settings: Settings, options: TuneOptions) -> Iterator[BaseStora
             raise ConfigError(
                 f"study {options.study}: another process runs it; wait for it, or give another --study"
             ) from None
-        yield _database(options.storage_url) if options.storage_url else JournalStorage(JournalFileBackend(str(file)))
+        yield _database(options.storage_url) if options.storage_url else _journal(file)
+
+
+def check_place(settings: Settings) -> None:
+    """Raise StorageError where nothing can be written beside the journals of studies."""
+    if storage.is_local(settings.root):
+        storage.check_writable(folder(settings))
+
+
+def _journal(file: Path) -> JournalStorage:
+    """Return the study that a journal holds, which no other process writes to."""
+    content = file.read_bytes()
+    if not content.endswith(b"\n"):  # a full disk took half of a line: what it told is not so, and the next begins anew
+        os.truncate(file, content.rfind(b"\n") + 1)
+    try:
+        return JournalStorage(JournalFileBackend(str(file)))
+    except Exception as error:  # whatever lines that are none of Optuna's lead to
+        raise StorageError(
+            f"{file}: the journal of a study cannot be read ({one_line(repr(error))}); restore the file, or give another "
+            f"--study"
+        ) from error
 
 
 def _database(url: str) -> RDBStorage:

@@ -88,7 +88,8 @@ def tune(
         snapshot: all splits of the table to train on.
 
     Raises:
-        ConfigError: too few slots, no validation rows, no place for the study, or the study is of another search.
+        ConfigError: too few slots, no validation rows, or the study is of another search or run by another process.
+        StorageError: the journal of the study is damaged, or cannot be written.
         TrainingFailed: the first three trials failed, or none ended well.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
