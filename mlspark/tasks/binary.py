@@ -11,7 +11,7 @@ from mlspark.tasks.class_metrics import event_ranking, prediction_metrics, resam
 from mlspark.tasks.classes import ClassTask, is_among, listed
 from mlspark.tasks.losses import CustomLoss, LossFunction
 from mlspark.tasks.metrics import Metrics, mean
-from mlspark.tasks.task import ClassValue, outputs_of
+from mlspark.tasks.task import ClassValue, Link, outputs_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ class BinaryTask(ClassTask):
     """Predict the probability of one of two classes. The label is 1.0 for the event, 0.0 for the other class."""
 
     label_type: ClassVar[str] = "float"
+    link: ClassVar[Link] = "logistic"
     label_fields: ClassVar[frozenset[str]] = ClassTask.label_fields | {"event"}
     decided_fields: ClassVar[tuple[str, ...]] = ("classes", "event")
 
@@ -87,6 +88,11 @@ class BinaryTask(ClassTask):
         event = self.known_classes.index(self.event_class)
         ids = np.where(probability >= self.threshold, event, 1 - event)
         return {"probability": probability, "prediction": self.classes_of(ids)}
+
+    def is_right(self, outputs: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
+        """See `Task.is_right`."""
+        is_event = probabilities(outputs_of(self, outputs)[:, 0]) >= self.threshold
+        return np.asarray(is_event == (np.asarray(target) > 0.5))
 
     @property
     def prediction_types(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from mlspark.tasks.class_metrics import (
 from mlspark.tasks.classes import ClassTask, column_name, shared_names
 from mlspark.tasks.losses import CustomLoss, LossFunction
 from mlspark.tasks.metrics import Metrics, mean
-from mlspark.tasks.task import outputs_of
+from mlspark.tasks.task import Link, outputs_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,7 @@ class MulticlassTask(ClassTask):
     """Predict the class and the probability of each. The label is the class's id, its place in `classes`."""
 
     label_type: ClassVar[str] = "int"
+    link: ClassVar[Link] = "softmax"
 
     kind: Literal["multiclass"]
     ordered: bool = False
@@ -78,6 +79,10 @@ class MulticlassTask(ClassTask):
             return columns | {"probabilities": probability}
         names = list(self.prediction_types)[1:]
         return columns | {name: np.ascontiguousarray(probability[:, place]) for place, name in enumerate(names)}
+
+    def is_right(self, outputs: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
+        """See `Task.is_right`."""
+        return np.asarray(softmax(outputs_of(self, outputs)).argmax(axis=1) == np.asarray(target))
 
     @property
     def prediction_types(self) -> dict[str, str]:

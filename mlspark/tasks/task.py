@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ClassValue = StrictBool | StrictInt | StrictFloat | StrictStr
 """A class as the target's column holds it; true is not 1, and 1 is not 1.0."""
+Link = Literal["logistic", "softmax", "none"]
+"""What makes probabilities of a row's outputs: the logistic function of the one, softmax of several; none: they are none."""
 ColumnName = Annotated[str, Field(pattern=r"^[^`]+$")]
 """Stands in backquotes in SQL; the contract says which names there are."""
 INTEGERS = ("smallint", "int", "bigint")
@@ -64,6 +66,9 @@ class Task(Section, ABC):
     """Settings that decide the labels of a feature table; the others may change without preparing it anew."""
     decided_fields: ClassVar[tuple[str, ...]]
     """Settings that the training rows decide where they are left open."""
+
+    link: ClassVar[Link] = "none"
+    """What makes probabilities of outputs."""
 
     has_mixtures: ClassVar[bool] = False
     """Whether a row may be of two targets in shares, so that its loss is that of both in these shares."""
@@ -209,6 +214,15 @@ class Task(Section, ABC):
             intervals: whether to compute the intervals that need resampling (about 0.3 s at 16,000 rows); those in
                 closed form are always there.
         """
+
+    def is_right(self, outputs: ArrayLike, target: ArrayLike) -> NDArray[np.bool_] | None:
+        """Return whether each row is predicted as it is (n,); None for tasks without right and wrong: numbers.
+
+        Args:
+            outputs: (n, O).
+            target: (n,) of the feature table's `label`.
+        """
+        return None
 
     def weighing_rows(self, outputs: NDArray[np.float64], target: ArrayLike, weight: ArrayLike | None) -> Rows:
         """Return the rows that metrics are of, see `sorted_rows`; at least one.
