@@ -30,6 +30,9 @@ class CnnSettings(Network):
     over the row alone, in groups of 8 channels or more, so that in training, too, outputs depend on no other row."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the inputs of the linear layer that is set to 0 in training."""
+    test_time: Annotated[tuple[Literal["flip"], ...], Field(max_length=1)] = ()
+    """Further views of a row's pictures, over which its outputs are averaged wherever the model is not trained: in
+    validation, evaluation and scoring, at the cost of a forward pass each. flip: all pictures mirrored left to right."""
 
     def build(self, tensors: Tensors, num_outputs: int) -> "CnnNet":
         from mlspark.models.cnn_net import CnnNet
@@ -43,6 +46,7 @@ class CnnSettings(Network):
             depth=self.depth,
             norm=self.norm,
             dropout=self.dropout,
+            flips="flip" in self.test_time,
         )
 
     def check_tensors(self, tensors: Tensors) -> None:

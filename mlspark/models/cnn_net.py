@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from mlspark.models.pictures import Normalized, by_picture, key
+from mlspark.models.test_time import TestTimeViews
 from mlspark.pictures.spec import PictureSpec
 
 _GROUP_CHANNELS = 8
 
 
-class CnnNet(nn.Module):
+class CnnNet(TestTimeViews):
     """Outputs for pictures, and for the floats beside them."""
 
     def __init__(
@@ -26,6 +27,7 @@ class CnnNet(nn.Module):
         depth: int,
         norm: Literal["batch", "group"],
         dropout: float,
+        flips: bool = False,
     ) -> None:
         """Build with random weights drawn from torch's global generator.
 
@@ -37,15 +39,18 @@ class CnnNet(nn.Module):
             depth: convolutions of each stage.
             norm: after each convolution.
             dropout: share of the linear layer's inputs set to 0 in training.
+            flips: see `TestTimeViews`.
         """
-        super().__init__()
+        super().__init__(flips=flips)
         self._pictures = tuple(pictures)
         self.towers = by_picture({name: _tower(spec, widths, depth, norm) for name, spec in pictures.items()})
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(num_dense + len(pictures) * widths[-1], num_outputs)
 
-    def forward(self, dense: torch.Tensor | None = None, **pictures: torch.Tensor) -> torch.Tensor:
-        """Return outputs (B, O) float32 for `dense` (B, F) float32 and pictures (B, C, H, W) uint8."""
+    def of_view(
+        self, pictures: Mapping[str, torch.Tensor], dense: torch.Tensor | None, ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """See `TestTimeViews.of_view`; there are no ids."""
         parts = [self.towers[key(name)](pictures[name]) for name in self._pictures]
         parts += [] if dense is None else [dense]
         outputs: torch.Tensor = self.linear(self.dropout(torch.cat(parts, dim=1)))

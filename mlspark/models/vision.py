@@ -42,6 +42,9 @@ class VisionSettings(Network):
     checkpoint_gradients: bool = False
     """Whether activations are computed again in the backward pass instead of kept: less memory, a third more time, the same
     weights. Not all networks can."""
+    test_time: Annotated[tuple[Literal["flip"], ...], Field(max_length=1)] = ()
+    """Further views of a row's pictures, over which its outputs are averaged wherever the model is not trained: in
+    validation, evaluation and scoring, at the cost of a forward pass each. flip: all pictures mirrored left to right."""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,7 @@ class VisionSettings(Network):
             embedding_dim_max=self.embedding_dim_max,
             dropout=self.dropout,
             checkpoint_gradients=self.checkpoint_gradients,
+            flips="flip" in self.test_time,
         )
 
     def remarks(self, tensors: Tensors) -> list[str]:

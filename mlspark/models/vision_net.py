@@ -12,12 +12,13 @@ from mlspark.models.backbones import Backbone
 from mlspark.models.gradient_checkpoints import CountedOnce
 from mlspark.models.pictures import Normalized, by_picture, key
 from mlspark.models.tabular_net import embedding_dim
+from mlspark.models.test_time import TestTimeViews
 
 _BLOCK = 4
 """Linear layers get a multiple of so many inputs, zeros at the end: see `engines.eager.ROWS_MULTIPLE`."""
 
 
-class VisionNet(nn.Module):
+class VisionNet(TestTimeViews):
     """Outputs for rows with pictures.
 
     Parameters are called backbone.PICTURE.NAME, with the network's own names, head.embeddings.NUMBER.weight,
@@ -37,6 +38,7 @@ class VisionNet(nn.Module):
         embedding_dim_max: int,
         dropout: float,
         checkpoint_gradients: bool,
+        flips: bool = False,
     ) -> None:
         """Build the head with random weights drawn from torch's global generator.
 
@@ -48,8 +50,9 @@ class VisionNet(nn.Module):
             embedding_dim_max: upper bound of the width of an ids column's embedding.
             dropout: share of the inputs of the head's linear layer set to 0 in training.
             checkpoint_gradients: whether the backbones compute activations again in the backward pass.
+            flips: see `TestTimeViews`.
         """
-        super().__init__()
+        super().__init__(flips=flips)
         self._pictures = tuple(backbones)
         self.normalized = by_picture({name: Normalized(tensors.pictures[name]) for name in backbones})
         self.backbone = by_picture({name: backbone.network for name, backbone in backbones.items()})
@@ -62,10 +65,10 @@ class VisionNet(nn.Module):
         )
         self._counted_once = CountedOnce() if checkpoint_gradients else None
 
-    def forward(
-        self, dense: torch.Tensor | None = None, ids: torch.Tensor | None = None, **pictures: torch.Tensor
+    def of_view(
+        self, pictures: Mapping[str, torch.Tensor], dense: torch.Tensor | None, ids: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return outputs (B, O) float32 for dense (B, F) float32, ids (B, K) int64 and pictures (B, C, H, W) uint8."""
+        """See `TestTimeViews.of_view`."""
         with contextlib.nullcontext() if self._counted_once is None else self._counted_once.forward(self.backbone):
             parts = [self.backbone[key(name)](self.normalized[key(name)](pictures[name])) for name in self._pictures]
         parts += [] if dense is None else [dense]

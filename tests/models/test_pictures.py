@@ -17,6 +17,7 @@ from mlspark.models.pictures import Normalized
 from mlspark.models.softmax import SoftmaxSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.trees import TreesSettings
+from mlspark.models.vision import VisionSettings
 from mlspark.pictures.spec import PictureSpec
 
 SPEC = PictureSpec("RGB", 9, 12, mean=(0.5, 0.25, 0.0), std=(0.25, 0.5, 0.0))
@@ -90,6 +91,31 @@ def test_a_version_of_a_cnn_gives_a_row_the_same_bits_alone_and_in_a_batch() -> 
     with torch.inference_mode():
         expected = model.eval()(**{name: torch.from_numpy(value) for name, value in rows.items()})
     np.testing.assert_allclose(together, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [CnnSettings(widths=(4,), depth=1), VisionSettings(backbone="resnet20")],
+    ids=lambda settings: str(settings.kind),
+)
+def test_a_flip_at_test_time_is_the_mean_of_both_views(settings: Model) -> None:
+    torch.manual_seed(0)
+    flipping = settings.model_copy(update={"test_time": ("flip",)})
+    once, twice = (models.build(each, Tensors((DENSE, PHOTO)), 3) for each in (settings, flipping))
+    assert list(once.state_dict()) == list(twice.state_dict())
+    twice.load_state_dict(once.state_dict())
+    rows = batch(16, DENSE, PHOTO)
+    mirrored = dict(rows, photo=rows["photo"].flip(3))
+    with torch.inference_mode():
+        expected = (once.eval()(**rows) + once(**mirrored)) / 2
+        assert torch.equal(twice.eval()(**rows), expected)
+        assert torch.equal(twice(**mirrored), (once(**mirrored) + once(**rows)) / 2)
+        assert not torch.equal(expected, once(**rows))
+    assert torch.equal(twice.train()(**rows), once.train()(**rows))
+    engine = eager.load(eager.pack(flipping, Tensors((DENSE, PHOTO)), 3, once.state_dict()))
+    values = {name: value.numpy() for name, value in rows.items()}
+    alone = engine.run({name: value[3:4] for name, value in values.items()})
+    np.testing.assert_array_equal(alone[0], engine.run(values)[3])
 
 
 @pytest.mark.parametrize(
