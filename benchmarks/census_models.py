@@ -92,8 +92,12 @@ def main(
                 run_uri = storage.join(settings.root, f"run-{model.kind}-{seed}")
                 spec = TrainingSpec(run_uri, tensors, prepared.task, model, training, settings.streaming)
                 snapshot.save(spec.snapshot_uri)
-                test = learner.learn(spark, spec, lambda event: None).metrics["test"]
+                learned = learner.learn(spark, spec, lambda event: None)
+                test = learned.metrics["test"]
                 accuracy, auc = test["accuracy"], test["roc_auc"]
+                for member in learned.report.get("members", ()):
+                    of_member = member["test"]
+                    print(f"  {member['name']:<28}{of_member['accuracy']:.4f} {of_member['roc_auc']:.4f}", flush=True)
                 assert accuracy is not None
                 assert auc is not None
                 return accuracy, auc

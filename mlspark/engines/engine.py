@@ -1,12 +1,12 @@
 """What an engine is, and the kinds of them by name. Runs anywhere; needs no Spark."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from mlspark.engines import eager, trees
+from mlspark.engines import eager, ensemble, trees
 from mlspark.errors import RegistryError
 
 
@@ -36,6 +36,7 @@ class EngineKind(Protocol):
 KINDS: dict[str, EngineKind] = {
     "eager": eager,
     "trees": trees,
+    "ensemble": ensemble,
 }
 """Engine in model.json -> its module."""
 
@@ -62,3 +63,10 @@ def load(files: Mapping[str, bytes]) -> Engine:
         RegistryError: the files are not those of one model of a known engine.
     """
     return kind(files).load(files)
+
+
+def models(files: Mapping[str, bytes]) -> Iterator[Mapping[str, bytes]]:
+    """Yield the files of each model that a version holds: of the model itself, and of the members of an ensemble."""
+    yield files
+    for _, of_member in ensemble.members(files):
+        yield from models(of_member)

@@ -1,7 +1,7 @@
 """The model card of a version: what it is, what it is made of and how good it is, on one page for people. Runs anywhere."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlspark.registry.package import Package
@@ -11,6 +11,8 @@ from mlspark.tasks.metrics import title
 _MOST_CHARACTERS = 5_000
 """Length that MLflow's database has room for."""
 _MOST_COLUMNS = 60
+_FEW_METRICS = 3
+"""Metrics of each member of an ensemble."""
 
 
 def card(package: Package, name: str) -> str:
@@ -51,6 +53,21 @@ def _quality(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {title(name)} | " + " | ".join(_figure(of_split, name) for of_split in metrics.values()) + " |"
     yield ""
     yield "In brackets the 95 % interval."
+    yield from _members(provenance.get("members", ()))
+
+
+def _members(members: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the table of an ensemble's members, by the rows of the last split that they were tried on."""
+    split = next((split for split in ("test", "validation") if members and split in members[0]), "")
+    if not split:
+        return
+    names = list(members[0][split])[:_FEW_METRICS]
+    yield ""
+    yield "| member | kind | " + " | ".join(f"{title(name)}, {split}" for name in names) + " |"
+    yield "| --- | --- |" + " --- |" * len(names)
+    for member in members:
+        figures = (_figure(member[split], name) for name in names)
+        yield f"| {member['name']} | {member.get('version') or member['kind']} | " + " | ".join(figures) + " |"
 
 
 def _figure(metrics: Mapping[str, Any], name: str) -> str:
@@ -75,5 +92,10 @@ def _origin(package: Package) -> Iterator[str]:
 
 def _settings(model: Mapping[str, Any]) -> str:
     kind = model.get("kind", "")
-    others = ", ".join(f"{key}={value}" for key, value in model.items() if key not in ("kind", "weights"))
+    left_out = {"kind", "weights", *(key for key, value in model.items() if _are_sections(value))}
+    others = ", ".join(f"{key}={value}" for key, value in model.items() if key not in left_out)
     return f"{kind} ({others})" if others else str(kind)
+
+
+def _are_sections(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value)

@@ -5,7 +5,6 @@ import difflib
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,11 +128,8 @@ def _checked(wanted: InitialWeights, content: bytes) -> InitialWeights:
 
 
 def _of_version(client: Client, wanted: InitialWeights, retry_seconds: float) -> Found:
-    match = re.fullmatch(r"(.+?)(?:/([1-9]\d*)|@([\w-]+))", wanted.version)
-    if match is None:
-        raise ConfigError(f"model.weights.version={wanted.version}: expected NAME/3 or NAME@alias")
-    name, number, alias = match.groups()
-    version = versions.find(client, name, int(number) if number else alias, retry_seconds=retry_seconds)
+    name, which = versions.named(wanted.version, "model.weights.version")
+    version = versions.find(client, name, which, retry_seconds=retry_seconds)
     files, place = version.package.files, f"{name}/{version.version}"
     if "weights.safetensors" not in files:
         engine = json.loads(files["model.json"]).get("engine")

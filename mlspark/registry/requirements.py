@@ -21,11 +21,13 @@ def pinned(model: Mapping[str, bytes]) -> list[str]:
     Args:
         model: the engine's files: model.json names the engine, its tensors, and what the code of a custom model imports.
     """
-    description = json.loads(model["model.json"])
-    names = {*_ALWAYS, *engine.kind(model).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
-    names |= {*models.from_json(description["model"]).distributions()}
-    if any("picture" in tensor for tensor in description.get("tensors", {}).get("specs", ())):
-        names |= set(_OF_PICTURES)
+    names = {*_ALWAYS}
+    for files in engine.models(model):
+        description = json.loads(files["model.json"])
+        names |= {*engine.kind(files).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
+        names |= {*models.from_json(description["model"]).distributions()}
+        if any("picture" in tensor for tensor in description.get("tensors", {}).get("specs", ())):
+            names |= set(_OF_PICTURES)
     # Without "+cpu" and the like: such builds are on no index.
     versions = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in sorted(names, key=str.lower))
     return [f"mlspark[serve]=={__version__}", *versions]

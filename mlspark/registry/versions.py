@@ -1,5 +1,6 @@
 """Model versions in MLflow: registered whole and once for each run, found by number or alias. Driver only."""
 
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from mlspark.errors import RegistryError
+from mlspark.errors import ConfigError, RegistryError
 from mlspark.registry import signature
 from mlspark.registry.card import card
 from mlspark.registry.package import DIGEST_TAG, Package
@@ -150,6 +151,15 @@ def _log_metrics(client: MlflowClient, package: Package, run_id: str, model_id: 
             if isinstance(value, float)
         ],
     )
+
+
+def named(version: str, setting: str) -> tuple[str, int | str]:
+    """Return name, and number or alias, of a version that a setting gives as NAME/3 or NAME@alias; ConfigError if not so."""
+    match = re.fullmatch(r"(.+?)(?:/([1-9]\d*)|@([\w-]+))", version)
+    if match is None:
+        raise ConfigError(f"{setting}={version}: expected NAME/3 or NAME@alias")
+    name, number, alias = match.groups()
+    return name, int(number) if number else alias
 
 
 def find(client: MlflowClient, name: str, wanted: int | str, *, retry_seconds: float = 60.0) -> ModelVersion:

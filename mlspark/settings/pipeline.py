@@ -22,8 +22,8 @@ from mlspark.storage import StorageSettings
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks.kinds import TaskSettings
 from mlspark.tracking.settings import TrackingSettings
+from mlspark.training import members
 from mlspark.training.settings import TrainingSettings
-from mlspark.training.spec import check_mix, check_ranks
 
 _OWN_SOURCES = ("learn", "validation", "test", "score")
 
@@ -51,24 +51,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _cross_check(self) -> "Settings":
-        if self.model.learner == "network":
-            self._check_ranks()
-            check_mix(self.training, self.task)
-        elif self.training.mix.is_on:
-            raise ValueError(
-                f"training.mix: model.kind={self.model.kind} learns from no pictures; leave it out, or choose a network"
-            )
-        self.task.metric(self.training.best, setting="training.best")
-        self.model.check(self.task)
+        members.check(self.model, self.training, self.streaming, self.task)
         names = [join.name for join in self.joins]
         wrong = sorted({name for name in names if names.count(name) > 1 or name in _OWN_SOURCES})
         if wrong:
             raise ValueError(f"joins: {', '.join(wrong)}: each name once, and none of {', '.join(_OWN_SOURCES)}")
         return self
-
-    def _check_ranks(self) -> None:
-        """Check that the rows can be shared out among the ranks."""
-        check_ranks(self.training, self.streaming)
 
     @property
     def root(self) -> str:

@@ -18,7 +18,7 @@ from mlspark.sources import files
 from mlspark.sources.settings import FilesSettings, SourceSettings
 from mlspark.sources.source import absolute_uri
 from mlspark.tasks.task import Task
-from mlspark.training.spec import check_pictures
+from mlspark.training import members
 
 
 def check_prepare(settings: Settings) -> Contract:
@@ -61,9 +61,7 @@ def trainable_tensors(settings: Settings, prepared: Prepared, task: Task) -> Ten
             of pictures would be decoded by other libraries than when the table was prepared.
     """
     tensors = settings.model.chosen(prepared.encoder.tensors(task))
-    settings.model.check_tensors(tensors)
-    if settings.model.learner == "network":
-        check_pictures(settings.training, task, tensors)
+    members.check_tensors(settings.model, settings.training, task, tensors)
     files = [
         image for image in prepared.encoder.images if image.spec.store == "encoded" and image.name in tensors.pictures
     ]

@@ -1,6 +1,5 @@
 """The train stage: a version of the feature table becomes a registered version of a model. Driver."""
 
-import dataclasses
 import logging
 import time
 import uuid
@@ -13,7 +12,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
-from mlspark.registry import initial_weights, provenance
+from mlspark.registry import provenance, taken
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import places, registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
@@ -59,7 +58,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         training=settings.training,
         streaming=settings.streaming,
     )
-    spec, initial = initial_weights.resolve(client, spec, retry_seconds=settings.tracking.retry_seconds)
+    spec, found = taken.resolve(client, spec, prepared, retry_seconds=settings.tracking.retry_seconds)
     name = f"{settings.name}-{training_record.digest(spec, prepared, snapshot)}"
     is_new = not settings.training.recovery.resume
     mark_name = f"{name}-{uuid.uuid4().hex}" if is_new else name
@@ -68,15 +67,15 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         if done is not None:
             mark.finish()
             return done
-        weights = initial_weights.fitted(spec, initial)
+        weights = taken.fitted(spec, found)
         earlier = (
             runs.reopen_run(client, mark.run_id, retry_seconds=settings.tracking.retry_seconds) if mark.run_id else None
         )
         run = earlier or _new_run(client, settings, prepared, name)
         with run, run.machine_metrics():
             mark.set_run(run.run_id)
-            spec = dataclasses.replace(spec, run_uri=storage.join(settings.root, "runs", run.run_id))
-            initial_weights.keep(spec, weights)
+            spec = spec.at(storage.join(settings.root, "runs", run.run_id))
+            taken.keep(spec, found, weights)
             if earlier is None:
                 training_record.describe(run, spec, settings, prepared, snapshot)
             logger.info(

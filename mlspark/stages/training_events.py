@@ -7,7 +7,7 @@ from mlspark import storage
 from mlspark.tracking.runs import Run
 from mlspark.tracking.settings import TrackingSettings
 from mlspark.training import progress_display
-from mlspark.training.events import EpochEnded, Event, OnEvent, Progressed, RunEnded
+from mlspark.training.events import EpochEnded, Evaluated, Event, OfMember, OnEvent, Progressed, RunEnded
 from mlspark.training.progress_display import EventFile, TensorBoard
 from mlspark.training.spec import TrainingSpec
 
@@ -31,12 +31,15 @@ def following(settings: TrackingSettings, spec: TrainingSpec, run: Run) -> Itera
         log.write(event)
         board.write(event)
         progress_display.show(event)
-        figures = progress_display.numbers(event)
-        match event:
+        of, prefix = (event.event, f"{event.member}/") if isinstance(event, OfMember) else (event, "")
+        figures = progress_display.numbers(of)
+        match of:
             case EpochEnded():
-                run.log_metrics(figures, step=event.epoch)
+                run.log_metrics({f"{prefix}{name}": value for name, value in figures.items()}, step=of.epoch)
             case Progressed():
-                run.log_metrics({f"step_{name}": value for name, value in figures.items()}, step=event.step)
+                run.log_metrics({f"{prefix}step_{name}": value for name, value in figures.items()}, step=of.step)
+            case Evaluated() if prefix:
+                run.log_metrics({f"{prefix}{of.split}_{name}": value for name, value in figures.items()}, step=of.step)
 
     try:
         yield follow

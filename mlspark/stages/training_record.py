@@ -44,9 +44,10 @@ def digest(spec: TrainingSpec, prepared: Prepared, snapshot: Snapshot) -> str:
 
 def _own_code(spec: TrainingSpec) -> Iterator[tuple[str, str]]:
     """Yield (file, SHA-256) of the sources of a model and a loss of the user's own."""
-    if isinstance(spec.model, CustomSettings):
-        for name, content in source_code.capture(spec.model.factory).files.items():
-            yield name, hashlib.sha256(content).hexdigest()
+    for model in (spec.model, *(of.model for of in spec.members.values())):
+        if isinstance(model, CustomSettings):
+            for name, content in source_code.capture(model.factory).files.items():
+                yield name, hashlib.sha256(content).hexdigest()
     function = getattr(getattr(spec.task, "loss", None), "function", "")
     module = None
     with contextlib.suppress(ImportError, ValueError):  # said by whoever calls it

@@ -198,6 +198,19 @@ class Restarting(Event):
 
 
 @dataclass(frozen=True)
+class OfMember(Event):
+    """An event of a member's run, in the run of an ensemble: in JSON the event with "member" beside its values."""
+
+    name = "member"
+    member: str
+    """Name of the member."""
+    event: Event
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.event.to_json(), "member": self.member}
+
+
+@dataclass(frozen=True)
 class RunEnded(Event):
     """The last event of a driver."""
 
@@ -229,4 +242,6 @@ _KINDS: dict[str, type[Event]] = {
 
 def from_json(value: Mapping[str, Any]) -> Event:
     """Return the event whose `to_json` is `value`; KeyError for an unknown one."""
-    return _KINDS[value["event"]]._from_json({key: figure for key, figure in value.items() if key != "event"})
+    values = {key: figure for key, figure in value.items() if key not in ("event", "member")}
+    event = _KINDS[value["event"]]._from_json(values)
+    return OfMember(value["member"], event) if "member" in value else event

@@ -8,6 +8,16 @@ from mlspark.tasks.metrics import Metrics
 
 
 @dataclass(frozen=True)
+class LearnedSnapshot:
+    """The model as it was at the end of a cycle of the learning rate."""
+
+    files: Mapping[str, bytes]
+    """As those of a learned model, for the same engine."""
+    predictions: Mapping[str, str]
+    """Split -> URI of its rows' predictions."""
+
+
+@dataclass(frozen=True)
 class LearnedModel:
     """A trained model and how it came about."""
 
@@ -25,3 +35,5 @@ class LearnedModel:
     """JSON values that people and schedulers want to know: steps, epochs, rounds, speed, ..."""
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     """Files to keep with the run besides, by name: curves, a trace."""
+    snapshots: tuple[LearnedSnapshot, ...] = ()
+    """Of a schedule of several cycles, in order."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pyspark.sql import SparkSession
 
-from mlspark.training import network_learner, trees_learner
+from mlspark.training import ensemble_learner, network_learner, trees_learner
 from mlspark.training.events import OnEvent
 from mlspark.training.learned_model import LearnedModel
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
@@ -26,6 +26,7 @@ class Learner(Protocol):
 KINDS: dict[str, Learner] = {
     "network": network_learner.learn,
     "trees": trees_learner.learn,
+    "ensemble": ensemble_learner.learn,
 }
 """`Model.learner` -> function that learns it."""
 

@@ -127,7 +127,7 @@ class _Run:
             validation = self.evaluator.metrics("validation", self.state.evaluated, progress)
             self._close_epoch(validation)
         self.stepper.close()
-        metrics = self._evaluate_best()
+        metrics = self._evaluate_kept()
         return RankResult(
             rank=self.context.rank,
             world_size=self.context.world_size,
@@ -214,6 +214,9 @@ class _Run:
             progress.best_epoch = event.epoch
             progress.best_metrics = {} if validation is None else {"validation": dict(validation)}
             self.checkpoints.save_best()
+        cycles = self.settings.optimizer.cycles
+        if cycles > 1 and event.epoch * cycles % self.settings.epochs == 0:
+            self.checkpoints.save_cycle(event.epoch * cycles // self.settings.epochs - 1)
         progress.history.append({key: value for key, value in event.to_json().items() if key != "event"})
         progress.begin_epoch()
         self.state.end_change()
@@ -258,17 +261,24 @@ class _Run:
             )
         )
 
-    def _evaluate_best(self) -> dict[str, Any]:
-        """Return the metrics of the best checkpoint, read back by every rank, and keep its predictions."""
-        self.checkpoints.load_best()
+    def _evaluate_kept(self) -> dict[str, Any]:
+        """Return the metrics of the best checkpoint, read back by every rank; keep its predictions, and those of cycles."""
+        for uri in self.spec.snapshot_uris:
+            self._evaluate(uri, uri)
+        metrics = self._evaluate(self.spec.best_uri, self.spec.run_uri)
+        if "test" in metrics:
+            self.context.report(Evaluated("test", self.state.progress.steps, metrics["test"]))
+        return metrics
+
+    def _evaluate(self, weights_uri: str, folder: str) -> dict[str, Any]:
+        """Return the metrics of weights that were kept, and keep their predictions below `folder`."""
+        self.checkpoints.load_kept(weights_uri)
         metrics: dict[str, Any] = {}
         for split in ("validation", "test"):
             of_split, outputs = self.evaluator.predictions(split, self.state.model, self.state.progress)
             if of_split is None:
                 continue
             if outputs is not None:
-                predictions.write(predictions.uri_of(self.spec.run_uri, split), outputs)
+                predictions.write(predictions.uri_of(folder, split), outputs)
             metrics[split] = of_split
-        if "test" in metrics:
-            self.context.report(Evaluated("test", self.state.progress.steps, metrics["test"]))
         return metrics

@@ -8,10 +8,11 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage
 from mlspark.engines import eager, source_code
+from mlspark.evaluation import predictions
 from mlspark.models.custom import CustomSettings
 from mlspark.training import checkpoint, launcher, progress_display
 from mlspark.training.events import OnEvent
-from mlspark.training.learned_model import LearnedModel
+from mlspark.training.learned_model import LearnedModel, LearnedSnapshot
 from mlspark.training.outcome import TrainingOutcome
 from mlspark.training.spec import Functions, TrainingSpec
 
@@ -25,15 +26,12 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
     factory = functions.model or (spec.model.factory if isinstance(spec.model, CustomSettings) else None)
     code = None if factory is None else source_code.capture(factory)  # before it is trained: it may be edited meanwhile
     outcome = launcher.launch(spark, spec, on_event, functions=functions)
-    files = eager.pack(
-        spec.model,
-        spec.tensors,
-        spec.task.num_outputs,
-        checkpoint.load(outcome.checkpoint_uri).weights,
-        code,
-    )
+
+    def packed(uri: str) -> dict[str, bytes]:
+        return eager.pack(spec.model, spec.tensors, spec.task.num_outputs, checkpoint.load(uri).weights, code)
+
     return LearnedModel(
-        files=files,
+        files=packed(outcome.checkpoint_uri),
         engine="eager",
         metrics=outcome.metrics,
         predictions=outcome.predictions,
@@ -50,6 +48,10 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
             **_initial(spec),
         },
         artifacts=_artifacts(spec, outcome),
+        snapshots=tuple(
+            LearnedSnapshot(packed(uri), {split: predictions.uri_of(uri, split) for split in outcome.metrics})
+            for uri in spec.snapshot_uris
+        ),
     )
 
 

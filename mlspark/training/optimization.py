@@ -90,10 +90,16 @@ def schedule(
             pct_start=settings.warmup_share or 0.3,
             cycle_momentum=settings.kind == "adamw",  # SGD's is a setting; those of lamb and lion are theirs
         )
-    num_warmup = round(total * settings.warmup_share)
+    num_warmup, of_cycle = round(total * settings.warmup_share), total // settings.cycles
+
+    def cosine(step: int) -> float:
+        begin = of_cycle * min(step // of_cycle, settings.cycles - 1)
+        end, begin = begin + of_cycle, max(begin, num_warmup)
+        return (1 + math.cos(math.pi * (step - begin) / max(1, end - begin))) / 2
+
     after: dict[str, Callable[[int], float]] = {
         "constant": lambda step: 1.0,
-        "cosine": lambda step: (1 + math.cos(math.pi * (step - num_warmup) / max(1, total - num_warmup))) / 2,
+        "cosine": cosine,
         "step": lambda step: settings.step_factor ** (step // (settings.step_epochs * steps_per_epoch)),
     }
 

@@ -92,6 +92,15 @@ class RunCheckpoints:
         if self._context.rank == 0:
             self._writer.submit(lambda: checkpoint.save(self._spec.best_uri, weights=weights, about=about))
 
+    def save_cycle(self, cycle: int) -> None:
+        """Have the weights of this moment written as those at the end of a cycle, from 0. Called on every rank."""
+        if not self._takes_part:
+            return
+        weights, about = self._state.parallel.weights(self._state.evaluated), {"step": self._state.progress.steps}
+        if self._context.rank == 0:
+            uri = self._spec.snapshot_uris[cycle]
+            self._writer.submit(lambda: checkpoint.save(uri, weights=weights, about=about))
+
     def save_after_failure(self) -> None:
         """Write a checkpoint of the last whole step after a failure: rank 0, where it holds everything and can."""
         state = self._state
@@ -102,15 +111,15 @@ class RunCheckpoints:
                 self.save()
                 self._writer.wait()
 
-    def load_best(self) -> None:
-        """Put the best weights into the model. Called on every rank.
+    def load_kept(self, uri: str) -> None:
+        """Put the weights that are kept at `uri`, the best or those of a cycle, into the model. Called on every rank.
 
         Raises:
             CheckpointError: they could not be written or read.
         """
         self._writer.wait()
         dist.barrier()  # rank 0 has written them
-        self._state.parallel.load(checkpoint.load(self._spec.best_uri).weights)
+        self._state.parallel.load(checkpoint.load(uri).weights)
 
     def close(self) -> None:
         """End the thread when all is written; raises nothing."""

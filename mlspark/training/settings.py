@@ -35,6 +35,9 @@ class OptimizerSettings(Section):
     `step_epochs`; one_cycle rises and falls; constant stays."""
     warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the steps in which the rate first rises, linearly except for one_cycle; 0: 30 % for one_cycle, else none."""
+    cycles: Annotated[int, Field(ge=1)] = 1
+    """Equal parts of the run in each of which cosine falls from the greatest rate to 0 (warm restarts; Loshchilov and
+    Hutter, ICLR 2017); a divisor of `epochs`. The weights at the end of each are kept, for ensembles of snapshots."""
     step_epochs: Annotated[int, Field(ge=1)] = 10
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
@@ -48,6 +51,12 @@ class OptimizerSettings(Section):
     def _is_possible(self) -> "OptimizerSettings":
         if self.kind == "sgd" and self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum above 0; set momentum, or nesterov to false")
+        if self.cycles > 1 and self.schedule != "cosine":
+            raise ValueError(f"cycles={self.cycles} needs schedule: cosine, got {self.schedule}")
+        if self.cycles > 1 and self.warmup_share * self.cycles >= 1:
+            raise ValueError(
+                f"warmup_share={self.warmup_share:g} is no part of the first of {self.cycles} cycles; lower it"
+            )
         return self
 
 
@@ -144,6 +153,14 @@ class TrainingSettings(Section):
             raise ValueError("shard and freeze do not go together; set one of them")
         if self.shard and self.optimizer.is_of_timm:
             raise ValueError(f"shard and optimizer.kind={self.optimizer.kind} do not go together; use adamw or sgd")
+        if self.epochs % self.optimizer.cycles:
+            raise ValueError(
+                f"optimizer.cycles={self.optimizer.cycles} does not divide epochs={self.epochs}; change one"
+            )
+        if self.optimizer.cycles > 1 and self.patience:
+            raise ValueError(
+                "patience and optimizer.cycles do not go together: each cycle is needed; set patience to 0"
+            )
         if late := [epoch for epoch in self.unfreeze if epoch > self.epochs]:
             raise ValueError(
                 f"unfreeze.{late[0]}: there is no such epoch, epochs={self.epochs}; raise it or unfreeze earlier"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlspark import models, storage
@@ -97,6 +97,17 @@ class TrainingSpec:
     streaming: StreamingSettings
     attempt: int = 1
     """Number of the start of the run's ranks, from 1; each start has a folder of its own for what its ranks leave."""
+    members: Mapping[str, "TrainingSpec"] = field(default_factory=dict)
+    """Member of an ensemble -> its run, below this one; see `members.expanded`."""
+
+    def at(self, run_uri: str) -> "TrainingSpec":
+        """Return the spec of the same run in another folder."""
+        spec = replace(self, run_uri=run_uri)
+        return replace(spec, members={name: of.at(spec.member_uri(name)) for name, of in self.members.items()})
+
+    def member_uri(self, name: str) -> str:
+        """Return the folder of a member of an ensemble."""
+        return storage.join(self.run_uri, "members", name)
 
     @property
     def uri(self) -> str:
@@ -133,6 +144,12 @@ class TrainingSpec:
         return storage.join(self.run_uri, "checkpoints")
 
     @property
+    def snapshot_uris(self) -> tuple[str, ...]:
+        """Folders of the weights at the ends of the schedule's cycles, a checkpoint each; none where there is one cycle."""
+        cycles = self.training.optimizer.cycles
+        return tuple(storage.join(self.run_uri, "cycles", f"{cycle + 1:03d}") for cycle in range(cycles) if cycles > 1)
+
+    @property
     def best_uri(self) -> str:
         """The weights of the best epoch, as a checkpoint of their own."""
         return storage.join(self.run_uri, "best")
@@ -157,6 +174,7 @@ class TrainingSpec:
             "model": self.model.identity(),
             "training": {key: value for key, value in training.items() if key not in _NOT_TRAINED},
             "streaming": {key: streaming[key] for key in _ORDER},
+            **({"members": {name: of.identity(table) for name, of in self.members.items()}} if self.members else {}),
         }
 
     def digest(self, table: str) -> str:
@@ -172,6 +190,7 @@ class TrainingSpec:
             "training": self.training.model_dump(mode="json"),
             "streaming": self.streaming.model_dump(mode="json"),
             "attempt": self.attempt,
+            "members": {name: of.to_json() for name, of in self.members.items()},
         }
 
     @classmethod
@@ -185,6 +204,7 @@ class TrainingSpec:
             training=TrainingSettings.model_validate(value["training"], strict=False),
             streaming=StreamingSettings.model_validate(value["streaming"], strict=False),
             attempt=value["attempt"],
+            members={name: cls.from_json(of) for name, of in value.get("members", {}).items()},
         )
 
     def save(self) -> str:

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.features.tensors import Tensors
-from mlspark.registry import initial_weights
+from mlspark.registry import taken
 from mlspark.reports import tuning_plot
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -238,8 +238,8 @@ class _Trials:
             training=settings.training,
             streaming=settings.streaming,
         )
-        spec, initial = initial_weights.resolve(self.run.client, spec, retry_seconds=settings.tracking.retry_seconds)
-        initial_weights.keep(spec, initial_weights.fitted(spec, initial))
+        spec, found = taken.resolve(self.run.client, spec, None, retry_seconds=settings.tracking.retry_seconds)
+        taken.keep(spec, found, taken.fitted(spec, found))
         self.snapshot.save(spec.snapshot_uri)
 
         def follow(event: TrainingEvent) -> None:

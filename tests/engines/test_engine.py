@@ -38,5 +38,5 @@ def test_a_further_engine_is_one_file_and_one_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_engine_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(RegistryError, match=r"engine 'sum' is unknown \(known: eager, trees\)"):
+    with pytest.raises(RegistryError, match=r"engine 'sum' is unknown \(known: eager, ensemble, trees\)"):
         engine.load({"model.json": b'{"engine": "sum"}'})

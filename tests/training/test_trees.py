@@ -217,7 +217,7 @@ def test_without_validation_and_test_rows_all_rounds_are_grown(tmp_path: Path, s
     settings = FAST.model_copy(update={"num_rounds": 15})
     of_train = learn(spec_of(tmp_path, snapshot.where(split="train"), model=settings), seen.append)
     assert (of_train.report["rounds"], of_train.metrics, of_train.predictions) == (15, {}, {})
-    assert [event.name for event in seen] == ["started"]
+    assert [event.name for event in seen if event.name != "grown"] == ["started"]  # those are of every second
 
 
 def write_table(spark: SparkSession, folder: Path, change: Any = None) -> Snapshot:
