@@ -17,12 +17,15 @@ _FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
 _PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "IO_ERROR")
 """MLflow's error codes of what may be gone a moment later; INTERNAL_ERROR stands for lost connections and locks, too."""
 
+_LASTING = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 
 def may_pass(error: BaseException) -> bool:
     """Return whether the same call may succeed later."""
     if isinstance(error, MlflowException):
         return error.error_code in _PASSING
-    return isinstance(error, OSError)  # those of requests are OSErrors
+    # Those of requests are OSErrors.
+    return isinstance(error, OSError) and not isinstance(error, _LASTING)
 
 
 def in_words(error: BaseException | None) -> str:

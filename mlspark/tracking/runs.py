@@ -30,11 +30,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from mlspark import storage
-from mlspark.errors import ConfigError, TrackingError
+from mlspark.errors import TrackingError
 from mlspark.section import flat
+from mlspark.tracking import stores
 from mlspark.tracking.answers import answered, in_words
 from mlspark.tracking.figures import Figures
 from mlspark.tracking.settings import TrackingSettings
+from mlspark.tracking.stores import embedded_uri as embedded_uri
 
 # The signature comes from the contract, so MLflow needs no example to derive it from.
 warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
@@ -57,7 +59,8 @@ def connect(settings: TrackingSettings, root: str) -> Client:
 
     Raises:
         ConfigError: storage.root is remote and no tracking server is set.
-        TrackingError: the server does not answer.
+        TrackingError: the server does not answer, or the database cannot be opened.
+        StorageError: the embedded store cannot be made.
     """
     for name in ("mlflow", "alembic"):  # MLflow reads the variable when it is imported, maybe before this module
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
@@ -67,7 +70,7 @@ def connect(settings: TrackingSettings, root: str) -> Client:
     with _same_environment("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = MlflowClient()
+    client = answered("open its store", lambda: stores.opened(uri), seconds=settings.retry_seconds)
     artifacts = None if "://" in uri and not uri.startswith("sqlite:") else _artifact_root(root)
     answered(
         "open the experiment", lambda: _open(client, settings.experiment, artifacts), seconds=settings.retry_seconds
@@ -95,22 +98,6 @@ def _same_environment(name: str) -> Iterator[None]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
-
-
-def embedded_uri(root: str) -> str:
-    """Return the URI of the store below storage.root.
-
-    Raises:
-        ConfigError: storage.root is not local.
-    """
-    if not storage.is_local(root):
-        raise ConfigError(
-            f"storage.root={root} is remote, where the embedded MLflow store cannot be; "
-            f"set tracking.uri or MLFLOW_TRACKING_URI to a tracking server"
-        )
-    folder = Path(storage.local_path(root)) / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def _artifact_root(root: str) -> str:
