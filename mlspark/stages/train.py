@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
-from mlspark.registry import provenance, taken
+from mlspark.registry import provenance, training_inputs
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import places, registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
@@ -58,7 +58,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         training=settings.training,
         streaming=settings.streaming,
     )
-    spec, found = taken.resolve(client, spec, prepared, retry_seconds=settings.tracking.retry_seconds)
+    spec, inputs = training_inputs.resolve(client, spec, prepared, retry_seconds=settings.tracking.retry_seconds)
     name = f"{settings.name}-{training_record.digest(spec, prepared, snapshot)}"
     is_new = not settings.training.recovery.resume
     mark_name = f"{name}-{uuid.uuid4().hex}" if is_new else name
@@ -67,7 +67,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         if done is not None:
             mark.finish()
             return done
-        weights = taken.fitted(spec, found)
+        weights = training_inputs.fitted(spec, inputs)
         earlier = (
             runs.reopen_run(client, mark.run_id, retry_seconds=settings.tracking.retry_seconds) if mark.run_id else None
         )
@@ -75,7 +75,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         with run, run.machine_metrics():
             mark.set_run(run.run_id)
             spec = spec.at(storage.join(settings.root, "runs", run.run_id))
-            taken.keep(spec, found, weights)
+            training_inputs.keep(spec, inputs, weights)
             if earlier is None:
                 training_record.describe(run, spec, settings, prepared, snapshot)
             logger.info(

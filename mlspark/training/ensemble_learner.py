@@ -51,7 +51,7 @@ class _Member:
 
 
 @dataclass(frozen=True)
-class _Learnt:
+class _Outcome:
     """What came of a member's run: several members with snapshots."""
 
     members: Sequence[_Member]
@@ -75,11 +75,11 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
             f"model.combine={settings.combine} is fitted on validation rows, and the table has none; set "
             f"split.validation_share, or model.combine: mean"
         )
-    learnt = []
+    outcomes = []
     for run in settings.runs():
         with of_member(run.name):
-            learnt.append(_learnt(spark, spec, splits, run, on_event))
-    of_all = [member for each in learnt for member in each.members]
+            outcomes.append(_outcome(spark, spec, splits, run, on_event))
+    of_all = [member for each in outcomes for member in each.members]
     combination = combining.combination(
         settings.combine, spec.task, len(of_all), [of.predictions["validation"] for of in of_all if of.predictions]
     )
@@ -99,22 +99,22 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
         engine="ensemble",
         metrics=metrics,
         predictions=uris,
-        train_seconds=sum(each.train_seconds for each in learnt),
-        report={"world_size": max(each.world_size for each in learnt), **report},
-        artifacts={name: content for each in learnt for name, content in each.artifacts.items()},
+        train_seconds=sum(each.train_seconds for each in outcomes),
+        report={"world_size": max(each.world_size for each in outcomes), **report},
+        artifacts={name: content for each in outcomes for name, content in each.artifacts.items()},
     )
 
 
-def _learnt(
+def _outcome(
     spark: SparkSession, spec: TrainingSpec, splits: Mapping[str, Snapshot], run: MemberRun, on_event: OnEvent
-) -> _Learnt:
+) -> _Outcome:
     from mlspark.training import learner  # which knows this module
 
     if run.settings.model is None:
         files = members.kept_version(spec, run.name)
         of_version = replace(spec, run_uri=spec.member_uri(run.name), members={})
         _, uris = held_out.evaluate(of_version, splits, engine.load(files))
-        return _Learnt([_member(spec, run.name, "version", files, uris, on_event, {"version": run.settings.version})])
+        return _Outcome([_member(spec, run.name, "version", files, uris, on_event, {"version": run.settings.version})])
     of_run = spec.members[run.name]
     Snapshot.load(spec.snapshot_uri).save(of_run.snapshot_uri)
 
@@ -126,7 +126,7 @@ def _learnt(
     kept = {name: learned.report[name] for name in _KEPT if name in learned.report}
     report = {"seed": of_run.training.seed, "train_seconds": round(learned.train_seconds, 3), **kept}
     sources: Sequence[Any] = learned.snapshots if run.settings.snapshots else (learned,)
-    return _Learnt(
+    return _Outcome(
         [
             _member(spec, name, of_run.model.kind, source.files, source.predictions, on_event, report)
             for name, source in zip(run.names, sources, strict=True)

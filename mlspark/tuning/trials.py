@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from mlspark import storage
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.features.tensors import Tensors
-from mlspark.registry import taken
+from mlspark.registry import training_inputs
 from mlspark.reports import tuning_plot
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -238,8 +238,10 @@ class _Trials:
             training=settings.training,
             streaming=settings.streaming,
         )
-        spec, found = taken.resolve(self.run.client, spec, None, retry_seconds=settings.tracking.retry_seconds)
-        taken.keep(spec, found, taken.fitted(spec, found))
+        spec, inputs = training_inputs.resolve(
+            self.run.client, spec, None, retry_seconds=settings.tracking.retry_seconds
+        )
+        training_inputs.keep(spec, inputs, training_inputs.fitted(spec, inputs))
         self.snapshot.save(spec.snapshot_uri)
 
         def follow(event: TrainingEvent) -> None:

@@ -25,7 +25,7 @@ _FREE = ("threshold",)
 
 
 @dataclass(frozen=True)
-class Taken:
+class TrainingInputs:
     """What was found."""
 
     weights: Mapping[str, Found | None] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Taken:
 
 def resolve(
     client: Client, spec: TrainingSpec, prepared: Prepared | None, *, retry_seconds: float
-) -> tuple[TrainingSpec, Taken]:
+) -> tuple[TrainingSpec, TrainingInputs]:
     """Return the spec with all that it takes named down to its SHA-256, those of its members in it, and what that is.
 
     Args:
@@ -53,7 +53,7 @@ def resolve(
     """
     if not isinstance(spec.model, EnsembleSettings):
         spec, found = initial_weights.resolve(client, spec, retry_seconds=retry_seconds)
-        return spec, Taken({"": found})
+        return spec, TrainingInputs({"": found})
     found_versions: dict[str, Package] = {}
     settings: list[MemberSettings] = []
     for run in spec.model.runs():
@@ -73,27 +73,27 @@ def resolve(
     for name, of in spec.members.items():
         with of_member(name):
             resolved[name], weights[name] = initial_weights.resolve(client, of, retry_seconds=retry_seconds)
-    return replace(spec, members=resolved), Taken(weights, found_versions)
+    return replace(spec, members=resolved), TrainingInputs(weights, found_versions)
 
 
-def fitted(spec: TrainingSpec, taken: Taken) -> dict[str, bytes | None]:
+def fitted(spec: TrainingSpec, inputs: TrainingInputs) -> dict[str, bytes | None]:
     """Return the file of the weights that each network begins with, by member; None where it begins at random.
 
     Raises:
         ConfigError: they do not fit the network; names the member.
     """
     files = {}
-    for name, found in taken.weights.items():
+    for name, found in inputs.weights.items():
         with of_member(name):
             files[name] = initial_weights.fitted(_of(spec, name), found)
     return files
 
 
-def keep(spec: TrainingSpec, taken: Taken, weights: Mapping[str, bytes | None]) -> None:
+def keep(spec: TrainingSpec, inputs: TrainingInputs, weights: Mapping[str, bytes | None]) -> None:
     """Write what is taken to where ranks and members are trained."""
     for name, content in weights.items():
         initial_weights.keep(_of(spec, name), content)
-    for name, package in taken.versions.items():
+    for name, package in inputs.versions.items():
         members.keep_version(
             spec, name, {file: content for file, content in package.files.items() if file not in _NOT_OF_ENGINE}
         )

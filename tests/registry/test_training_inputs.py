@@ -14,7 +14,7 @@ from mlspark.models.ensemble import EnsembleSettings
 from mlspark.models.initial import InitialWeights
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.weights import to_bytes
-from mlspark.registry import taken
+from mlspark.registry import training_inputs
 from mlspark.registry.package import Package
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.training import members
@@ -44,7 +44,7 @@ def spec_of(folder: Path, prepared: Prepared, *of: dict[str, Any], **settings: A
 
 def resolve(client: MlflowClient, folder: Path, prepared: Prepared, version: str = "example/1", **of: Any) -> Any:
     spec = spec_of(folder, prepared, {"version": version, **of}, {"model": SMALL})
-    return taken.resolve(client, spec, prepared, retry_seconds=1.0)
+    return training_inputs.resolve(client, spec, prepared, retry_seconds=1.0)
 
 
 def test_a_version_of_the_table_is_taken_with_its_engine_alone(client: MlflowClient, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_version_of_the_table_is_taken_with_its_engine_alone(client: MlflowCli
     of_version = spec.model.members[0]
     assert (of_version.version, of_version.sha256) == ("example/1", here.digest)
     assert list(spec.members) == ["tabular"]
-    taken.keep(spec, found, taken.fitted(spec, found))
+    training_inputs.keep(spec, found, training_inputs.fitted(spec, found))
     assert members.kept_version(spec, "example-champion") == {
         name: here.files[name] for name in ("model.json", "weights.safetensors")
     }
@@ -108,9 +108,9 @@ def test_a_version_reads_what_the_ensemble_reads(client: MlflowClient, tmp_path:
     spec = spec_of(tmp_path, here, {"version": "example/1"}, {"model": SMALL}, inputs=["dense"])
     spec = dataclasses.replace(spec, tensors=spec.model.chosen(spec.tensors))
     with pytest.raises(ConfigError, match=r"the version reads ids, which features or model\.inputs does not have"):
-        taken.resolve(client, spec, here, retry_seconds=1.0)
+        training_inputs.resolve(client, spec, here, retry_seconds=1.0)
     with pytest.raises(ConfigError, match="a search takes no registered version as a member"):
-        taken.resolve(client, spec, None, retry_seconds=1.0)
+        training_inputs.resolve(client, spec, None, retry_seconds=1.0)
 
 
 def test_members_begin_with_weights_of_their_own(client: MlflowClient, tmp_path: Path) -> None:
@@ -120,13 +120,13 @@ def test_members_begin_with_weights_of_their_own(client: MlflowClient, tmp_path:
     file.write_bytes(to_bytes(models.build(TabularSettings(hidden=(16,)), tensors, 1).state_dict()))
     begun = {**SMALL, "weights": InitialWeights(file=str(file)).model_dump(mode="json")}
     spec = spec_of(tmp_path, here, {"name": "begun", "model": begun}, {"model": SMALL})
-    resolved, found = taken.resolve(client, spec, here, retry_seconds=1.0)
+    resolved, found = training_inputs.resolve(client, spec, here, retry_seconds=1.0)
     assert resolved.members["begun"].model.initial is not None
     assert resolved.members["begun"].model.initial.sha256
-    taken.keep(resolved, found, taken.fitted(resolved, found))
+    training_inputs.keep(resolved, found, training_inputs.fitted(resolved, found))
     assert Path(resolved.members["begun"].initial_uri).is_file()
     assert not Path(resolved.members["tabular"].initial_uri).exists()
     wrong = spec_of(tmp_path, here, {"name": "wide", "model": {**begun, "hidden": [17]}}, {"model": SMALL})
-    resolved, found = taken.resolve(client, wrong, here, retry_seconds=1.0)
+    resolved, found = training_inputs.resolve(client, wrong, here, retry_seconds=1.0)
     with pytest.raises(ConfigError, match=r"model\.members: wide: model\.weights: .* does not fit model\.kind=tabular"):
-        taken.fitted(resolved, found)
+        training_inputs.fitted(resolved, found)
