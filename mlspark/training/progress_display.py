@@ -115,31 +115,32 @@ def numbers(event: Event) -> dict[str, float]:
     return {key: value for key, value in event.to_json().items() if isinstance(value, float)}
 
 
-def show(event: Event) -> None:
-    """Log an event as a line for people."""
+def show(event: Event, *, member: str = "") -> None:
+    """Log an event as a line for people, with the `member` of an ensemble in front whose it is."""
+    of = f"{member}: " if member else ""
     match event:
         case Started() if event.attempt > 1:
-            logger.info("start %d of this run, %d ranks", event.attempt, event.world_size)
+            logger.info("%sstart %d of this run, %d ranks", of, event.attempt, event.world_size)
         case Resumed():
-            logger.info("going on in epoch %d, after step %d", event.epoch, event.step)
+            logger.info("%sgoing on in epoch %d, after step %d", of, event.epoch, event.step)
         case Progressed():
             logger.info(
-                "epoch %d/%d, step %s of %s: loss %.4f, %s rows/s, waited %.0f %%, %s left",
-                event.epoch, event.epochs, f"{event.step:,}", f"{event.steps:,}", event.train_loss,
+                "%sepoch %d/%d, step %s of %s: loss %.4f, %s rows/s, waited %.0f %%, %s left",
+                of, event.epoch, event.epochs, f"{event.step:,}", f"{event.steps:,}", event.train_loss,
                 f"{event.rows_per_second:,.0f}", 100 * event.data_wait_fraction, duration(event.seconds_left),
             )  # fmt: skip
         case Grown():
-            logger.info("round %s of at most %s", f"{event.rounds:,}", f"{event.most_rounds:,}")
+            logger.info("%sround %s of at most %s", of, f"{event.rounds:,}", f"{event.most_rounds:,}")
         case EpochEnded():
             logger.info(
-                "epoch %d/%d: step %d, loss %.4f%s, %s rows/s, waited %.0f %%",
-                event.epoch, event.epochs, event.step, event.train_loss, _metrics_line(event),
+                "%sepoch %d/%d: step %d, loss %.4f%s, %s rows/s, waited %.0f %%",
+                of, event.epoch, event.epochs, event.step, event.train_loss, _metrics_line(event),
                 f"{event.rows_per_second:,.0f}", 100 * event.data_wait_fraction,
             )  # fmt: skip
         case StorageTrouble() | RankSilent():
-            logger.warning("%s", event.message)
+            logger.warning("%s%s", of, event.message)
         case OfMember():
-            show(event.event)
+            show(event.event, member=event.member)
 
 
 _SHOWN = ("log_loss", "accuracy", "roc_auc", "balanced_accuracy", "rmse", "mae", "r2", "pinball")

@@ -17,6 +17,7 @@ from mlspark.training.events import (
     Evaluated,
     Event,
     Grown,
+    OfMember,
     Progressed,
     RankSilent,
     Restarting,
@@ -72,6 +73,8 @@ def test_metrics_stand_beside_the_other_figures_of_an_event() -> None:
          "1,000 rows/s, waited 50 %"),
         (Resumed(2, 900), "going on in epoch 2, after step 900"),
         (StorageTrouble("no space"), "no space"),
+        (OfMember("trees", Grown(12, 2000)), "trees: round 12 of at most 2,000"),
+        (OfMember("tabm-1", StorageTrouble("no space")), "tabm-1: no space"),
     ],
 )  # fmt: skip
 def test_events_are_lines_for_people(event: Event, line: str, caplog: pytest.LogCaptureFixture) -> None:
