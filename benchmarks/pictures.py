@@ -12,8 +12,9 @@ environment of their own, and decode with torchvision, which is faster there tha
     over_imagefolder        pictures/s / torchvision's ImageFolder in a DataLoader. Aim: at least 1.9; small: 12
     over_webdataset         pictures/s / WebDataset in its WebLoader. Aim: at least 1.6; small: 12
     over_mds                pictures/s / MosaicML's StreamingDataset in a DataLoader. Aim: at least 1.15; small: 10
-    pixels_over_read_table  pictures/s of pixels that the table holds, crop and flip / pyarrow.parquet.read_table of the same
-                            files, all threads. Aim: at least 0.5
+    pixels_over_read_table  pictures/s of pixels that the table holds, shuffled and batched / pyarrow.parquet.read_table of
+                            the same files, all threads. Aim: at least 0.5
+    moved_over_read_table   the same with the crops and flips of the small ones
     ..._cpu                 the same ratios in processor time instead of time: what is left of them on a busy machine
     first_batch_s           from opening 500 x 375 JPEGs to the first batch of 128
     rss_mb                  peak resident memory of an epoch of them, window and read-ahead of 32 MB, torch included
@@ -295,10 +296,11 @@ def cases(folder: Path, counts: dict[str, int], with_peers: bool, stack: ExitSta
             peer = Peer(python, place, kind, name, count)
             stack.callback(peer.process.close)
             yield f"{name}_{kind}", peer
-    pixels = Picture(column="jpg", size=32, store="pixels", augment=_PICTURES["small"].augment)
-    rows = stack.enter_context(stream(folder / "pixels", pixels))
-    epoch(rows, counts["pixels"])
-    yield "pixels", lambda rows=rows: epoch(rows, counts["pixels"])
+    for name, augment in (("pixels", ()), ("moved", _PICTURES["small"].augment)):
+        stored = Picture(column="jpg", size=32, store="pixels", augment=augment)
+        rows = stack.enter_context(stream(folder / "pixels", stored))
+        epoch(rows, counts["pixels"])
+        yield name, lambda rows=rows: epoch(rows, counts["pixels"])
     yield "read_table", lambda: read_all(folder / "pixels", counts["pixels"])
 
 
@@ -319,7 +321,7 @@ def rates(
 
 def ratios(rate: dict[str, float], suffix: str) -> dict[str, float]:
     """Return the figures that the head of this file names."""
-    figures = {f"pixels_over_read_table{suffix}": rate["pixels"] / rate["read_table"]}
+    figures = {f"{name}_over_read_table{suffix}": rate[name] / rate["read_table"] for name in ("pixels", "moved")}
     for kind, ending in (("large", ""), ("small", "_small")):
         for name, key in (("bare", "decode_only"), *((peer, peer) for peer in _PEERS)):
             if f"{name}_{kind}" in rate:

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from mlspark.streaming.snapshot import RowGroup
 _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Python's part of a row is small
 _PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
+_MOST_BYTES_IN_ORDER = 3 * 2**27  # a window of pictures, by default, and columns beside; there are two at a time
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
 """A batch: field -> tensor of B rows, at least one, "is_padding" (B,) bool among them.
@@ -36,9 +38,11 @@ A rank without a row in a step gets one that it has elsewhere in the epoch, mark
 class Batches:
     """Iterates once over the batches of a rank; equal in number on every rank.
 
-    The reader's workers decode; a thread lays their row groups out as windows and gathers from those in the epoch's order;
-    the consumer only cuts batches off. In memory at a time: a window of each of the rank's lanes, the rest of the row
-    groups at the windows' ends, the read-ahead, and a few megabytes of gathered rows, or a few batches of pictures.
+    The reader's workers decode; a thread puts the rows of their row groups where the epoch's order wants them in windows;
+    the consumer only cuts batches off. Windows that are large, have ragged fields or become page-locked tensors are laid out
+    in the table's order, and batches gathered from them. In memory at a time: a window of each of the rank's lanes, or two
+    where they are put in order, the rest of the row groups at the windows' ends, the read-ahead, and a few megabytes of
+    gathered rows, or a few batches of pictures.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Batches:
         pin_memory: bool = False,
         resident: Rows | None = None,
         pictures: Pictures | None = None,
+        memory: Allocate = np.empty,
     ) -> None:
         """Start reading.
 
@@ -64,6 +69,7 @@ class Batches:
             pin_memory: page-locked tensors, for asynchronous copies to a GPU; ordinary ones without a GPU.
             resident: the whole share as `read_share` returns it: nothing is read.
             pictures: what is done to fields of pictures, where there are any.
+            memory: makes the arrays of windows.
         """
         if not 0 <= start_step <= share.plan.num_steps:
             raise DatasetError(f"start_step {start_step} is outside the epoch's {share.plan.num_steps} steps")
@@ -75,6 +81,7 @@ class Batches:
         self.is_closed = False
         self._share, self._groups, self._workers, self._resident = share, groups, workers, resident
         self._fields, self._pictures, self._is_over = tuple(fields), pictures, threading.Event()
+        self._memory = memory
         self._allocate: Allocate = _pinned if pin_memory and torch.cuda.is_available() else np.empty
         self._reader: PlannedReader[Rows] | None = None
         self._gathered: deque[TensorDict] = deque()
@@ -123,16 +130,16 @@ class Batches:
             return
         first_row = _wanted(self._share.step_edges(start_step, start_step + 1))[0]
         blocks = self._blocks(first_row // self._share.block_rows)
-        block, order, begin = next(blocks)
-        for first, stop in self._steps_of_pieces(block, start_step):
+        block = next(blocks)
+        for first, stop in self._steps_of_pieces(block.rows, start_step):
             edges = self._share.step_edges(first, stop)
             wanted = _wanted(edges)
             gathering, filled = self._gathering(len(wanted)), 0
             while filled < len(wanted):
-                if wanted[filled] >= begin + len(order):
-                    block, order, begin = next(blocks)
-                end = bisect_left(wanted, begin + len(order), lo=filled)
-                gathering.append(block, _places(order, wanted[filled:end], begin))
+                if wanted[filled] >= block.end:
+                    block = next(blocks)
+                end = bisect_left(wanted, block.end, lo=filled)
+                gathering.append(block.rows, block.places(wanted[filled:end]))
                 filled = end
             sizes = [stop - start for start, stop in pairwise(edges)]
             rows = gathering.rows([max(1, size) for size in sizes], len(self._share.lanes))
@@ -153,46 +160,49 @@ class Batches:
         for first in range(start_step, plan.num_steps, num_steps):
             yield first, min(first + num_steps, plan.num_steps)
 
-    def _blocks(self, first_block: int) -> Iterator[tuple[Rows, Integers, int]]:
-        """Yield (rows of a block, their places in the epoch's order, number of this rank's rows before it).
-
-        The rows are valid until the next block.
-        """
+    def _blocks(self, first_block: int) -> Iterator["_Block"]:
+        """Yield the blocks from that one on; the rows of one that has an order are valid until the next."""
         share = self._share
         if self._resident is not None:
-            yield self._resident, share.block_order(0), 0
+            yield _Block(self._resident, share.block_order(0), 0, len(self._resident))
             return
         segments = share.plan.segments(share.lanes, first_block)
-        left: dict[int, deque[Rows]] = {lane: deque() for lane in share.lanes}
-        buffer: RowsBuffer | None = None
         assert self._workers is not None
         is_numbered = self._pictures is not None
         with PlannedReader(self._workers, self._groups, segments.group) as reader:
             self._reader = reader
-            cuts = zip(
-                segments.lane.tolist(), _cuts(segments, reader, share.plan, is_numbered=is_numbered), strict=True
-            )
+            cuts = _cuts(segments, reader, share.plan, is_numbered=is_numbered)
+            left = _Left(zip(segments.lane.tolist(), cuts, strict=True))
+            buffer: RowsBuffer | None = None
             for block in range(first_block, share.num_blocks):
-                shares = share.block_lanes(block)
-                num_rows = sum(rows for _, rows in shares)
-                if buffer is None or buffer.capacity < num_rows:
-                    buffer = RowsBuffer(num_rows)
-                buffer.clear()
-                for lane, rows in shares:
-                    while rows:
-                        if not left[lane]:
-                            # Segments come in the order in which windows need them, so the next one is for this lane.
-                            of_lane, (_, cut) = next(cuts)
-                            assert of_lane == lane, (of_lane, lane)
-                            left[lane].append(cut)
-                            del cut, _  # else they stay until the next ones come
-                        head = left[lane].popleft()
-                        buffer.append(head.slice(0, rows))
-                        if len(head) > rows:
-                            left[lane].appendleft(head.slice(rows, len(head)))
-                        rows -= min(rows, len(head))
-                        del head
-                yield buffer.rows(), share.block_order(block), block * share.block_rows
+                shares, begin = share.block_lanes(block), block * share.block_rows
+                num_rows, order = sum(rows for _, rows in shares), share.block_order(block)
+                if self._is_put_in_order(block, left.next_of(shares[0][0]), num_rows):
+                    buffer, places = RowsBuffer(min(share.block_rows, share.num_rows), self._memory), _inverse(order)
+                    for rows in left.take(shares):
+                        buffer.append_at(places[buffer.filled : buffer.filled + len(rows)], rows)
+                        del rows  # else the row group stays until the next one comes
+                    yield _Block(buffer.rows(), None, begin, num_rows)
+                    buffer = None
+                else:
+                    if buffer is None or buffer.capacity < num_rows:
+                        buffer = RowsBuffer(num_rows)
+                    buffer.clear()
+                    for rows in left.take(shares):
+                        buffer.append(rows)
+                        del rows
+                    yield _Block(buffer.rows(), order, begin, num_rows)
+
+    def _is_put_in_order(self, block: int, some: Rows, num_rows: int) -> bool:
+        """Return whether a block of so many rows like `some` is put in the epoch's order while it comes."""
+        share, plan = self._share, self._share.plan
+        if self._allocate is not np.empty or any(isinstance(field, Ragged) for field in some.fields):
+            return False
+        # Where a row is handed out twice, as padding, it must be as it was read.
+        start, stop = share.step_edges(plan.num_steps - 1, plan.num_steps)
+        if plan.batch_size < plan.lanes or (start == stop and block == share.num_blocks - 1):
+            return False
+        return some.nbytes * num_rows <= _MOST_BYTES_IN_ORDER * len(some)
 
     def _any_row(self) -> Rows:
         """Return a row of the table, for a rank that has none."""
@@ -261,11 +271,65 @@ def _wanted(edges: Sequence[int]) -> Sequence[int]:
     return [row for part in parts for row in part]
 
 
-def _places(order: Integers, wanted: Sequence[int], begin: int) -> Integers:
-    """Return the entries of `order`, the first of which is for row `begin`, for the wanted rows."""
-    if isinstance(wanted, range):
-        return order[wanted.start - begin : wanted.stop - begin]
-    return order[np.array(wanted, dtype=np.int64) - begin]
+def _inverse(order: Integers) -> Integers:
+    """Return where in the epoch's order each row of a block stands."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return places
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Windows of a rank's lanes, in memory."""
+
+    rows: Rows
+    order: Integers | None
+    """Places of the rows in the epoch's order; None: they stand in it, in memory that nobody else uses."""
+    begin: int
+    """This rank's rows before it."""
+    num_rows: int
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.num_rows
+
+    def places(self, wanted: Sequence[int]) -> Integers | slice:
+        """Return where the wanted ones of the rank's rows are; a slice: they stand there one after another."""
+        if isinstance(wanted, range):
+            part = slice(wanted.start - self.begin, wanted.stop - self.begin)
+            return part if self.order is None else self.order[part]
+        rows = np.array(wanted, dtype=np.int64) - self.begin
+        return rows if self.order is None else self.order[rows]
+
+
+class _Left:
+    """What is left of the row groups that were read, of each lane."""
+
+    def __init__(self, cuts: Iterator[tuple[int, tuple[Rows, Rows]]]) -> None:
+        """Take (lane, (row group, its rows of a segment)), in the order in which windows need them."""
+        self._cuts = cuts
+        self._left: dict[int, deque[Rows]] = {}
+
+    def next_of(self, lane: int) -> Rows:
+        """Return the rows that come next of a lane."""
+        left = self._left.setdefault(lane, deque())
+        if not left:
+            of_lane, (_, cut) = next(self._cuts)
+            assert of_lane == lane, (of_lane, lane)
+            left.append(cut)
+        return left[0]
+
+    def take(self, shares: Iterable[tuple[int, int]]) -> Iterator[Rows]:
+        """Yield so many rows of each lane."""
+        for lane, num_rows in shares:
+            while num_rows:
+                head = self.next_of(lane)
+                self._left[lane].popleft()
+                if len(head) > num_rows:
+                    self._left[lane].appendleft(head.slice(num_rows, len(head)))
+                    head = head.slice(0, num_rows)
+                num_rows -= len(head)
+                yield head
 
 
 def _cut(fields: Sequence[str], rows: Rows, sizes: Sequence[int]) -> list[TensorDict]:

@@ -24,7 +24,7 @@ from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Stor
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.plan import Integers
-from mlspark.streaming.reused_memory import ReusedMemory
+from mlspark.streaming.reused_memory import ReusedMemory, keep_what_is_freed
 from mlspark.streaming.rows import Allocate, Array, Rows, RowsBuffer
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
@@ -206,6 +206,7 @@ class Pictures:
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Have one of the threads do it; the result raises what it raised."""
         if self._threads is None:
+            keep_what_is_freed()
             self._threads = ThreadPoolExecutor(self.fillers.num_threads, thread_name_prefix="mlspark-pictures")
             # The threads do not hold this object: when it is not closed, they end when it goes.
             self._ending = weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
@@ -217,7 +218,14 @@ class Pictures:
             return []
         return list(draw(self._seed, epoch, ids, field.filling.counts, place=field.place))
 
-    def row_ids(self, rows: Rows, places: Integers) -> Integers:
+    def others(self, rows: Rows) -> Rows:
+        """Return the fields of rows that are no pictures, without their numbers."""
+        of_pictures = {field.index for field in self.fields}
+        return Rows(
+            tuple(rows.fields[index] for index in range(self.num_fields) if index not in of_pictures), len(rows)
+        )
+
+    def row_ids(self, rows: Rows, places: Integers | slice) -> Integers:
         """Return what tells the rows at `places` from others: their ids where the table has them, else their numbers."""
         ids = rows.fields[self.num_fields if self._row_id is None else self._row_id]
         assert isinstance(ids, np.ndarray)
@@ -251,27 +259,35 @@ class Gathering:
         """
         self.pending: list[Future[None]] = []
         """Work on the pictures; the arrays are whole when all of it is done."""
+        self._num_rows, self._num_taken = num_rows, 0
         self._buffer = RowsBuffer(num_rows, allocate)
+        self._whole: Rows | None = None
         self._pictures, self._epoch, self._is_over = pictures, epoch, is_over
         self._ids: list[Integers] = []
-        of_pixels = pictures.memory if pictures and allocate is np.empty else allocate
-        self._pixels = {
-            field.index: of_pixels((num_rows, *field.filling.spec.shape), np.dtype(np.uint8))
-            for field in (pictures.fields if pictures else ())
-        }
+        self._of_pixels = pictures.memory if pictures and allocate is np.empty else allocate
+        self._pixels: dict[int, Array] = {}
+        """Field -> its pictures."""
 
-    def append(self, rows: Rows, places: Integers) -> None:
-        """Copy the rows at `places` of `rows` in; `rows` may change afterwards."""
-        begin = self._buffer.filled
-        if self._pictures is None:
-            self._buffer.append_taken(rows, places)
-            return
-        names = range(self._pictures.num_fields)
-        others = tuple(rows.fields[index] for index in names if index not in self._pixels)
-        self._buffer.append_taken(Rows(others, len(rows)), places)
-        self._ids.append(self._pictures.row_ids(rows, places))
-        for field in self._pictures.fields:
-            self._start(self._pictures, field, rows, places, begin)
+    def append(self, rows: Rows, places: Integers | slice) -> None:
+        """Take the rows at `places` of `rows`.
+
+        Rows that stand in a slice are taken as they are and changed there, if they are all that is gathered; others are
+        copied, and `rows` may change afterwards.
+        """
+        is_whole = isinstance(places, slice) and places.stop - places.start == self._num_rows
+        others = rows if self._pictures is None else self._pictures.others(rows)
+        if is_whole:
+            assert isinstance(places, slice)
+            self._whole = others.slice(places.start, places.stop)
+        else:
+            places = np.arange(places.start, places.stop) if isinstance(places, slice) else places
+            self._buffer.append_taken(others, places)
+        if self._pictures is not None:
+            ids = self._pictures.row_ids(rows, places)
+            self._ids.append(ids)
+            for field in self._pictures.fields:
+                self._start(self._pictures, field, rows, places, ids)
+            self._num_taken += len(ids)
 
     def rows(self, sizes: Sequence[int], num_lanes: int) -> Rows:
         """Return the rows, with the pictures in their places; these are whole when `pending` is done.
@@ -280,7 +296,7 @@ class Gathering:
             sizes: rows of each batch, for fields that say how pictures are mixed.
             num_lanes: lanes that the rows are of, in turn.
         """
-        others = self._buffer.rows()
+        others = self._buffer.rows() if self._whole is None else self._whole
         if self._pictures is None:
             return others
         rest = iter(others.fields)
@@ -291,27 +307,32 @@ class Gathering:
             fields += self._pictures.mixing.fields(self._epoch, np.concatenate(self._ids), sizes, num_lanes)
         return Rows(tuple(fields), len(others))
 
-    def _start(self, pictures: Pictures, field: _Field, rows: Rows, places: Integers, begin: int) -> None:
+    def _start(self, pictures: Pictures, field: _Field, rows: Rows, places: Integers | slice, ids: Integers) -> None:
         """Have the threads make one field's pixels for the rows at `places`."""
-        pixels = self._pixels[field.index][begin : begin + len(places)]
         stored, numbers = rows.fields[field.index], rows.fields[-1]
         assert isinstance(stored, np.ndarray)
         assert isinstance(numbers, np.ndarray)
-        ids, values = self._ids[-1], None
+        spec, values = field.filling.spec, None
         draws = pictures.draw(field, self._epoch, ids)
-        if field.filling.spec.store == "pixels":
-            np.take(stored, places, axis=0, out=pixels.reshape(len(places), -1), mode="clip")
-            if not draws:
-                return
+        if spec.store == "pixels" and isinstance(places, slice):
+            pixels = self._pixels[field.index] = stored[places].reshape(len(ids), *spec.shape)
         else:
-            values = stored[places]
-        row_bytes = field.filling.spec.num_bytes
+            if field.index not in self._pixels:
+                self._pixels[field.index] = self._of_pixels((self._num_rows, *spec.shape), np.dtype(np.uint8))
+            pixels = self._pixels[field.index][self._num_taken : self._num_taken + len(ids)]
+            if isinstance(places, slice) or spec.store == "encoded":
+                values = stored[places]
+            else:
+                np.take(stored, places, axis=0, out=pixels.reshape(len(ids), -1), mode="clip")
+        if values is None and not draws:
+            return
+        numbers, row_bytes = numbers[places], spec.num_bytes
         if values is None and not field.filling.changes_colours:
             rows_at_once = max(1, _CHUNK_BYTES_OF_STORED // row_bytes)
         else:
             fewest = max(1, min(_FEWEST_AT_ONCE, AREA_BYTES // row_bytes))
             rows_at_once = min(MOST_AT_ONCE, max(fewest, _CHUNK_BYTES // row_bytes))
-        for start in range(0, len(places), rows_at_once):
+        for start in range(0, len(ids), rows_at_once):
             part = slice(start, start + rows_at_once)
             chunk = _Chunk(
                 pictures,
@@ -319,7 +340,7 @@ class Gathering:
                 pixels[part],
                 None if values is None else values[part],
                 [draw[part] for draw in draws],
-                numbers[places[part]],
+                numbers[part],
                 ids[part],
                 self._is_over,
             )

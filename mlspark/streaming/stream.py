@@ -20,6 +20,7 @@ from mlspark.streaming.pictures import Picture, Pictures, columns_beside, pictur
 from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.reader import Workers
+from mlspark.streaming.reused_memory import ReusedMemory
 from mlspark.streaming.rows import Rows
 from mlspark.streaming.schema import TableColumn, table_columns
 from mlspark.streaming.snapshot import Snapshot
@@ -168,7 +169,7 @@ class Stream(IterableDataset[TensorDict]):
             raise DatasetError(f"{source}: fill names {unknown[0]}, which is no column; there are {', '.join(known)}")
         self._decoder, self._transform = Decoder(specs, dict(fill or {})), transform
         self._options = ReadOptions(workers, pool, read_ahead_bytes, cache_folder, cache_bytes)
-        self._memory_bytes, self._pin_memory = memory_bytes, pin_memory
+        self._memory_bytes, self._pin_memory, self._memory = memory_bytes, pin_memory, ReusedMemory()
         self._plan = Plan(
             self.snapshot.rows_per_group(),
             batch_size=batch_size,
@@ -257,11 +258,12 @@ class Stream(IterableDataset[TensorDict]):
         """End the reader's workers; what was yielded stays valid, and iterating starts them again."""
         self._end_epoch()
         self._close_workers()
+        self._memory.clear()
         if self._pictures is not None:
             self._pictures.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_workers": None, "_batches": None, "_resident": None}
+        return self.__dict__ | {"_workers": None, "_batches": None, "_resident": None, "_memory": ReusedMemory()}
 
     def _close_workers(self) -> None:
         if self._workers is not None:
@@ -302,6 +304,7 @@ class Stream(IterableDataset[TensorDict]):
             pin_memory=self._pin_memory,
             resident=self._resident,
             pictures=self._pictures,
+            memory=self._memory,
         )
         return self._batches
 

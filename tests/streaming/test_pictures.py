@@ -171,6 +171,45 @@ def test_pixels_are_streamed_and_changed_as_files_of_the_same_pixels_are(tmp_pat
         assert_equal(shown(stream, epochs=2), expected)
 
 
+@pytest.mark.parametrize(
+    ("world_size", "batch_size", "lanes"), [(1, 12, 8), (3, 12, 4), (8, 9, 8), (5, 6, 8), (2, 60, 8)]
+)
+def test_rows_put_in_order_are_those_gathered_from_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, batch_size: int, lanes: int
+) -> None:
+    """Batches across windows, short and empty ones, and rows that come twice among them."""
+    chance = np.random.default_rng(3)
+    pixels = [each.tobytes() for each in chance.integers(0, 256, (61, 3, *SIZE), dtype=np.uint8)]
+    path = write(
+        tmp_path / "pixels.parquet", pixels, wide=chance.random(61), words=[f"word {n}"[: n % 9] for n in range(61)]
+    )
+    options = {
+        "columns": {"number": "number", "both": ["wide", "number"]},
+        "images": {"photo": Picture(size=SIZE, store="pixels", augment=(Crop(padding=2), Flip()))},
+        "batch_size": batch_size,
+        "lanes": lanes,
+        "shuffle_window_rows": 24,
+        "world_size": world_size,
+        "seed": 7,
+    }
+
+    def everything(most_bytes: int) -> list[dict[str, np.ndarray]]:
+        monkeypatch.setattr("mlspark.streaming.batches._MOST_BYTES_IN_ORDER", most_bytes)
+        batches = []
+        for rank in range(world_size):
+            with mlspark.streaming.open(path, rank=rank, **options) as stream:
+                stream.go_to(1, 2)
+                batches += [*stream, *stream]  # kept while later windows are filled
+        return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
+
+    in_order, gathered = everything(2**28), everything(-1)
+    assert len(in_order) == len(gathered)
+    for left, right in zip(in_order, gathered, strict=True):
+        assert left.keys() == right.keys()
+        for name, values in left.items():
+            np.testing.assert_array_equal(values, right[name], err_msg=name)
+
+
 def test_two_pictures_of_a_row_are_changed_differently(tmp_path: Path) -> None:
     pictures = [photo(number) for number in range(20)]
     path = write(tmp_path / "two.parquet", pictures, other=pa.array(pictures, pa.binary()))
@@ -211,7 +250,7 @@ def windows(stream: Any) -> list[int]:
 
     def noting(self: Any, first: int) -> Any:
         for block in blocks(self, first):
-            sizes.append(sum(len(picture) for picture in block[0].fields[stream.fields.index("photo")]))
+            sizes.append(sum(len(picture) for picture in block.rows.fields[stream.fields.index("photo")]))
             yield block
 
     with pytest.MonkeyPatch.context() as patch:
