@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mlspark.errors import DatasetError, one_line
+
 _SUFFIX = ".arrow"
 _SEAL_BYTES = 32
 """Size of the SHA-256 at the end of an entry."""
@@ -31,8 +33,14 @@ class DiskCache:
     """
 
     def __init__(self, folder: str, limit_bytes: int) -> None:
+        """Make the folder. Raises DatasetError where that cannot be."""
         self.folder, self.limit_bytes = Path(folder), limit_bytes
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise DatasetError(
+                f"cache_folder {folder}: cannot be made ({one_line(str(error))}); give another one, or none"
+            ) from None
         mode = self.folder.stat().st_mode
         # The sticky bit marks places like /tmp, which everybody may write to for other reasons.
         self._entry_mode = 0o600 if mode & stat.S_ISVTX else 0o600 | (mode & 0o022) << 1

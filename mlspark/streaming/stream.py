@@ -13,6 +13,7 @@ from mlspark.pictures.mixing import Mix
 from mlspark.streaming import snapshots
 from mlspark.streaming.batches import Batches, TensorDict, read_share
 from mlspark.streaming.decoding import Columns, Decoder, FieldSpec, specify
+from mlspark.streaming.disk_cache import DiskCache
 from mlspark.streaming.filters import Condition
 from mlspark.streaming.mixing import FIELDS as MIXING_FIELDS
 from mlspark.streaming.mixing import Mixing
@@ -168,7 +169,7 @@ class Stream(IterableDataset[TensorDict]):
         if unknown := [name for name in fill or {} if name not in known]:
             raise DatasetError(f"{source}: fill names {unknown[0]}, which is no column; there are {', '.join(known)}")
         self._decoder, self._transform = Decoder(specs, dict(fill or {})), transform
-        self._options = ReadOptions(workers, pool, read_ahead_bytes, cache_folder, cache_bytes)
+        self._options = _checked(ReadOptions(workers, pool, read_ahead_bytes, cache_folder, cache_bytes))
         self._memory_bytes, self._pin_memory, self._memory = memory_bytes, pin_memory, ReusedMemory()
         self._plan = Plan(
             self.snapshot.rows_per_group(),
@@ -357,6 +358,13 @@ def _difference(name: str, then: Any, now: Any) -> str:
     if name == "shuffle_window_rows":
         return f"shuffle_window_rows {then} (now {now}; with pictures, shuffle_window_bytes lowers it)"
     return f"{name} {then} (now {now})"
+
+
+def _checked(options: ReadOptions) -> ReadOptions:
+    """Return the options, unless their cache cannot be made: refused when the stream is opened, not by a worker."""
+    if options.cache_folder:
+        DiskCache(options.cache_folder, options.cache_bytes)
+    return options
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

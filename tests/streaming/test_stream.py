@@ -380,6 +380,14 @@ def test_what_does_not_fit_is_refused_when_opened(table, options, message):
         opened(table, **options)
 
 
+@pytest.mark.parametrize("pool", ["thread", "process"])
+def test_cache_folder_that_cannot_be_made_is_named_when_opened(table, tmp_path, pool):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "in it", Path("/sys/mlspark")):
+        with pytest.raises(DatasetError, match=rf"^cache_folder {folder}: cannot be made \(.*\); give another one, or"):
+            opened(table, cache_folder=str(folder), pool=pool)
+
+
 def test_the_package_gives_out_open(table):
     assert mlspark.streaming.open is Stream
     with pytest.raises(AttributeError):
