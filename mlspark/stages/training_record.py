@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from mlspark import storage, tables
 from mlspark.contracts.data_frames import from_pandas
 from mlspark.engines import source_code
-from mlspark.errors import MlsparkError
+from mlspark.errors import DamagedFile, MlsparkError
 from mlspark.features.prepared import Prepared
 from mlspark.models.custom import CustomSettings
 from mlspark.registry import versions
@@ -108,15 +109,22 @@ def example(package: Package, prepared: Prepared) -> Mapping[str, Any] | None:
 
 def keep(settings: Settings, name: str, report: Mapping[str, Any]) -> None:
     """Note that a training is finished, with its report."""
-    storage.write_json(_uri(settings, name), dict(report))
+    storage.write_sealed(_uri(settings, name), json.loads(json.dumps(report)))
 
 
 def finished(client: Client, settings: Settings, name: str) -> dict[str, Any] | None:
-    """Return the report of a training that was finished and whose version is still registered under the same name."""
+    """Return the report of a training that was finished and whose version is still registered under the same name.
+
+    Raises:
+        DamagedFile: the report is not what was kept.
+    """
     uri = _uri(settings, name)
     if not storage.exists(uri):
         return None
-    report = dict(storage.read_json(uri))
+    try:
+        report = storage.read_sealed(uri)
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}; delete the file to train again") from error
     model, version = report["model_name"], report["model_version"]
     seconds = settings.tracking.retry_seconds
     if model != settings.registry.model_name:
