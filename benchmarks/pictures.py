@@ -26,7 +26,6 @@ environment of their own, and decode with torchvision, which is faster there tha
 import io
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +46,7 @@ import torch
 import torchvision
 import typer
 from _figures import tell
+from _own_environment import python_with
 from PIL import Image
 from pyarrow import parquet as pq
 from sklearn.datasets import load_sample_images
@@ -260,21 +260,8 @@ class Peer:
 
 def peers_python() -> str:
     """Return the interpreter of an environment with WebDataset and MosaicML streaming, kept for the next time."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlspark" / "picture-loaders"
-    python = str(home / "bin" / "python")
-    if not (home / ".ready").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        versions = (f"{module.__name__}=={module.__version__.partition('+')[0]}" for module in (torch, torchvision))
-        packages = [*_PACKAGES, *versions]
-        uv = os.environ.get("UV") or shutil.which("uv")
-        if uv:
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(home)], check=True)
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
-        else:
-            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        (home / ".ready").touch()
-    return python
+    versions = (f"{module.__name__}=={module.__version__.partition('+')[0]}" for module in (torch, torchvision))
+    return python_with("picture-loaders", [*_PACKAGES, *versions])
 
 
 def cases(folder: Path, counts: dict[str, int], with_peers: bool, stack: ExitStack) -> Iterator[tuple[str, Any]]:

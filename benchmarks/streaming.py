@@ -28,7 +28,6 @@ round backwards. "The ceiling" is pyarrow.parquet.read_table of the zstd files, 
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -45,6 +44,7 @@ import pyarrow as pa
 import torch
 import typer
 from _figures import tell
+from _own_environment import python_with
 from pyarrow import parquet as pq
 
 from mlspark import storage
@@ -239,24 +239,12 @@ def short_reads(folder: Path, reads: int) -> int:
 
 def stock(folder: Path, num_rows: int, tiny: Path, quick: bool) -> dict[str, Any]:
     """Return stock Petastorm's figures, in an environment of its own, kept for the next time."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlspark" / "stock-petastorm"
-    python = home / "bin" / "python"
-    if not (home / ".ready").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        packages = [*_STOCK, f"torch=={torch.__version__.partition('+')[0]}"]
-        uv = os.environ.get("UV") or shutil.which("uv")
-        if uv:
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(home)], check=True)
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *packages], check=True)
-        else:
-            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-        (home / ".ready").touch()
+    python = python_with("stock-petastorm", [*_STOCK, f"torch=={torch.__version__.partition('+')[0]}"])
     script = Path(__file__).with_name("_stock_petastorm.py")
     figures = (folder, num_rows, _BATCH, _WINDOW, 100_000 if quick else 500_000, tiny, 50 if quick else 150)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(python), str(script), *map(str, figures)], stdout=subprocess.PIPE, text=True, check=True, env=environment
+        [python, str(script), *map(str, figures)], stdout=subprocess.PIPE, text=True, check=True, env=environment
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -1,6 +1,6 @@
 """What published weights are worth: from scratch, as a linear probe and fine-tuned, on the same pictures and epochs.
 
-    python benchmarks/transfer.py [--quick] [--json FILE] [--seeds N]
+    python benchmarks/transfer.py [--quick] [--json FILE] [--seeds N] [--first-seed N]
 
 Needs cifar10-jpeg/ and pretrained-cifar10-resnet/ below MLSPARK_DATA: JPEGs of 32 pixels, and a ResNet-20 that was trained
 on the lossless originals of the same pictures. So this shows that weights are taken over, frozen and fine-tuned as they
@@ -138,8 +138,8 @@ def report(figures: dict[str, Any]) -> None:
     """Print the table."""
     print(f"as published: {figures['as_published']:.4f}, no step of training")
     print(f"{figures['rows']:,} training pictures, {figures['epochs']} epochs; accuracy of 4,000 test pictures")
-    print("| model | " + " | ".join(f"seed {seed}" for seed in range(figures["seeds"])) + " | mean | seconds |")
-    print("| --- |" + " --- |" * (figures["seeds"] + 2))
+    print("| model | " + " | ".join(f"seed {seed}" for seed in figures["seeds"]) + " | mean | seconds |")
+    print("| --- |" + " --- |" * (len(figures["seeds"]) + 2))
     for model, of_model in figures["table"].items():
         accuracies = of_model["accuracies"]
         cells = [*(f"{value:.4f}" for value in accuracies), f"{statistics.mean(accuracies):.4f}"]
@@ -149,6 +149,7 @@ def report(figures: dict[str, Any]) -> None:
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="500 training pictures, two epochs.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each model.")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them, so that seeds can be run one by one.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Compare a network from scratch with one that begins with published weights."""
@@ -168,10 +169,10 @@ def main(
                 "as_published": as_published(spark, settings),
                 "rows": 10 * rows_per_class,
                 "epochs": epochs,
-                "seeds": seeds,
+                "seeds": list(range(first_seed, first_seed + seeds)),
                 "table": {model: {"accuracies": [], "seconds": []} for model in MODELS},
             }
-            for seed in range(seeds):
+            for seed in figures["seeds"]:
                 for model, changes in MODELS.items():
                     chosen = loading.override(settings, {**changes, "training.seed": seed}, source=model)
                     started = time.monotonic()

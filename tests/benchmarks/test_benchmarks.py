@@ -24,6 +24,7 @@ KEYS = {
     },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
+    "pytabkit_census.py": {"XGB_TD"},
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
     "streaming.py": {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
@@ -140,6 +141,20 @@ def test_network_comes_near_boosted_trees(tmp_path: Path) -> None:
     [found] = figures("census_models.py", tmp_path / "models.json")["mlspark network"]
     assert found["accuracy"] >= 0.866
     assert found["roc_auc"] >= 0.920
+
+
+@pytest.mark.slow
+def test_trees_of_another_package_are_as_good_as_known_on_the_same_rows(tmp_path: Path) -> None:
+    data = os.environ.get("MLSPARK_DATA")
+    if not data or not (Path(data) / "adult" / "adult.data").exists():
+        pytest.skip("needs the Adult files: MLSPARK_DATA")
+    if not (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlspark" / "pytabkit" / ".ready"
+    ).exists():
+        pytest.skip("needs the environment that benchmarks/pytabkit_census.py makes once")
+    [found] = figures("pytabkit_census.py", tmp_path / "models.json")["XGB_TD"]
+    assert found["accuracy"] >= 0.870
+    assert found["roc_auc"] >= 0.926
 
 
 @pytest.mark.slow
