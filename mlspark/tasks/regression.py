@@ -56,6 +56,11 @@ class RegressionTask(Task):
         return self.loss.quantiles if isinstance(self.loss, QuantileLoss) else (0.5,)
 
     @property
+    def prediction_output(self) -> int:
+        """Number of the output that `prediction` is made of, from 0."""
+        return self._quantiles.index(0.5)
+
+    @property
     def is_resolved(self) -> bool:
         """Whether center and scale are known, or not needed."""
         return not self.standardise or (self.center is not None and self.scale is not None)
@@ -153,7 +158,7 @@ class RegressionTask(Task):
     @property
     def _places(self) -> dict[str, int]:
         quantiles = self._quantiles
-        places = {"prediction": quantiles.index(0.5)}
+        places = {"prediction": self.prediction_output}
         if quantiles[0] < 0.5:
             places["prediction_low"] = 0
         if quantiles[-1] > 0.5:
