@@ -112,6 +112,15 @@ class Eager:
     def __init__(self, network: "nn.Module", tensors: Tensors, num_outputs: int) -> None:
         self._network, self._tensors, self._num_outputs = network, tensors, num_outputs
 
+    @property
+    def network(self) -> "nn.Module":
+        return self._network
+
+    @property
+    def tensors(self) -> Tensors:
+        """What the network reads of a row."""
+        return self._tensors
+
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
         import torch

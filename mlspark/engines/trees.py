@@ -74,6 +74,11 @@ class Trees:
         self._features, self._types = trees.features, trees.feature_types(tensors)
         self._booster.set_param({"nthread": 1})  # else each single row wakes a pool of threads
 
+    @property
+    def tensors(self) -> Tensors:
+        """What the trees read of a row."""
+        return self._tensors
+
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the margins (n, O) float32 of the encoder's tensors, each (n, ...); they may get more than they read."""
         import xgboost
@@ -84,3 +89,15 @@ class Trees:
         data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=1)
         margins = self._booster.predict(data, output_margin=True)
         return np.asarray(margins, np.float32).reshape(len(columns), self._num_outputs)
+
+    def contributions(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Return what each column adds to each output, (n, O, F + K + 1): dense, ids, then the mean output of the trees.
+
+        SHAP values of XGBoost (Lundberg et al. 2018): a row's sum is its output.
+        """
+        import xgboost
+
+        columns = self._features(self._tensors.pick(tensors))
+        data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=1)
+        values = self._booster.predict(data, pred_contribs=True, strict_shape=True)
+        return np.asarray(values, np.float64)

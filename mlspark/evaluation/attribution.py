@@ -1,0 +1,127 @@
+"""What of a row makes its output: contributions of columns, and maps over pictures. Runs anywhere; needs no Spark.
+
+What is explained is one number of each row, see `explained`. Contributions are SHAP values for trees (Lundberg et al. 2018)
+and integrated gradients for networks (Sundararajan, Taly and Yan, ICML 2017): they add up to the number less that of a
+baseline. Maps are Grad-CAM (Selvaraju et al., ICCV 2017) where a network has convolutions, else integrated gradients of
+pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlspark.engines.eager import Eager
+from mlspark.engines.engine import Engine
+from mlspark.engines.trees import Trees
+from mlspark.errors import MlsparkError
+from mlspark.tasks.binary import BinaryTask
+from mlspark.tasks.intervals import Floats
+from mlspark.tasks.judgement import classified
+from mlspark.tasks.multiclass import MulticlassTask
+from mlspark.tasks.regression import RegressionTask
+from mlspark.tasks.task import Task, outputs_of
+
+STEPS = 64
+"""Points of the path from the baseline to the row at which a network's gradient is taken."""
+GRAD_CAM, GRADIENTS, SHAP = "Grad-CAM", "integrated gradients", "SHAP values"
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class AttributionError(MlsparkError):
+    """The outputs of a model cannot be explained."""
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each column adds to the explained number of n rows."""
+
+    method: str
+    columns: tuple[str, ...]
+    """Columns of dense and ids, then pictures as wholes."""
+    values: Floats
+    """(n, columns)."""
+    start: Floats
+    """(n,): the number where nothing is added: of the mean row, of trees their mean output."""
+    output: Floats
+    """(n,): the explained number; start and values add up to it, of networks but for the error of the path's steps."""
+    pixels: Mapping[str, Floats]
+    """Picture -> what each of its pixels adds over all channels (n, H, W)."""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where in the pictures of a column the explained numbers come from."""
+
+    method: str
+    values: Floats
+    """(n, H, W): 0, nothing of the number, to 1, the most within the picture."""
+
+
+def explained(task: Task, outputs: NDArray[Any], target: NDArray[Any]) -> Floats:
+    """Return what is explained of each row, as factors of its outputs (n, O).
+
+    The logit of the event; with several classes how far the logit of the predicted class is above that of the true one, or
+    above the next one where the prediction is right; the output that a predicted number is made of.
+    """
+    values = outputs_of(task, outputs)
+    factors, rows = np.zeros(values.shape), np.arange(len(values))
+    match task:
+        case BinaryTask():
+            factors[:, 0] = 1.0
+        case MulticlassTask():
+            of_rows = classified(task, values, target, None)
+            factors[rows, of_rows.predicted], factors[rows, of_rows.runner_up] = 1.0, -1.0
+        case RegressionTask():
+            factors[:, task.prediction_output] = 1.0
+        case _:
+            raise AttributionError(f"task.kind={task.kind}: its outputs are not explained")
+    return factors
+
+
+def contributions(
+    engine: Engine, tensors: Arrays, factors: Floats, *, reference: Arrays, steps: int = STEPS
+) -> Contributions:
+    """Return what the columns and pictures of rows add to their explained numbers.
+
+    Args:
+        engine: of a version: trees or a network.
+        tensors: of the rows, each (n, ...).
+        factors: from `explained`.
+        reference: tensors of other rows; the path of a network begins at their mean.
+        steps: of that path.
+
+    Raises:
+        AttributionError: the engine is another, or a network's ids do not go through an embedding for each column.
+    """
+    match engine:
+        case Trees():
+            parts = np.einsum("no,noc->nc", factors, engine.contributions(tensors))
+            names = (*engine.tensors.columns("dense"), *engine.tensors.columns("ids"))
+            return Contributions(SHAP, names, parts[:, :-1], parts[:, -1], parts.sum(axis=1), {})
+        case Eager():
+            from mlspark.evaluation import gradients
+
+            return gradients.integrated(engine, tensors, factors, reference=reference, steps=steps)
+        case _:
+            raise AttributionError(
+                f"engine {type(engine).__name__}: only outputs of trees and of networks are explained"
+            )
+
+
+def heat_maps(engine: Engine, tensors: Arrays, factors: Floats) -> dict[str, HeatMap]:
+    """Return picture -> where in it the explained numbers come from, by Grad-CAM; none where there are no convolutions.
+
+    Args:
+        engine: of a version.
+        tensors: of the rows, each (n, ...).
+        factors: from `explained`.
+    """
+    if not isinstance(engine, Eager) or not engine.tensors.pictures:
+        return {}
+    from mlspark.evaluation import gradients
+
+    return gradients.class_activations(engine, tensors, factors)
