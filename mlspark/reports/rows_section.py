@@ -1,0 +1,122 @@
+"""The part of an evaluation's page about single rows: the worst mistakes, or those that were asked for. Runs anywhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlspark.reports import row_pictures
+from mlspark.reports.pictures_section import Shown
+from mlspark.reports.wording import number
+
+MOST_COLUMNS = 8
+"""Columns of a row that are shown: those that add most to its output, to either side."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a column adds to the explained number of a row."""
+
+    column: str
+    value: float
+    encoded: str
+    """What the model reads there, as text; empty for a picture."""
+    words: str = ""
+    """What that stands for."""
+
+
+@dataclass(frozen=True)
+class ExaminedRow:
+    """A row that is looked at alone."""
+
+    row_id: int
+    title: str
+    """What was true, and what was predicted."""
+    lines: tuple[str, ...]
+    """Figures of the row, in words."""
+    pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """Name -> pixels as the model reads them (C, H, W)."""
+    maps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Name of a picture -> where in it the explained number comes from, 0 to 1 (H, W)."""
+    contributions: Sequence[Contribution] = ()
+    start: float = 0.0
+    """The explained number where no column adds anything."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Rows that are looked at alone, and how."""
+
+    title: str
+    notes: tuple[str, ...]
+    rows: tuple[ExaminedRow, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A contribution, drawn from the middle: of -1 to 1 of the greatest."""
+
+    column: str
+    text: str
+    share: float
+    encoded: str
+    words: str
+
+
+@dataclass(frozen=True)
+class RowCard:
+    title: str
+    lines: tuple[str, ...]
+    pictures: tuple[Shown, ...]
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class RowsSection:
+    title: str
+    notes: tuple[str, ...]
+    cards: tuple[RowCard, ...]
+    has_pictures: bool
+    has_bars: bool
+
+
+def section(examined: Examined) -> RowsSection:
+    """Return what is shown of the rows."""
+    cards = tuple(_card(row) for row in examined.rows)
+    has_pictures, has_bars = any(card.pictures for card in cards), any(card.bars for card in cards)
+    return RowsSection(examined.title, examined.notes, cards, has_pictures, has_bars)
+
+
+def _card(row: ExaminedRow) -> RowCard:
+    pictures = []
+    for name, pixels in row.pictures.items():
+        pictures.append(row_pictures.shown(pixels, f"{name}: {row.title}"))
+        if name in row.maps:
+            heated = row_pictures.heated(pixels, row.maps[name])
+            pictures.append(row_pictures.shown(heated, f"{name}: where the prediction comes from"))
+    return RowCard(row.title, (*row.lines, f"row_id {row.row_id}"), tuple(pictures), tuple(_bars(row)))
+
+
+def _bars(row: ExaminedRow) -> list[Bar]:
+    """Return the greatest contributions, then all others together."""
+    if not row.contributions:
+        return []
+    ordered = sorted(row.contributions, key=lambda part: -abs(part.value))
+    first, others = ordered[:MOST_COLUMNS], ordered[MOST_COLUMNS:]
+    rest = sum(part.value for part in others)
+    most = max(abs(first[0].value), abs(rest)) or 1.0
+    bars = [_bar(part.column, part.value, most, part.encoded, part.words) for part in first]
+    if others:
+        bars.append(_bar(f"{len(others)} other columns", rest, most))
+    return bars
+
+
+def _bar(column: str, value: float, most: float, encoded: str = "", words: str = "") -> Bar:
+    return Bar(column, f"{value:+.3f}" if abs(value) < 1000 else number(value), value / most, encoded, words)
+
+
+def as_text(value: Any) -> str:
+    """Return what a model reads of a column: an id, or a float in four digits."""
+    return str(value) if isinstance(value, int) else number(float(value))
