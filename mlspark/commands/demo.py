@@ -44,6 +44,8 @@ class Demo:
     """What is said of the data."""
     metrics: Mapping[str, str]
     """Metric of the test rows -> its name in the summary."""
+    in_profile: str = ""
+    """What a profile's page has besides columns, for the summary."""
 
 
 DEMOS = {
@@ -68,6 +70,7 @@ DEMOS = {
         made_up="made-up pictures of four shapes in {},\n"
         "      some of them broken on purpose (for real ones: mlspark fetch mnist, conf/mnist.yaml)",
         metrics={"accuracy": "accuracy"},
+        in_profile=", with samples of the pictures and those refused",
     ),
 }
 
@@ -208,7 +211,7 @@ def _summary(
         ("took", f"{seconds:.0f} s"),
     ]  # fmt: skip
     rule = "-" * 78
-    mlflow = _shown(Path(sys.executable).with_name("mlflow"))
+    mlflow, mlspark = (_shown(Path(sys.executable).with_name(name)) for name in ("mlflow", "mlspark"))
     server = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     opening = (
         credentials.masked(server)
@@ -222,6 +225,8 @@ def _summary(
         rule,
         "The run, its curves and the model in MLflow:",
         f"  {opening}",
+        f"What the good rows hold{shown.in_profile}, as a page:",
+        f"  {mlspark} profile --config {shown.config} --html {_shown(log.with_name('profile.html'))}",
     ]
 
 

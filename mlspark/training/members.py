@@ -33,12 +33,21 @@ def check(model: Model, training: TrainingSettings, streaming: StreamingSettings
             if of_model.learner == "network":
                 check_ranks(of_training, streaming)
                 check_mix(of_training, task)
-            elif of_training.mix.is_on:
-                raise ConfigError(
-                    f"training.mix: model.kind={of_model.kind} learns from no pictures; leave it out, or choose a network"
-                )
+            else:
+                _check_no_pictures(of_model, of_training, training.augment if name else {})
             task.metric(of_training.best, setting="training.best")
     model.check(task)
+
+
+def _check_no_pictures(model: Model, training: TrainingSettings, of_all: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of pictures of a model that learns from none, but what all members are asked for."""
+    asked = [f"augment.{name}" for name, changes in training.augment.items() if changes and changes != of_all.get(name)]
+    if asked or training.mix.is_on:
+        remedy = "set it to []" if asked else "leave it out"
+        raise ConfigError(
+            f"training.{asked[0] if asked else 'mix'}: model.kind={model.kind} learns from no pictures; {remedy}, or choose "
+            f"a network"
+        )
 
 
 def check_tensors(model: Model, training: TrainingSettings, task: Task, tensors: Tensors) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,5 +47,28 @@ def test_demo_prints_its_own_lines_only(small_census: Path, tmp_path: Path) -> N
     assert unknown == []
     facts = [line[:10].strip() for line in summary.splitlines()[1:] if line[:10].strip()]
     assert [fact for fact in facts if fact in SUMMARY] == list(SUMMARY)
+    assert "mlspark profile --config conf/census.yaml --html" in summary
     # Everything that the jobs said, those lines included: the libraries that cannot be silenced speak there.
     assert "registered: version 1 of model census" in (tmp_path / "demo.log").read_text()
+
+
+@pytest.mark.slow
+def test_demo_of_pictures_ends_with_the_commands_that_show_more(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "SPARK_CONF_DIR")}
+    environment |= {"MLSPARK_DATA": str(tmp_path / "none"), "MLSPARK_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlspark.commands.main import main; main()", "demo", "pictures"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert done.stderr == ""
+    said = re.search(r"What the good rows hold, with samples of the pictures and those refused, as a page:\n  (.*)", done.stdout)
+    assert said is not None, done.stdout
+    # The very command: it needs nothing but what the demo left.
+    shown = subprocess.run(
+        shlex.split(said[1]), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    page = (tmp_path / "profile.html").read_text()
+    assert "data:image/" in page
+    assert str(tmp_path / "profile.html") in said[1]

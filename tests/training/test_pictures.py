@@ -317,6 +317,10 @@ def test_mixing_comes_from_yaml_and_is_refused_where_it_makes_no_sense() -> None
         (["training.mix.share=0.5"], r"training\.mix: share: nothing is mixed; set mixup or cutmix above 0"),
         ([mix, "model={kind: trees}"], r"training\.mix: model\.kind=trees learns from no pictures"),
         (
+            ["training.augment={photo: [{kind: flip}]}", "model={kind: trees}"],
+            r"training\.augment: model\.kind=trees learns from no pictures; leave it out, or choose a network",
+        ),
+        (
             [mix, "training.global_batch_size=15"],
             r"training\.global_batch_size=15 has fewer than two for each of streaming",
         ),
