@@ -12,16 +12,16 @@ import pyarrow as pa
 from pydantic import model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import BinaryType, LongType, StringType, StructField, StructType
 
 from mlspark import storage
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
+from mlspark.contracts.own_columns import MALFORMED, PREFIX, SOURCE_FILE
 from mlspark.errors import SourceError
 from mlspark.sources import (
     binary_rows,
     file_states,
+    files,
     listing,
     manifest,
     opened_files,
@@ -32,9 +32,10 @@ from mlspark.sources import (
 )
 from mlspark.sources.members import NO_BYTE, Archive, Member, Span
 from mlspark.sources.picture_settings import IMAGE, LABEL, OFFERED, PicturesSettings, repeated, said_by
-from mlspark.sources.source import Part, Source, absolute_uri
+from mlspark.sources.source import Part, Source, absolute_uri, named
 
 MEMBER, ARRIVAL = "member", "place"
+_TIMES = f"{PREFIX}times"
 _LOOKED_AT = 1000
 """Members of the first archive by which WebDataset's columns are known."""
 _MOST_REPEATED = 1000
@@ -51,8 +52,12 @@ class ArchivesSettings(PicturesSettings):
 
     @model_validator(mode="after")
     def _columns_are_different(self) -> Self:
-        if twice := repeated([MEMBER, ARRIVAL, IMAGE, webdataset.KEY, *self.groups]):
-            raise ValueError(f"pattern: a group cannot be called {twice[0]}, which is a column of archives")
+        own = [MEMBER, ARRIVAL, IMAGE, webdataset.KEY, *({LABEL} - {*self.groups} if not self.webdataset else ())]
+        if twice := repeated([*own, *self.groups]):
+            raise ValueError(
+                f"pattern: a group cannot be called {twice[0]}, which is a column of archives, whatever its case; only "
+                f"label itself takes that column's place"
+            )
         if self.webdataset and self.manifest is not None:
             raise ValueError("manifest: its rows are of members, and those of webdataset of keys; set one of them")
         return self
@@ -71,7 +76,7 @@ def find(spark: SparkSession, settings: ArchivesSettings, *, root: str) -> Sourc
         SourceError: nothing there.
     """
     uri = absolute_uri(settings.path, root)
-    parts = listing.parts(uri)
+    parts = files.each_once(listing.parts(uri))
     if settings.manifest is None:
         return Source(uri, settings, parts, file_states.rests_on(parts))
     table = manifest.part(settings.manifest, root)
@@ -91,9 +96,15 @@ def columns(spark: SparkSession, source: Source) -> StructType:
     if settings.webdataset:
         first = _archives(source)[0]
         looked_at = islice(_members(_Item(first.name, first.size_bytes), settings.max_bytes, reads=False), _LOOKED_AT)
-        return webdataset.schema(webdataset.extensions(member.name for member in looked_at), settings.groups)
+        extensions = webdataset.extensions(member.name for member in looked_at)
+        if twice := repeated([*extensions, *settings.groups]):
+            raise SourceError(
+                f"{first.name}: {twice[0]} is a group of pattern and the end of files' names, and a key has one column of "
+                f"that name; rename the group"
+            )
+        return webdataset.schema(extensions, settings.groups)
     table = _manifest(source)
-    return _schema(settings.groups, [] if table is None else from_arrow_schema(table.schema).fields)
+    return _schema(settings.groups, [] if table is None else manifest.fields(table))
 
 
 def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
@@ -104,13 +115,16 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     member says so. Archives of some size are looked through for where to divide them: one Spark job.
 
     Raises:
-        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, no column of the contract is there, or one
+            cannot be read.
     """
     settings = _settings(source)
+    if settings.manifest is not None:
+        typed_rows.refuse_unreadable(columns(spark, source), source, contract)
     pieces = _pieces(spark, source)
     if settings.webdataset:
-        named = [column.source_name for column in contract.columns]
-        wanted = tuple(name for name in named if name not in (webdataset.KEY, ARRIVAL, *settings.groups))
+        asked = [column.source_name for column in contract.columns]
+        wanted = tuple(name for name in asked if name not in (webdataset.KEY, ARRIVAL, *settings.groups))
         schema = webdataset.schema(wanted, settings.groups)
         work = partial(_keys, settings.max_bytes, settings.pattern, wanted)
     else:
@@ -228,23 +242,27 @@ def _from_bytes(piece: bytes) -> list[_Item]:
 
 
 def _with_manifest(spark: SparkSession, rows: DataFrame, source: Source, pieces: Sequence[bytes]) -> DataFrame:
-    """Return the rows with the manifest's columns, and a bad row for each of its rows that no member has. Lazy."""
+    """Return the rows with the manifest's columns, and a bad row for each of its rows that no member has. Lazy.
+
+    Rows of members that share a name which the manifest has are bad: it cannot be known which of them it means.
+    """
     settings, table = _settings(source), _manifest(source)
     assert settings.manifest is not None
     assert table is not None
-    named = F.broadcast(spark.createDataFrame(table))
-    schema = _schema(settings.groups, from_arrow_schema(table.schema).fields)
+    told = F.broadcast(spark.createDataFrame(table))
+    schema = _schema(settings.groups, manifest.fields(table))
     kept = [name for name in rows.columns if name == MEMBER or name not in table.column_names]
-    found = rows.select(*kept).join(named, on=MEMBER, how="left").select(*binary_rows.with_own(schema).names)
+    names_only = partial(_rows, settings.max_bytes, settings.pattern, False)
+    names = binary_rows.frame(spark, pieces, names_only, binary_rows.with_own(_schema(settings.groups)))
+    counted = names.groupBy(MEMBER).agg(F.count(F.lit(1)).alias(_TIMES))
+    several = counted.where(F.col(_TIMES) > 1).join(told, on=MEMBER, how="left_semi")
+    found = rows.select(*map(named, kept)).join(told, on=MEMBER, how="left").join(F.broadcast(several), MEMBER, "left")
+    which = F.format_string("%d members have this name, and the manifest does not say which it means", F.col(_TIMES))
+    found = found.withColumn(MALFORMED, F.coalesce(MALFORMED, F.when(F.col(_TIMES).isNotNull(), which)))
+    found = found.select(*map(named, binary_rows.with_own(schema).names))
     if not any(part.name == settings.manifest.path for part in source.parts):
         return found
-    names_only = partial(_rows, settings.max_bytes, settings.pattern, False)
-    names = (
-        binary_rows.frame(spark, pieces, names_only, binary_rows.with_own(_schema(settings.groups)))
-        .select(MEMBER)
-        .distinct()
-    )
-    absent = spark.createDataFrame(table).join(names, on=MEMBER, how="left_anti")
+    absent = spark.createDataFrame(table).join(counted, on=MEMBER, how="left_anti")
     reasons = {MALFORMED: F.lit("no such member"), SOURCE_FILE: F.lit(settings.manifest.path)}
     return found.unionByName(absent.withColumns(reasons), allowMissingColumns=True)
 

@@ -36,7 +36,7 @@ def frame(spark: SparkSession, pieces: Sequence[bytes], work: Work, schema: Stru
     # A slice each, so that a task is a piece, and Spark's own order of tasks is theirs.
     rows = spark.sparkContext.parallelize([(piece,) for piece in pieces], max(1, len(pieces)))
     named = spark.createDataFrame(rows, StructType([StructField(_WORK, BinaryType())]))
-    return named.mapInArrow(partial(_batches, work, to_arrow_schema(schema)), schema)
+    return named.mapInArrow(partial(_batches, work, to_arrow_schema(schema, timezone="UTC")), schema)
 
 
 def with_own(schema: StructType) -> StructType:

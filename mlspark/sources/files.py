@@ -45,7 +45,7 @@ def listed(spark: SparkSession, *uris: str, holds_tables: bool = False) -> tuple
 
     def parts() -> tuple[Part, ...]:
         rows = listing.load(list(uris)).select("path", "length", modified).collect()
-        return _each_once(
+        return each_once(
             [Part(row.path, file_states.state(row.length, row.modified), row.length) for row in sorted(rows)]
         )
 
@@ -63,13 +63,13 @@ def for_python(name: str) -> str:
     return re.sub("^file:/+", "/", name)
 
 
-def _each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
+def each_once(parts: Sequence[Part]) -> tuple[Part, ...]:
     """Return the parts without local files that stand there under another name before: as links to one file do."""
     known: dict[tuple[int, int], str] = {}
     kept = []
     for part in parts:
-        if storage.is_local(part.name):
-            status = os.stat(for_python(part.name))
+        if storage.is_local(part.name) and os.path.exists(path := for_python(part.name)):
+            status = os.stat(path)
             first = known.setdefault((status.st_dev, status.st_ino), part.name)
             if first != part.name:
                 logger.warning("%s: is the same file as %s, and read once", part.name, first)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
+from pydantic import model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -29,11 +30,12 @@ from pyspark.sql.types import (
 
 from mlspark import storage
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE
+from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE, is_own
 from mlspark.errors import ConfigError, SourceError
 from mlspark.sources import binary_rows, file_states, listing, opened_files, typed_rows
+from mlspark.sources.picture_settings import repeated
 from mlspark.sources.settings import FilesSettings
-from mlspark.sources.source import Source, absolute_uri
+from mlspark.sources.source import Part, Source, absolute_uri
 
 PLACE_IN_FILE = "place"
 _GZIP = b"\x1f\x8b"
@@ -72,6 +74,16 @@ class IdxSettings(FilesSettings):
     """Column -> name of its file below `path`, a folder: {image: train-images-idx3-ubyte.gz, label: ...}. The files have
     equally many rows. Rows of bytes with two axes, or three with 3 or 4 colours last, become PNG files; others numbers or
     arrays of numbers."""
+
+    @model_validator(mode="after")
+    def _columns_are_different(self) -> Self:
+        taken = [*repeated([PLACE_IN_FILE, *self.columns]), *filter(is_own, self.columns)]
+        if taken:
+            raise ValueError(
+                f"columns: {taken[0]} is there twice but for its case, or a name of the source's own ({PLACE_IN_FILE}, the "
+                f"number of a row; _mlspark_...); rename it"
+            )
+        return self
 
 
 Settings = IdxSettings
@@ -128,11 +140,13 @@ def find(spark: SparkSession, settings: IdxSettings, *, root: str) -> Source:
     uri = absolute_uri(settings.path, root)
     if not settings.columns:
         raise ConfigError(f"sources: idx source {uri} has no columns; name a file for each: columns: {{image: FILE}}")
-    parts = [
-        part
-        for column, file in settings.columns.items()
-        for part in listing.parts(storage.join(uri, file), setting=f"columns.{column}")
-    ]
+    parts: list[Part] = []
+    for column, name in settings.columns.items():
+        file = storage.join(uri, name)
+        found = listing.parts(file, setting=f"columns.{column}")
+        if [part.name for part in found] != [file]:
+            raise SourceError(f"{file}: is a folder or a pattern; columns.{column} is one file")
+        parts += found
     return Source(uri, settings, tuple(dict.fromkeys(parts)), file_states.rests_on(parts))
 
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 from pydantic import model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from mlspark import storage
@@ -47,9 +46,10 @@ class ImagesSettings(PicturesSettings):
             raise ValueError("sidecar: is the end of a name with its dot, such as .txt")
         if self.sidecar and (self.manifest is not None or LABEL in self.groups):
             raise ValueError("sidecar: gives the label, and so does manifest or pattern; set one of them")
-        if twice := repeated([PATH, IMAGE, *self.groups]):
+        if twice := repeated([PATH, IMAGE, *{LABEL}.difference(self.groups), *self.groups]):
             raise ValueError(
-                f"pattern: a group cannot be called {twice[0]}, which is a column of every source of pictures"
+                f"pattern: a group cannot be called {twice[0]}, which is a column of every source of pictures, whatever its "
+                f"case; only label itself takes that column's place"
             )
         return self
 
@@ -94,10 +94,12 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
     elsewhere, or which is a sidecar without a picture.
 
     Raises:
-        SourceError: `filter` is not a boolean SQL condition over these columns, or no column of the contract is there.
+        SourceError: `filter` is not a boolean SQL condition over these columns, no column of the contract is there, or one
+            cannot be read.
     """
     settings = _settings(source)
     files, schema = _files(source), _schema(source)
+    typed_rows.refuse_unreadable(schema, source, contract)
     weights = [(size or 0) + _COST_OF_A_FILE for size in files.column(_SIZE).to_pylist()]
     shares = binary_rows.shares(weights, binary_rows.task_bytes(spark, sum(weights)))
     pieces = [_bytes(files.slice(begin, end - begin)) for begin, end in shares]
@@ -119,7 +121,7 @@ def _schema(source: Source) -> StructType:
     fields = {PATH: StructField(PATH, StringType(), metadata=OFFERED), IMAGE: StructField(IMAGE, BinaryType())}
     fields |= {name: StructField(name, StringType()) for name in (LABEL, *settings.groups)}
     if (table := _manifest(source)) is not None:
-        fields |= {field.name: field for field in from_arrow_schema(table.schema)}
+        fields |= {field.name: field for field in manifest.fields(table)}
     return StructType(list(fields.values()))
 
 

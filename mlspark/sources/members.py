@@ -91,5 +91,5 @@ def unsafe(name: str) -> str | None:
     if name.startswith(("/", "\\")) or re.match("[A-Za-z]:[/\\\\]", name):
         return "absolute name"
     if ".." in re.split(r"[/\\]", name):
-        return "name leads out of the archive (..)"
+        return "name leads elsewhere (..)"
     return None

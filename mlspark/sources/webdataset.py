@@ -30,8 +30,9 @@ def is_text(extension: str) -> bool:
 
 
 def extensions(names: Iterable[str]) -> list[str]:
-    """Return the extensions of some names, in the order in which they appear."""
-    return list(dict.fromkeys(split[1] for name in names if (split := key_of(name)) is not None))
+    """Return the extensions of some names, in the order in which they appear; `key` and `place` are other columns."""
+    found = dict.fromkeys(split[1] for name in names if (split := key_of(name)) is not None)
+    return [extension for extension in found if extension not in (KEY, _PLACE)]
 
 
 def schema(wanted: Sequence[str], groups: Sequence[str]) -> StructType:

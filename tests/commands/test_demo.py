@@ -62,7 +62,9 @@ def test_demo_of_pictures_ends_with_the_commands_that_show_more(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert done.stderr == ""
-    said = re.search(r"What the good rows hold, with samples of the pictures and those refused, as a page:\n  (.*)", done.stdout)
+    said = re.search(
+        r"What the good rows hold, with samples of the pictures and those refused, as a page:\n  (.*)", done.stdout
+    )
     assert said is not None, done.stdout
     # The very command: it needs nothing but what the demo left.
     shown = subprocess.run(

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
 from mlspark.contracts.own_columns import MALFORMED, RAW
 from mlspark.errors import SourceError
 from mlspark.sources import binary_rows, catalog
+from mlspark.sources.idx import IdxSettings
 from tests.conftest import REAL_DATA
 from tests.sources.picture_files import contract, find, read
 
@@ -151,6 +153,16 @@ def test_absent_files_are_named(spark: SparkSession, tmp_path: Path) -> None:
     write(tmp_path, a=b"")
     with pytest.raises(SourceError, match=r"in/none: no such file or folder; check columns\.image"):
         find(spark, tmp_path, kind="idx", columns={"image": "none"})
+    with pytest.raises(SourceError, match=r"is a folder or a pattern; columns\.image is one file"):
+        find(spark, tmp_path, kind="idx", path=".", columns={"image": "in"})
+    with pytest.raises(SourceError, match=r"is a folder or a pattern; columns\.image is one file"):
+        find(spark, tmp_path, kind="idx", columns={"image": "a*"})
+
+
+@pytest.mark.parametrize("columns", [{"a": "x", "A": "y"}, {"Place": "x"}, {"_mlspark_raw": "x"}])
+def test_columns_of_one_name_are_refused(columns: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="is there twice but for its case, or a name of the source's own"):
+        IdxSettings(kind="idx", path="in", columns=columns)
 
 
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="no mnist in MLSPARK_DATA")

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from mlspark.contracts import check_spark
 from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
 from mlspark.errors import SourceError
+from mlspark.intake import rows as rows_of_sources
 from mlspark.sources import binary_rows, catalog
 from mlspark.sources.catalog import AnySource
 from tests.conftest import REAL_DATA
@@ -103,6 +104,24 @@ def test_files_of_a_key_are_the_same_rows(spark: SparkSession, root: Path, end: 
     assert [row[MALFORMED] for row in rows] == [None] * 4
 
 
+def test_a_group_of_the_pattern_does_not_take_the_place_of_a_file_of_the_key(spark: SparkSession, root: Path) -> None:
+    source = find(spark, root, kind="archives", path="keyed.zip", webdataset=True, pattern="(?P<CLS>.)")
+    with pytest.raises(SourceError, match=r"keyed\.zip: CLS is a group of pattern and the end .* rename the group"):
+        catalog.columns(spark, source)
+
+
+def test_files_of_a_key_that_end_like_a_column_of_ours_stop_nobody(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "odd.tar").write_bytes(
+        tar_bytes([("1.JPG", b"x"), ("1.key", b"k"), ("1.place", b"p"), ("1.Cls", b"7")])
+    )
+    source = find(spark, tmp_path, kind="archives", path="odd.tar", webdataset=True)
+    columns = catalog.columns(spark, source)
+    assert columns is not None
+    assert columns.names == ["key", "place", "jpg", "cls"]
+    [row] = read(spark, source, "key", "jpg", "cls")
+    assert (row["key"], bytes(row["jpg"]), row["cls"]) == ("1", b"x", "7")
+
+
 def test_rows_say_where_they_are_from(spark: SparkSession, root: Path) -> None:
     [row] = read(spark, find(spark, root, kind="images", path="folder", filter="path = 'dog/_2.jpg'"), "image", "path")
     assert row[SOURCE_FILE] == str(root / "folder" / "dog" / "_2.jpg")
@@ -182,6 +201,9 @@ def test_pattern_names_columns(spark: SparkSession, root: Path, tmp_path: Path) 
         ({"pattern": "(a"}, "is no regular expression of Python"),
         ({"pattern": "a"}, "has no named group"),
         ({"pattern": "(?P<image>a)"}, "a group cannot be called image"),
+        ({"pattern": "(?P<Label>a)"}, "a group cannot be called Label, .* only label itself takes that column's place"),
+        ({"kind": "archives", "pattern": "(?P<LABEL>a)"}, "a group cannot be called LABEL"),
+        ({"kind": "archives", "pattern": "(?P<Place>a)"}, "a group cannot be called Place"),
         ({"sidecar": "txt"}, "is the end of a name with its dot"),
         ({"sidecar": ".txt", "manifest": {"path": "m.csv"}}, "gives the label, and so does manifest or pattern"),
         ({"kind": "archives", "webdataset": True, "manifest": {"path": "m.csv"}}, "its rows are of members"),
@@ -238,7 +260,7 @@ def test_manifest_that_leads_elsewhere_or_has_other_columns(spark: SparkSession,
     manifest = {"path": "manifest.csv", "column": "file"}
     rows = read(spark, find(spark, root, kind="images", path="folder", manifest=manifest), "path", "image", "n")
     assert {row["n"]: row[MALFORMED] for row in rows} == {
-        "1": "name leads out of the archive (..)", "2": "absolute name", "3": "no path",
+        "1": "name leads elsewhere (..)", "2": "absolute name", "3": "no path",
     }  # fmt: skip
     for content, message in (
         ("a,b\n1,2\n", "has no column 'file' but a, b; set manifest.column"),
@@ -257,6 +279,54 @@ def test_manifest_of_parquet_keeps_its_types(spark: SparkSession, root: Path) ->
     source = find(spark, root, kind="images", path="folder", manifest={"path": "manifest.parquet", "kind": "parquet"})
     [row] = read(spark, source, "label", age="bigint", weight="double")
     assert (row["label"], row["age"], row["weight"]) == ("cat", 3, 0.5)
+
+
+@pytest.mark.parametrize(("kind", "path"), [("images", "folder"), ("archives", "pictures.zip")])
+def test_manifest_s_times_are_read_and_columns_that_cannot_be_stop_only_who_asks(
+    spark: SparkSession, root: Path, kind: str, path: str
+) -> None:
+    times = {"seen": pa.array([1_001], pa.timestamp("us", "UTC")), "fine": pa.array([1_001], pa.timestamp("ns"))}
+    pq.write_table(pa.table({"path": ["cat/1.jpg"], "n": pa.array([7], pa.uint32()), **times}), root / "times.parquet")
+    source = find(spark, root, kind=kind, path=path, manifest={"path": "times.parquet", "kind": "parquet"})
+    rows = read(spark, source, "image", n="bigint", seen="timestamp")
+    [row] = [row for row in rows if bytes(row["image"]) == PICTURES[0][1]]
+    assert (row[MALFORMED], row["n"], row["seen"].microsecond) == (None, 7, 1001)
+    asked = contract("image", fine="timestamp")
+    with pytest.raises(SourceError, match=r"fine is timestamp\[ns\] in .*times\.parquet, .* microseconds"):
+        rows_of_sources.compare_columns(spark, {"learn": source}, asked)
+    with pytest.raises(SourceError, match=r"fine is timestamp\[ns\]"):
+        catalog.read(spark, source, asked)
+
+
+def test_manifest_that_means_one_of_several_members_labels_none(spark: SparkSession, tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", [
+        ("a.zip", zip_bytes([("1.jpg", b"one"), ("2.jpg", b"two")])),
+        ("b.zip", zip_bytes([("1.jpg", b"another"), ("3.jpg", b"three")])),
+        ("c.tar", tar_bytes([("4.jpg", b"four"), ("5.jpg", b"a"), ("5.jpg", b"b")])),
+    ])  # fmt: skip
+    (tmp_path / "m.csv").write_text("path,label\n1.jpg,cat\n2.jpg,dog\n4.jpg,cow\n")
+    rows = read(spark, find(spark, tmp_path, kind="archives", manifest={"path": "m.csv"}), "image", "label")
+    several = "2 members have this name, and the manifest does not say which it means"
+    assert sorted((bytes(row["image"]), row["label"], row[MALFORMED]) for row in rows if row["label"]) == [
+        (b"another", "cat", several), (b"four", "cow", None), (b"one", "cat", several), (b"two", "dog", None),
+    ]  # fmt: skip
+    # Those that it does not name, it says nothing wrong of.
+    assert {bytes(row["image"]) for row in rows if not row["label"] and not row[MALFORMED]} == {b"three", b"a", b"b"}
+
+
+def test_an_archive_is_read_once_whatever_links_lead_to_it_and_a_picture_under_each_name(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "in", [("shard-1.zip", zip_bytes()), ("shard-2.zip", zip_bytes([("9.jpg", b"nine")]))])
+    (tmp_path / "in" / "latest.zip").symlink_to("shard-1.zip")
+    os.link(tmp_path / "in" / "shard-2.zip", tmp_path / "in" / "shard-2-copy.zip")
+    rows = read(spark, find(spark, tmp_path, kind="archives"), "image")
+    assert sorted(bytes(row["image"]) for row in rows) == sorted([*(c for _, c in PICTURES), b"nine"])
+    write_folder(tmp_path / "classes" / "all", [("1.jpg", b"one")])
+    (tmp_path / "classes" / "cat").mkdir()
+    (tmp_path / "classes" / "cat" / "c.jpg").symlink_to("../all/1.jpg")
+    rows = read(spark, find(spark, tmp_path, kind="images", path="classes"), "image", "label")
+    assert labelled(rows) == [("all", b"one"), ("cat", b"one")]
 
 
 @pytest.mark.parametrize(("end", "write"), list(WRITERS.items()))
@@ -299,7 +369,7 @@ def test_damage_is_a_bad_row_and_nothing_is_lost(spark: SparkSession, tmp_path: 
         "d.tar.gz": bad["d.tar.gz"],
         "e.zip": [(None, "no byte")],
         "f.txt": [(None, "damaged")],
-        "g.tar": [("../x", "name leads out of the archive (..)")],
+        "g.tar": [("../x", "name leads elsewhere (..)")],
     }
     assert len(bad["d.tar.gz"]) == 1
 
