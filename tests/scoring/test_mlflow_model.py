@@ -1,14 +1,6 @@
 """What MLflow serves says of a frame, as people have it, what `Predictor` says of the same rows."""
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -33,6 +25,7 @@ from mlspark.scoring.predictor import Predictor
 
 from ..registry.conftest import new_run
 from ..registry.example import BIG, ROW, package, rows
+from .served import post, serving
 
 
 def frame(**columns: Any) -> pd.DataFrame:
@@ -196,38 +189,8 @@ def _ddl() -> str:
 
 @pytest.fixture(scope="module")
 def server(example_uri: str) -> Iterator[str]:
-    """`mlflow models serve` on a free port of the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", example_uri, "--env-manager", "local"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # of uvicorn
-    environment = os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "NO_PROXY": "*", "PATH": path}
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-        env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/ping", timeout=5)
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.5)
-        yield f"{url}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["predictions"]
+    with serving(example_uri) as url:
+        yield url
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mlspark.scoring.predictor import Predictor
 from mlspark.tasks import kinds as tasks
 
 from ..registry.conftest import new_run
+from .served import post, serving
 
 CONTRACT = Contract(
     name="photos",
@@ -167,3 +169,23 @@ def test_mlflow_serves_pictures_from_frames_and_from_json(client: MlflowClient) 
     by_json = model.predict(data)
     for name in expected:
         assert by_json[name].tolist() == expected[name].tolist()
+
+
+@pytest.mark.slow
+def test_rest_scores_pictures_as_rows_in_memory_and_refuses_with_the_contract_s_words(client: MlflowClient) -> None:
+    example = typical_row(package().input_contract, {"columns": {}}) | {"age": 1.0}
+    version = versions.register(
+        client, package(), run_id=new_run(client), name="photos", alias="champion", example=example
+    )
+    expected = Predictor(package()).predict(pa.table({"photo": FILES, "age": pa.array(AGES, pa.float32())}))
+    texts = [base64.b64encode(file).decode() for file in FILES]
+    with serving(f"models:/photos/{version}") as url:
+        rows = [{"photo": text, "age": age} for text, age in zip(texts, AGES, strict=True)]
+        found = post(url, {"dataframe_records": rows})
+        for name, values in expected.items():
+            assert [row[name] for row in found] == values.tolist(), name
+        half = base64.b64encode(FILES[0][:60]).decode()
+        with pytest.raises(urllib.error.HTTPError) as error:
+            post(url, {"dataframe_records": [{"photo": half, "age": 1.0}]})
+        assert error.value.code == 400
+        assert "photo.media.decodes" in error.value.read().decode()
