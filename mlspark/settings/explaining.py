@@ -39,8 +39,13 @@ def explain(problem: Any, origin: Mapping[tuple[str, ...], str], files: Sequence
 
 
 def _without_tags(path: Sequence[str]) -> tuple[str, ...]:
-    """Return a path as the file has it: the tag of a union stands in pydantic's path, but not in the file."""
-    return tuple(part for part, node in zip(path, _nodes(path), strict=False) if "discriminator" not in node)
+    """Return a path as the file has it: which part of a union was tried stands in pydantic's path, but not in the file."""
+    return tuple(part for part, node in zip(path, _nodes(path), strict=False) if not _is_tag(part, node))
+
+
+def _is_tag(part: str, node: Mapping[str, Any]) -> bool:
+    """Return whether a part of a path names one of the choices of the union at `node`: a kind, or a type."""
+    return "discriminator" in node or ("anyOf" in node and not part.isdigit())
 
 
 def _kinds(union: Sequence[str]) -> list[str]:
@@ -81,8 +86,11 @@ def _nodes(path: Sequence[str]) -> list[dict[str, Any]]:
         node = nodes[-1]
         if "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
-        else:
-            node = node.get("items", {}) if part.isdigit() else node.get("properties", {}).get(part, {})
+        elif part.isdigit():
+            node = node.get("items", {})
+        elif not _is_tag(part, node):
+            values = node.get("additionalProperties")  # of a mapping
+            node = node.get("properties", {}).get(part) or (values if isinstance(values, dict) else {})
         nodes.append(_resolve(node, schema))
     return nodes
 

@@ -31,7 +31,7 @@ from pyspark.sql.types import (
 from mlspark import storage
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, SOURCE_FILE, is_own
-from mlspark.errors import ConfigError, SourceError
+from mlspark.errors import SourceError
 from mlspark.sources import binary_rows, file_states, listing, opened_files, typed_rows
 from mlspark.sources.picture_settings import repeated
 from mlspark.sources.settings import FilesSettings
@@ -77,6 +77,8 @@ class IdxSettings(FilesSettings):
 
     @model_validator(mode="after")
     def _columns_are_different(self) -> Self:
+        if not self.columns:
+            raise ValueError("columns: is empty; name a file for each column: {image: FILE}")
         taken = [*repeated([PLACE_IN_FILE, *self.columns]), *filter(is_own, self.columns)]
         if taken:
             raise ValueError(
@@ -135,11 +137,8 @@ def find(spark: SparkSession, settings: IdxSettings, *, root: str) -> Source:
 
     Raises:
         SourceError: a file is not there.
-        ConfigError: no column, or one without a name.
     """
     uri = absolute_uri(settings.path, root)
-    if not settings.columns:
-        raise ConfigError(f"sources: idx source {uri} has no columns; name a file for each: columns: {{image: FILE}}")
     parts: list[Part] = []
     for column, name in settings.columns.items():
         file = storage.join(uri, name)

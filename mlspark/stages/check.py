@@ -9,7 +9,7 @@ from mlspark.errors import ConfigError
 from mlspark.features import check as features
 from mlspark.features import prepared as preparations
 from mlspark.features import split
-from mlspark.features.kinds.image import other_decoder
+from mlspark.features.kinds.image import ImageFeature, other_decoder
 from mlspark.features.prepared import Prepared
 from mlspark.features.tensors import Tensors
 from mlspark.intake import join_types
@@ -17,6 +17,7 @@ from mlspark.settings.pipeline import Settings
 from mlspark.sources import files
 from mlspark.sources.settings import FilesSettings, SourceSettings
 from mlspark.sources.source import absolute_uri
+from mlspark.streaming.feature_table import check_augment
 from mlspark.tasks.task import Task
 from mlspark.training import members
 
@@ -26,7 +27,7 @@ def check_prepare(settings: Settings) -> Contract:
 
     Raises:
         ContractError: a contract file is wrong.
-        ConfigError: the split does not fit the contract.
+        ConfigError: the split does not fit the contract, or `training.augment` the features.
         FeatureError: the joins, the task or the features do not fit the contract.
         SourceError: a local file or folder is not there.
     """
@@ -34,6 +35,8 @@ def check_prepare(settings: Settings) -> Contract:
     split.check(settings.split, contract)
     joined = join_types.declared(settings.joins, contract)
     features.check(settings.features, settings.task, contract, settings.name, joined=joined)
+    pictures = (entry for entry in settings.features.inputs if isinstance(entry, ImageFeature))
+    check_augment({name: entry.spec for entry in pictures for name in entry.names}, settings.training.augment)
     joins = {f"joins.{join.name}.source": join.source for join in settings.joins}
     rows = {f"sources.{name}": source for name, source in settings.sources.rows.items()}
     for name, source in (rows | joins).items():

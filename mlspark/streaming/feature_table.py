@@ -9,6 +9,7 @@ from mlspark.features.tensors import Tensors
 from mlspark.pictures.augment import Augmentation
 from mlspark.pictures.filling import Filling
 from mlspark.pictures.mixing import Mix
+from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.decoding import FieldSpec
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.settings import StreamingSettings
@@ -56,7 +57,7 @@ def open_feature_table(
         DatasetError: ranks, batch and rows do not fit together; on iteration: a file or picture cannot be read, or there is
             a null.
     """
-    check_augment(tensors, augment or {})
+    check_augment(tensors.pictures, augment or {})
     return Stream(
         snapshot,
         specs=feature_fields(snapshot, tensors, augment or {}),
@@ -80,12 +81,12 @@ def open_feature_table(
     )
 
 
-def check_augment(tensors: Tensors, augment: Mapping[str, Sequence[Augmentation]]) -> None:
-    """Raise ConfigError where what is done to pictures at random names none of `tensors`, or does not fit its pictures."""
+def check_augment(pictures: Mapping[str, PictureSpec], augment: Mapping[str, Sequence[Augmentation]]) -> None:
+    """Raise ConfigError where what is done to pictures at random names none of `pictures`, or does not fit them."""
     for name, augmentations in augment.items():
-        picture = tensors.pictures.get(name)
+        picture = pictures.get(name)
         if picture is None:
-            known = f"there are {', '.join(tensors.pictures)}" if tensors.pictures else "there are none"
+            known = f"there are {', '.join(pictures)}" if pictures else "there are none"
             raise ConfigError(f"training.augment names {name}, which is no feature of pictures; {known}")
         Filling(picture, tuple(augmentations)).check(f"training.augment.{name}")
 

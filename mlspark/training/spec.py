@@ -58,7 +58,7 @@ def check_mix(training: TrainingSettings, task: Task) -> None:
 
 def check_pictures(training: TrainingSettings, task: Task, tensors: Tensors) -> None:
     """Raise ConfigError where what is done to pictures in training does not fit the task, or the tensors of a row."""
-    check_augment(tensors, training.augment)
+    check_augment(tensors.pictures, training.augment)
     check_mix(training, task)
     names = [spec.name for spec in tensors.specs if spec.columns]
     if training.mix.is_on and (len(names) != 1 or not tensors.pictures):

@@ -91,3 +91,39 @@ def test_scoring_and_training_are_checked_too(tmp_path: Path) -> None:
         check.check_score(bare)
     with pytest.raises(TableError, match="prepare"):
         check.check_train(settings)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.augment={picture: [{kind: flip}]}", "training.augment names picture, .*; there are image"),
+        (
+            "training.augment={image: [{kind: flip}, {kind: resized_crop}]}",
+            r"training\.augment\.image: resized_crop is number 2",
+        ),
+        (
+            "training.augment={image: [{kind: flp}]}",
+            r"training\.augment\.image\.0: kind: must be one of 'crop', 'resized_crop'",
+        ),
+        (
+            "training.augment={image: [{kind: color_jitter, hue: 2}]}",
+            r"training\.augment\.image\.0\.hue: input should be less than or equal to 0.5, got 2",
+        ),
+        (
+            "features.inputs=[{kind: image, columns: [image], size: 0}]",
+            r"features\.inputs\.0\.size: input should be greater than or equal to 1, got 0",
+        ),
+        ("features.inputs=[{kind: image, columns: [image], size: [28]}]", r"features\.inputs\.0\.size\.1: missing"),
+    ],
+)
+def test_what_is_asked_of_pictures_is_checked_before_they_are_prepared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str, message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("MLSPARK_DATA", str(tmp_path))
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "mnist").mkdir(exist_ok=True)
+        (tmp_path / "mnist" / f"{name}-ubyte.gz").touch()
+    check.check_prepare(loading.load(["conf/mnist.yaml"]))
+    with pytest.raises(ConfigError, match=message):
+        check.check_prepare(loading.load(["conf/mnist.yaml"], [override]))

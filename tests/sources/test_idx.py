@@ -163,6 +163,8 @@ def test_absent_files_are_named(spark: SparkSession, tmp_path: Path) -> None:
 def test_columns_of_one_name_are_refused(columns: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="is there twice but for its case, or a name of the source's own"):
         IdxSettings(kind="idx", path="in", columns=columns)
+    with pytest.raises(ValidationError, match="columns: is empty; name a file for each column"):
+        IdxSettings(kind="idx", path="in", columns={})
 
 
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="no mnist in MLSPARK_DATA")
