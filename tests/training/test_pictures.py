@@ -318,7 +318,7 @@ def test_mixing_comes_from_yaml_and_is_refused_where_it_makes_no_sense() -> None
         ([mix, "model={kind: trees}"], r"training\.mix: model\.kind=trees learns from no pictures"),
         (
             ["training.augment={photo: [{kind: flip}]}", "model={kind: trees}"],
-            r"training\.augment: model\.kind=trees learns from no pictures; leave it out, or choose a network",
+            r"training\.augment\.photo: model\.kind=trees learns from no pictures; set it to \[\], or choose a network",
         ),
         (
             [mix, "training.global_batch_size=15"],
@@ -328,3 +328,5 @@ def test_mixing_comes_from_yaml_and_is_refused_where_it_makes_no_sense() -> None
     ):
         with pytest.raises(ConfigError, match=message):
             loading.load([census], settings)
+    # As an overlay takes back what the file below it asks for.
+    loading.load([census], ["training.augment={photo: []}", "model={kind: trees}"])
