@@ -6,7 +6,7 @@ given: it draws none itself, so that a picture is changed in the same way in wha
 
 import math
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +193,15 @@ class TrivialAugment(Section):
 Augmentation: TypeAlias = Annotated[
     Crop | ResizedCrop | Flip | ColorJitter | RandAugment | TrivialAugment | Erasing, Field(discriminator="kind")
 ]
+
+
+def wrong(augment: object) -> str:
+    """Return what is wrong with what somebody gives as a sequence of `Augmentation`, in words; "" where nothing is."""
+    hint = "give a list of mlspark.pictures.augment's, such as [ResizedCrop(), Flip()]"
+    if not isinstance(augment, list | tuple):
+        return f"is {augment!r}; {hint}"
+    kinds = get_args(get_args(Augmentation)[0])
+    return next((f"has {entry!r}; {hint}" for entry in augment if not isinstance(entry, kinds)), "")
 
 
 @lru_cache(maxsize=16)

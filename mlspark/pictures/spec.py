@@ -12,6 +12,9 @@ Resize: TypeAlias = Literal["exact", "crop", "pad"]
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Store: TypeAlias = Literal["encoded", "pixels"]
 
+MAX_SIDE = 8192
+"""Most pixels of a side of a tensor."""
+
 
 class Declared(Protocol):
     """What people say of pictures, as a feature or as an argument of `mlspark.streaming.open`."""
@@ -29,6 +32,12 @@ class Declared(Protocol):
     def interpolation(self) -> Interpolation: ...
     @property
     def orientation(self) -> bool: ...
+
+
+def is_size(size: object) -> bool:
+    """Return whether something is a size as `Declared` has it: one or two whole numbers, 1 to `MAX_SIDE`."""
+    sides = (size, size) if not isinstance(size, list | tuple) else tuple(size)
+    return len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides)
 
 
 @dataclass(frozen=True)

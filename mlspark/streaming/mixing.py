@@ -47,6 +47,8 @@ class Mixing:
         Raises:
             ConfigError: there is not one field of pictures, or a lane would have a single row of a batch.
         """
+        if mix is not None and not isinstance(mix, Mix):
+            raise ConfigError(f"mix is {mix!r}; give mlspark.pictures.mixing.Mix, such as Mix(mixup=0.2, cutmix=1.0)")
         if mix is None or not mix.is_on:
             return None
         pictures = {spec.name: spec.picture for spec in specs if spec.picture is not None}

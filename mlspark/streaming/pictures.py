@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from mlspark.errors import DatasetError
-from mlspark.pictures.augment import Augmentation
+from mlspark.pictures.augment import Augmentation, wrong
 from mlspark.pictures.draws import draw
 from mlspark.pictures.filling import Filling, UnreadablePicture
 from mlspark.pictures.processes import AREA_BYTES, MOST_AT_ONCE, Fillers, FillersGoneError
-from mlspark.pictures.spec import Interpolation, Mode, PictureSpec, Resize, Store
+from mlspark.pictures.spec import MAX_SIDE, Interpolation, Mode, PictureSpec, Resize, Store, is_size
 from mlspark.streaming.decoding import Columns, FieldSpec
 from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.plan import Integers
@@ -72,7 +72,11 @@ def picture_fields(
         DatasetError: a column is not there or holds no bytes, or a size is none; names it.
     """
     fields = []
+    if not isinstance(images, Mapping):
+        raise DatasetError(f"{source}: images is {images!r}; give {{field: Picture(size=...)}}")
     for name, picture in images.items():
+        if not isinstance(picture, Picture):
+            raise DatasetError(f"{source}: images has {picture!r} for {name}; give Picture(size=...)")
         column = table.get(picture.column or name)
         if column is None:
             raise DatasetError(f"{source}: no column {picture.column or name}; there are {', '.join(table)}")
@@ -80,6 +84,13 @@ def picture_fields(
             raise DatasetError(
                 f"{source}: column {column.name} of type {column.declared} holds no pictures; they are bytes of type binary"
             )
+        if not is_size(picture.size):
+            raise DatasetError(
+                f"{source}: pictures of {name} have size {picture.size!r}; give a whole number of pixels, 1 to "
+                f"{MAX_SIDE:,}, or (height, width)"
+            )
+        if problem := wrong(picture.augment):
+            raise DatasetError(f"{source}: augment of {name} {problem}")
         spec = picture.spec
         for what, value, known in (
             ("mode", spec.mode, get_args(Mode)),
@@ -91,8 +102,6 @@ def picture_fields(
                 raise DatasetError(
                     f"{source}: pictures of {name} have {what} {value!r}; choose one of {', '.join(known)}"
                 )
-        if min(spec.height, spec.width) < 1:
-            raise DatasetError(f"{source}: pictures of {name} have size {picture.size}; both sides are at least 1")
         fields.append(FieldSpec(name, (column,), picture=spec, augment=tuple(picture.augment)))
     return tuple(fields)
 

@@ -17,7 +17,7 @@ from mlspark.errors import FeatureError, PictureError
 from mlspark.features.counts import Counts, Sums
 from mlspark.features.kinds.kind import PICTURE, Declared, Encode, Fitted, Kind, Output, Use
 from mlspark.features.kinds.sql_text import SqlSteps
-from mlspark.pictures.spec import CHANNELS, Interpolation, Mode, PictureSpec, Resize
+from mlspark.pictures.spec import CHANNELS, MAX_SIDE, Interpolation, Mode, PictureSpec, Resize
 from mlspark.tasks.task import Task
 
 OTHER_TENSORS = (
@@ -28,7 +28,7 @@ OTHER_TENSORS = (
 _PIXELS_UP_TO = 4
 """Pixels are stored up to so many times the bytes of the files: they cost no decoding, in any epoch."""
 
-Side = Annotated[int, Field(ge=1, le=8192)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 
 class ImageFeature(Declared):
