@@ -93,7 +93,8 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
             if is_converted
             else pa.nulls(len(values), arrow_type(column.type))
         )
-        what = f"expected {column.type}" if is_converted else f"is {values.type}, expected {column.type}"
+        expected = "binary, or base64 without line ends" if column.type == "binary" else column.type
+        what = f"expected {expected}" if is_converted else f"is {values.type}, expected {expected}"
         for rule, is_broken in _failures(column, present, typed):
             for row in map(int, _rows(is_broken)):
                 broken_rule = Broken(

@@ -113,7 +113,8 @@ def test_bytes_and_base64_give_the_same_pixels_and_predictions() -> None:
         (photo(0)[:60], "photo.media.decodes"),
         (b"", "photo.media.bytes"),
         (b"<html>404</html>", "photo.media.format"),
-        ("not base64!", "photo.type"),
+        ("not base64!", "photo.type: expected binary, or base64 without line ends: row 1"),
+        ("data:image/png;base64,AAAA", "photo.type: expected binary, or base64 without line ends: row 1"),
         (None, "photo.null"),
     ],
 )
