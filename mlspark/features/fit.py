@@ -8,7 +8,7 @@ from mlspark.errors import FeatureError
 from mlspark.features import counting
 from mlspark.features.counts import Number, Sums, Text
 from mlspark.features.encoder import Encoder
-from mlspark.features.labels import event_conditions
+from mlspark.features.labels import NO_TRAINING_ROWS, event_conditions
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.task import Task
 
@@ -43,7 +43,7 @@ def fit(
     hashed_by = row_hash if has_folds else ""
     counts = counting.count(train, numbers=numbers, texts=texts, sums=sums, events=events, row_hash=hashed_by)
     if not counts.rows:
-        raise FeatureError(f"pipeline {pipeline}: no training rows to fit on; check sources.learn and split")
+        raise FeatureError(f"pipeline {pipeline}: {NO_TRAINING_ROWS}")
     encoder = Encoder(
         pipeline=pipeline,
         rows=counts.rows,

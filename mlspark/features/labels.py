@@ -4,22 +4,31 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import PREFIX
 from mlspark.errors import FeatureError
 from mlspark.tasks.classes import ClassTask
 from mlspark.tasks.task import Seen, Task
+
+NO_TRAINING_ROWS = "no training rows to fit on; check sources.learn and split: rows that are the same are on one side"
+_ROWS = f"{PREFIX}rows"
 
 
 def resolve(train: DataFrame, task: Task, target: ColumnRule) -> Task:
     """Return the task with what the training rows decide filled in; one Spark job, none where nothing is left to decide.
 
     Raises:
+        FeatureError: there are none.
         ConfigError: the training rows do not fit the task; names the setting to change.
     """
     aggregates = task.seen_sql(target.type)
     if not aggregates:
         return task
-    [row] = train.agg(*(F.expr(sql).alias(name) for name, sql in aggregates.items())).collect()
-    return task.resolved(Seen(**row.asDict()))
+    named = (F.expr(sql).alias(name) for name, sql in aggregates.items())
+    [row] = train.agg(F.count(F.lit(1)).alias(_ROWS), *named).collect()
+    seen = row.asDict()
+    if not seen.pop(_ROWS):
+        raise FeatureError(NO_TRAINING_ROWS)
+    return task.resolved(Seen(**seen))
 
 
 def refuse_rows_without_label(good: DataFrame, task: Task, contract: Contract) -> None:

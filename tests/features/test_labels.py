@@ -29,6 +29,8 @@ def test_classes_are_those_of_the_training_rows_in_order(people: DataFrame) -> N
     resolved = resolve(people, task, size)
     assert resolved.model_dump()["classes"] == ("l", "m", "s")
     assert resolve(people.limit(0), resolved, size) is resolved
+    with pytest.raises(FeatureError, match=r"no training rows to fit on; check .* split: rows that are the same"):
+        resolve(people.limit(0), task, size)
     counts = people.selectExpr(
         *(f"count_if({sql}) AS c{at}" for at, sql in enumerate(event_conditions(resolved, "string")))
     )
