@@ -330,3 +330,11 @@ def test_mixing_comes_from_yaml_and_is_refused_where_it_makes_no_sense() -> None
             loading.load([census], settings)
     # As an overlay takes back what the file below it asks for.
     loading.load([census], ["training.augment={photo: []}", "model={kind: trees}"])
+    # Of an ensemble's trees only what they alone are asked for; what all members are, its networks do.
+    flip, members = (
+        "{photo: [{kind: flip}]}",
+        "model={kind: ensemble, members: [{model: {kind: tabular}}, {model: {kind: trees}%s}]}",
+    )
+    loading.load([census], [f"training.augment={flip}", members % ""])
+    with pytest.raises(ConfigError, match=r"training\.augment\.photo: model\.kind=trees learns from no pictures"):
+        loading.load([census], [members % f", training: {{augment: {flip}}}"])
