@@ -59,10 +59,10 @@ def take(table: str, *, version: int | None = None, where: Iterable[Condition] =
     checks = conditions(
         where, table_columns(schema, is_mapped_by_id=is_mapped_by_id), set(about.partition_columns), table
     )
-    live = [file for file in _live_files(delta, table) if checks.hold_in_partition(file.partition)]
+    live = [(file, rows) for file, rows in _live_files(delta, table) if checks.hold_in_partition(file.partition)]
     with ThreadPoolExecutor(threads) as pool:
         files = sorted(
-            pool.map(lambda file: described(storage.file_uri(table, file.path), file, checks), live),
+            pool.map(lambda each: described(storage.file_uri(table, each[0].path), each[0], checks, each[1]), live),
             key=lambda entry: entry[0],
         )
     return Snapshot(
@@ -124,17 +124,19 @@ def _one_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _live_files(delta: DeltaTable, table: str) -> list[DataFile]:
-    """Return the files of the version, each with its partition and deleted rows."""
+def _live_files(delta: DeltaTable, table: str) -> list[tuple[DataFile, int | None]]:
+    """Return the files of the version, each with its partition and deleted rows, and the number of all rows if known."""
     actions = pa.table(delta.get_add_actions(flatten=True))
     names = [name for name in actions.column_names if name.startswith("partition.")]
     partitions = {name.removeprefix("partition."): _texts(actions.column(name)) for name in names}
     deleted = _deleted_rows(delta, table, actions.column("path").to_pylist())
+    counts = actions.column("num_records").to_pylist() if "num_records" in actions.column_names else []
     files = []
     for index, (path, size) in enumerate(zip(*map(actions.column, ("path", "size_bytes")), strict=True)):
         name = delta_log.plain_path(path.as_py())
         partition = {column: texts[index] for column, texts in partitions.items()}
-        files.append(DataFile(name, size.as_py(), partition, (), deleted.pop(storage.file_uri(table, name), "")))
+        file = DataFile(name, size.as_py(), partition, (), deleted.pop(storage.file_uri(table, name), ""))
+        files.append((file, counts[index] if counts else None))
     if deleted:
         raise TableError(
             f"{table}: deleted rows of {min(deleted)} cannot be assigned to a live file; "

@@ -8,7 +8,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from mlspark import storage
-from mlspark.errors import DatasetError
+from mlspark.errors import DatasetError, one_line
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 65_536  # of a file, read at once: most footers are shorter
@@ -42,7 +42,7 @@ def read_footer(uri: str) -> tuple[pq.FileMetaData, bytes]:
         footer = tail[-length:]
         return pq.read_metadata(pa.BufferReader(_MAGIC + footer)), footer
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{uri}: the footer of this Parquet file cannot be read: {error}") from error
+        raise DatasetError(f"{uri}: the footer of this Parquet file cannot be read: {one_line(str(error))}") from error
 
 
 def refuse_changed(uri: str, size_bytes: int, marked: str, *, footer_too: bool) -> None:

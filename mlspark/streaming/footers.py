@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
-from mlspark.errors import DatasetError, MlsparkError
+from mlspark.errors import DatasetError, MlsparkError, one_line
 from mlspark.streaming.file_columns import FileColumns, open_file
 from mlspark.streaming.filters import Conditions
 from mlspark.streaming.snapshot import DataFile, pack_rows, unpack_rows
@@ -22,7 +22,7 @@ _RANDOM_NAME = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _COLUMNS_OF_KEY = 16
 
 
-def described(uri: str, file: DataFile, checks: Conditions) -> tuple[SortKey, DataFile]:
+def described(uri: str, file: DataFile, checks: Conditions, num_records: int | None = None) -> tuple[SortKey, DataFile]:
     """Return (key to sort by, the file with its row groups and the rows that are left out).
 
     Reads the footer, and of row groups whose statistics leave it open which rows satisfy the conditions, their columns.
@@ -31,17 +31,19 @@ def described(uri: str, file: DataFile, checks: Conditions) -> tuple[SortKey, Da
         uri: of the file.
         file: with path, size, partition and deleted rows.
         checks: conditions, of which those on partitions hold.
+        num_records: rows that it has by the table's log, deleted ones included; None: the log does not say.
 
     Raises:
         DatasetError: the file is gone, damaged, or holds what a condition cannot be applied to; names the file.
     """
     try:
         opened = open_file(uri)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{uri}: the footer of this live file cannot be read: {error}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # a column's name that is no UTF-8
+        raise DatasetError(f"{uri}: the footer of this live file cannot be read: {one_line(str(error))}") from error
     with opened:
         footer = opened.metadata
         sizes = np.array([footer.row_group(index).num_rows for index in range(footer.num_row_groups)], np.int64)
+        _check_rows(uri, footer.num_rows, int(sizes.sum()), num_records)
         left_out = unpack_rows(file.left_out, int(sizes.sum())) if file.left_out else None
         statistics = _statistics(footer)
         if checks.on_rows:
@@ -49,7 +51,7 @@ def described(uri: str, file: DataFile, checks: Conditions) -> tuple[SortKey, Da
                 left_out = _failing(opened, sizes, left_out, checks)
             except (OSError, pa.ArrowException, MlsparkError) as error:
                 texts = " and ".join(comparison.text for comparison in checks.on_rows)
-                raise DatasetError(f"{uri}: condition {texts} cannot be applied: {error}") from error
+                raise DatasetError(f"{uri}: condition {texts} cannot be applied: {one_line(str(error))}") from error
     rows = sizes
     if left_out is not None:
         starts = np.cumsum(sizes) - sizes
@@ -60,6 +62,17 @@ def described(uri: str, file: DataFile, checks: Conditions) -> tuple[SortKey, Da
     partition = tuple((name, value is None, value or "") for name, value in sorted(file.partition.items()))
     name = _RANDOM_NAME.sub("", posixpath.basename(file.path))
     return (partition, name, described_file.row_groups, file.size_bytes, statistics, file.path), described_file
+
+
+def _check_rows(uri: str, of_footer: int, of_groups: int, num_records: int | None) -> None:
+    """Refuse a footer that has lost row groups: their rows would be left out in silence."""
+    told = [f"its footer says {of_footer:,}"] if of_footer != of_groups else []
+    told += [f"the table's log says {num_records:,}"] if num_records not in (None, of_groups) else []
+    if told:
+        raise DatasetError(
+            f"{uri}: the row groups of this live file hold {of_groups:,} rows, but {' and '.join(told)}; it is damaged, or "
+            f"not the file that was written: restore it"
+        )
 
 
 def _failing(
@@ -82,6 +95,8 @@ def _failing(
         if unknown:
             wanted = {comparison.column.name for comparison in unknown}
             values = in_file.only(wanted).read(number)
+            if values.num_rows != size:
+                raise DatasetError(f"row group {number} holds {values.num_rows} rows, and its footer says {size}")
             for comparison in unknown:
                 rows |= ~comparison.holds(values.column(comparison.column.name))
     return failing

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlspark.errors import DatasetError, MlsparkError
+from mlspark.errors import DatasetError, MlsparkError, one_line
 from mlspark.streaming.disk_cache import DiskCache
 from mlspark.streaming.petastorm_import import WorkerBase
 from mlspark.streaming.read_ahead import ReadOptions
@@ -93,7 +93,8 @@ class RowGroupWorker(WorkerBase):  # type: ignore[misc]
         self._files.close()
 
     def _failure(self, place: str, error: BaseException) -> Failure:
-        text = str(error) if isinstance(error, MlsparkError) else f"{type(error).__name__}: {error}"
+        said = one_line(str(error)) if isinstance(error, OSError | pa.ArrowException) else str(error)
+        text = said if isinstance(error, MlsparkError) else f"{type(error).__name__}: {said}"
         # The cause stays where it would have to travel: an exception of any class may not survive that.
         return Failure(f"{place}: {text}", None if self._is_process else error)
 

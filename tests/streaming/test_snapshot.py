@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
 from mlspark.errors import DatasetError, TableError
@@ -158,6 +159,35 @@ def test_damaged_footer_is_named(tmp_path):
     os.truncate(path, path.stat().st_size - 3)
     with pytest.raises(DatasetError, match=rf"{path.name}: the footer of this live file cannot be read"):
         delta_files.take(table)
+
+
+def test_file_with_other_rows_than_the_log_says_is_named(tmp_path):
+    """A footer that has lost its row groups is a footer still: the rows were left out in silence."""
+    table = write(tmp_path, {"id": [1, 2, 3]})
+    (path,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.read_table(path).slice(0, 2), path)
+    for where in ([], [("id", ">", 0)]):
+        with pytest.raises(DatasetError, match=rf"{path.name}: the row groups .* 2 rows, but the table's log says 3; "):
+            delta_files.take(table, where=where)
+
+
+def test_footer_that_says_otherwise_than_its_row_groups_is_named(tmp_path):
+    table = write(tmp_path, {"id": list(range(1000))})
+    (path,) = tmp_path.glob("*.parquet")
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    footer, number = content[-8 - length : -8], bytes([0x16, 0xD0, 0x0F])  # 1000 as Thrift has it, zigzag and base 128
+    places = [place for place in range(length) if footer[place : place + 3] == number]
+    changed = 0
+    for place in places:
+        damaged = bytearray(content)
+        damaged[len(content) - 8 - length + place + 1] ^= 2
+        path.write_bytes(bytes(damaged))
+        if pq.read_metadata(path).num_rows != pq.read_metadata(path).row_group(0).num_rows:
+            changed += 1
+            with pytest.raises(DatasetError, match=rf"{path.name}: the row groups of this .* rows, but "):
+                delta_files.take(table)
+    assert changed == 2  # the whole and the row group
 
 
 @settings(deadline=None)
