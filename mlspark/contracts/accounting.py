@@ -12,6 +12,9 @@ from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import REASONS, SOURCE
 from mlspark.errors import ContractError
 
+_AHEAD_SECONDS = 86_400.0
+"""How far a value may be ahead of this machine's clock: today's date is, in other zones."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -22,7 +25,7 @@ class Account:
     sources: Mapping[str, Mapping[str, int]]
     """Source -> {"rows_read", "rows_good", "rows_quarantined", "missing_COLUMN" of good rows, and each extra count}."""
     newest: Mapping[str, float] = field(default_factory=dict)
-    """Source -> greatest value of the freshness column in good rows, in seconds since 1970."""
+    """Source -> greatest value of the freshness column in good rows that is not in the future, in seconds since 1970."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -48,9 +51,7 @@ def account(
     """
     counted = dict(good_rows_with or {})
     counted |= {f"missing_{c.name}": F.col(c.name).isNull() for c in contract.columns if c.nullable}
-    newest = (
-        F.max(F.col(contract.freshness.column).cast("timestamp").cast("double")) if contract.freshness else F.lit(None)
-    )
+    newest = _newest_past(contract.freshness.column) if contract.freshness else F.lit(None)
     names = F.transform(REASONS, reason_name).alias("reasons")
     groups = conformed.groupBy(F.col(SOURCE).alias("source"), names).agg(
         F.count("*").alias("rows"),
@@ -75,6 +76,12 @@ def account(
     return Account(by_count, counts, newest_by_source)
 
 
+def _newest_past(column: str) -> Column:
+    """Return the greatest value, in seconds since 1970; one value of the year 9999 does not make all others fresh."""
+    seconds = F.col(column).cast("timestamp").cast("double")
+    return F.max(F.when(seconds <= time.time() + _AHEAD_SECONDS, seconds))
+
+
 def check_account(account: Account, contract: Contract) -> None:
     """Refuse data that does not meet its contract as a whole, before anything is written.
 
@@ -89,7 +96,7 @@ def check_account(account: Account, contract: Contract) -> None:
 def problems(account: Account, contract: Contract) -> list[str]:
     """Return why data does not meet its contract as a whole.
 
-    Too many bad rows, too few good ones, a column without values, no recent row.
+    Too many bad rows, too few good ones, a column without values, no recent row, or rows of the future alone.
     """
     reasons = []
     bad, read = account.totals["rows_quarantined"], account.totals["rows_read"]
@@ -113,6 +120,11 @@ def problems(account: Account, contract: Contract) -> list[str]:
                 what = "no value at all" if limit is None else f"more missing than max_missing_share={limit}"
                 reasons.append(f"{name}: {column.name}: {missing:,} of {rows:,} values are missing: {what}")
         newest = account.newest.get(name)
+        if contract.freshness and newest is None and counts.get(f"missing_{contract.freshness.column}", 0) < rows:
+            reasons.append(
+                f"{name}: every {contract.freshness.column} is in the future, so nothing tells how old the data is; check "
+                f"the values and this machine's clock"
+            )
         if contract.freshness and newest is not None:  # a column without any value is named above
             age_hours = (time.time() - newest) / 3600
             if age_hours > contract.freshness.max_age_hours:

@@ -131,7 +131,7 @@ class Freshness(_Part):
     """How old the newest row may be."""
 
     column: str
-    """Date or timestamp column whose greatest value tells how old the data is."""
+    """Date or timestamp column whose greatest value tells how old the data is; those over a day in the future do not."""
     max_age_hours: Annotated[float, Field(gt=0.0)]
 
 

@@ -230,6 +230,28 @@ def test_stale_data_is_refused_and_a_date_column_without_values_is_no_crash() ->
     [stale] = accounting.problems(Account({}, {"a": counts}, {"a": time.time() - 30 * 3600}), daily)
     assert stale == "a: newest day is 30.0 hours old, more than freshness.max_age_hours=24"
     assert accounting.problems(Account({}, {"a": counts | {"missing_day": 1}}), daily) == []
+    [ahead] = accounting.problems(Account({}, {"a": counts}), daily)
+    assert ahead.startswith("a: every day is in the future, so nothing tells how old the data is; check the values and")
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp"])
+def test_a_value_of_the_future_makes_no_old_data_fresh(spark: SparkSession, kind: str) -> None:
+    """Typed wrong, or the clock was set back: it says nothing; tomorrow's date is today's elsewhere."""
+    columns = [{"name": "day", "type": kind}]
+    fresh = {"column": "day", "max_age_hours": 24}
+    daily = Contract.model_validate_json(json.dumps({"name": "daily", "columns": columns, "freshness": fresh}))
+    sources = {"mixed": (-30, 3650), "ahead": (3650, None), "tomorrow": (-30, 0.5)}
+    now = time.time()
+    rows = [(name, None if days is None else now + days * 86400) for name, of in sources.items() for days in of]
+    frame = spark.createDataFrame(rows, "source string, at double").selectExpr(
+        f"CAST(CAST(at AS timestamp) AS {kind}) AS day",
+        f"source AS `{SOURCE}`",
+        f"CAST(array() AS array<struct<column: string, rule: string, value: string>>) AS `{REASONS}`",
+    )
+    problems = accounting.problems(accounting.account(frame, daily, sources=list(sources)), daily)
+    assert [problem.split(":")[0] for problem in problems] == ["mixed", "ahead"]
+    assert "newest day is 7" in problems[0]
+    assert "every day is in the future" in problems[1]
 
 
 @pytest.mark.parametrize(
