@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+
+from mlspark.tracking import runs
 
 from ..conftest import ROOT
 
@@ -48,6 +51,11 @@ def test_demo_prints_its_own_lines_only(small_census: Path, tmp_path: Path) -> N
     facts = [line[:10].strip() for line in summary.splitlines()[1:] if line[:10].strip()]
     assert [fact for fact in facts if fact in SUMMARY] == list(SUMMARY)
     assert "mlspark profile --config conf/census.yaml --html" in summary
+    # As a user looks into the store: one run, ended, with the figures of the model.
+    client = MlflowClient(runs.embedded_uri(str(tmp_path)))
+    [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert {"train_loss", "validation_roc_auc", "test_accuracy"} <= run.data.metrics.keys()
     # Everything that the jobs said, those lines included: the libraries that cannot be silenced speak there.
     assert "registered: version 1 of model census" in (tmp_path / "demo.log").read_text()
 

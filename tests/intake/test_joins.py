@@ -136,6 +136,7 @@ def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -
     clicks = report["joins"]["clicks"]
     assert (clicks["rows_read"], clicks["rows_good"], clicks["rows_quarantined"]) == (6, 5, 1)
     assert clicks["reasons"] == {"at.type": 1}
+    assert clicks["known"] == "event_time"
     [bad] = prepared.read_quarantine(spark, settings().table("features"), settings().table("quarantine")).collect()
     assert (bad.source, bad.raw) == ("clicks", "cyd,later,5")
     assert prepare(spark, settings())["already_done"]
@@ -144,6 +145,25 @@ def test_rows_get_what_was_known_before_them(spark: SparkSession, visits: Any) -
     again = prepare(spark, settings())
     assert not again["already_done"]
     assert tables.read(spark, again["table"]).where("pages = 6 AND clicks_seconds = 11").count() == 1
+
+
+def test_report_says_when_days_are_known_and_how_many_rows_have_no_key(spark: SparkSession, visits: Any) -> None:
+    """A day's total, joined on the morning of that day, would be of its evening."""
+    data, settings = visits
+    days = {**CLICK_CONTRACT, "columns": [dict(column) for column in CLICK_CONTRACT["columns"]]}
+    days["columns"][1]["type"] = "date"
+    Path(settings().joins[0].contract).write_text(json.dumps(days))
+    (data / "clicks.csv").write_text("ann,2024-03-01,50\nann,2024-02-28,3\nann,2024-02-29,4\n")
+    (data / "visits.csv").write_text("\n".join([VISITS[0], *(f",2024-03-0{day},1,no" for day in (1, 2, 3))]) + "\n")
+    visit = json.loads(json.dumps(VISIT_CONTRACT))
+    del visit["columns"][0]["nullable"]
+    Path(settings().contract).write_text(json.dumps(visit))
+    by_person = loading.override(settings(), {"split.key": ["person"]}, source="test")
+    report = prepare(spark, by_person)
+    assert report["joins"]["clicks"]["known"] == "end of day (UTC)"
+    assert report["sources"]["learn"]["without_split_key"] == 3
+    [row] = tables.read(spark, report["table"]).where("pages = 2").collect()
+    assert (row["clicks_seconds"], row["count_clicks_7d"]) == (4.0, 2.0)
 
 
 @pytest.mark.parametrize(

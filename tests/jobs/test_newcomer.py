@@ -110,4 +110,20 @@ def test_scores_come_back_in_the_newcomers_own_words(spark: SparkSession, tmp_pa
         new.drop(columns="is rich?")
     )
     assert served["probability"].tolist() == scores["probability"].tolist()
+
+    # A version holds what it scores by: the contract is edited, the table is overwritten, and its encoder is another's.
+    contract, changed = Path(settings.contract), json.loads(Path(settings.contract).read_text())
+    for column in changed["columns"]:
+        column |= {"max": 20} if column["name"] == "Age_years" else {}
+        column |= {"allowed": ["Chile"]} if column["name"] == "native_country" else {}
+    contract.write_text(json.dumps(changed | {"max_quarantined_share": 1.0}))
+    people(LABELS["integers"], seed=2).to_parquet(tmp_path / "people" / "people.parquet")
+    assert not prepare(spark, settings)["already_done"]
+    contract.write_text("{")
+    again = score(spark, loading.override(settings, {"scoring.keep": ["Age (years)"]}, source="test"))
+    assert (again["rows_scored"], again["already_done"]) == (40, False)
+    rescored = tables.read(spark, report["output"]).where(f"model_version = {trained['model_version']}").toPandas()
+    kept = rescored.groupby("customer_id")["probability"]
+    assert (kept.nunique() == 1).all()
+    assert (kept.count() == 2).all()
     assert json.loads(served.to_json(orient="records"))[0]["prediction"] in (0, 1)

@@ -1,6 +1,7 @@
 """The score stage: rows in any layout that the contract knows become predictions, and every one is accounted for."""
 
 import csv
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from pyspark.sql import SparkSession
 
 from mlspark import tables
 from mlspark.contracts.contract import ColumnRule, SchemaPolicy
-from mlspark.errors import ConfigError, ContractError, RegistryError, SourceError, TableError
+from mlspark.errors import (
+    ConfigError,
+    ContractError,
+    RegistryError,
+    SourceError,
+    TableError,
+    TrackingError,
+)
 from mlspark.registry import versions
 from mlspark.registry.package import Package
 from mlspark.scoring import batch
@@ -21,6 +29,7 @@ from mlspark.stages.score import score
 from mlspark.tracking import runs
 
 from ..conftest import census_settings
+from ..registry.conftest import kept_stores
 from ..registry.example import BIG, ROW, contract, package, rows
 
 CHANGES: tuple[dict[str, Any], ...] = (
@@ -301,3 +310,31 @@ def test_changed_version_is_refused_before_anything_is_written(spark: SparkSessi
     with pytest.raises(RegistryError, match=r"weights.safetensors: changed since the version was registered"):
         score(spark, into)
     assert not tables.exists(into.table("scores"))
+
+
+def test_mlflow_that_is_away_is_named_and_nothing_is_written(spark: SparkSession, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    server = (f"tracking.uri=http://127.0.0.1:{port}", "tracking.retry_seconds=0.3")
+    into = settings(home, write(home / "away.csv", NAMES), *server, f"storage.root={home}/away")
+    with kept_stores(), pytest.raises(TrackingError, match=r"MLflow did not open the .* for 0\.3 s: .*tracking\.uri"):
+        score(spark, into)
+    assert not (home / "away").exists()
+
+
+def test_mlflow_is_not_missed_once_the_version_is_found(
+    spark: SparkSession, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into = settings(home, write(home / "later.csv", NAMES))
+    store, scored = Path(into.root) / "mlflow", batch.scored
+
+    def go_away(*arguments: Any, **named: Any) -> Any:
+        store.rename(home / "elsewhere")
+        return scored(*arguments, **named)
+
+    monkeypatch.setattr(batch, "scored", go_away)
+    try:
+        report = score(spark, into)
+    finally:
+        (home / "elsewhere").rename(store)
+    assert probabilities(spark, report) == EXPECTED

@@ -63,6 +63,8 @@ CSV_LINES: list[tuple[bytes, list[str]]] = [
     (line(seen="0000-01-01").encode() + b"\n", ["seen.range"]),
     (line(at="10:00:00").encode() + b"\n", ["at.type"]),
     (line(at="2020-01-31 25:00:00").encode() + b"\n", ["at.type"]),
+    (line(at="2020-01-31 10:00:00.1234567").encode() + b"\n", ["at.type"]),  # no digit is dropped
+    (line(at="2020-01-31 10:00:00.123456").encode() + b"\n", []),
     (line(sure="maybe").encode() + b"\n", ["sure.type"]),
 ]
 
@@ -98,6 +100,7 @@ JSON_LINES: list[tuple[bytes, list[str]]] = [
     (b'{"id": 1e99, "age": "", "amount": 1.005}', ["id age amount.type"]),
     (b'{"id": [1], "amount": 123456789012345678901234567890.5}', ["id amount.type"]),
     (b'{"id": 1, "ratio": 1e999, "seen": "2020-13-01"}', ["ratio.finite seen.type"]),
+    (b'{"id": 1, "at": "2020-01-31 10:00:00.1234567"}', ["at.type"]),
 ]
 
 
