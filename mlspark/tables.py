@@ -37,8 +37,17 @@ class Commit:
 
 
 def exists(table: str) -> bool:
-    """Return whether a Delta table stands at `table`."""
-    return DeltaTable.is_deltatable(storage.rust_uri(table))
+    """Return whether a Delta table stands at `table`.
+
+    Raises:
+        StorageError: a file is in its place, or nothing can be written there.
+        TableError: the place cannot be read.
+    """
+    try:
+        return DeltaTable.is_deltatable(storage.rust_uri(table))
+    except OSError as error:
+        storage.check_writable(table)  # says in words what delta-rs says in colours
+        raise TableError(f"{table}: cannot be read ({' '.join(str(error).split())[:300]}); see to the store") from error
 
 
 def opened(table: str) -> DeltaTable:

@@ -8,7 +8,7 @@ import pytest
 from deltalake import write_deltalake
 
 from mlspark import tables
-from mlspark.errors import TableError
+from mlspark.errors import StorageError, TableError
 
 
 def cut(file: Path) -> None:
@@ -44,6 +44,15 @@ def test_damaged_log_is_one_message_that_names_the_file(
     assert str(refused.value).endswith("; restore the file, or move the table away and run again")
     assert "\n" not in str(refused.value)
     assert "unknown" not in str(refused.value)
+
+
+def test_file_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "table").touch()
+    with pytest.raises(
+        StorageError, match=rf"^{tmp_path}/table: cannot be written \(.*is a file\); .*nothing was written$"
+    ):
+        tables.exists(str(tmp_path / "table"))
+    assert not tables.exists(str(tmp_path / "none"))
 
 
 def test_log_that_is_gone_is_named(tmp_path: Path) -> None:

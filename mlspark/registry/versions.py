@@ -197,7 +197,11 @@ def _found(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         local = mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}", dst_path=folder)
         content = Path(local) / _FOLDER
-        return ModelVersion(name, int(version.version), Package.load(content, digest=version.tags.get(DIGEST_TAG, "")))
+        try:
+            package = Package.load(content, digest=version.tags.get(DIGEST_TAG, ""))
+        except RegistryError as error:  # in a folder that is gone when this is read
+            raise RegistryError(str(error).replace(str(content), f"model {name} version {version.version}")) from error
+        return ModelVersion(name, int(version.version), package)
 
 
 def _registered(client: MlflowClient, name: str, run_id: str, package: Package) -> int | None:
