@@ -151,14 +151,14 @@ def classified(task: ClassTask, outputs: ArrayLike, target: ArrayLike, weight: A
         runner_up = 1 - predicted
         about, is_event = of_event, labels > 0.5
     else:
-        logs, ids, rows = log_softmax(values), labels.astype(np.int64), np.arange(len(labels))
+        ids, rows = labels.astype(np.int64), np.arange(len(labels))
+        loss = -log_softmax(values)[rows, ids]
         chances = softmax(values)
         predicted = chances.argmax(axis=1)
-        loss = -logs[rows, ids]
-        without_best = values.copy()
-        without_best[rows, predicted] = -np.inf
-        runner_up = np.where(ids == predicted, without_best.argmax(axis=1), ids)
         about, is_event = chances[rows, predicted], predicted == ids
+        chances[rows, predicted] = -1.0  # not a copy: of many classes it would take gigabytes
+        runner_up = np.where(is_event, chances.argmax(axis=1), ids)
+        chances[rows, predicted] = about
     rows, counts = np.arange(len(ids)), weights > 0
     return Classified(
         len(task.known_classes),
