@@ -109,7 +109,7 @@ def _bars(row: ExaminedRow) -> list[Bar]:
     most = max(abs(first[0].value), abs(rest)) or 1.0
     bars = [_bar(part.column, part.value, most, part.encoded, part.words) for part in first]
     if others:
-        bars.append(_bar(f"{len(others)} other columns", rest, most))
+        bars.append(_bar(f"{len(others)} others", rest, most))
     return bars
 
 

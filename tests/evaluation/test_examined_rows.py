@@ -17,6 +17,8 @@ from mlspark.evaluation.examined_rows import ExaminedError
 from mlspark.evaluation.predictions import Predictions
 from mlspark.evaluation.report import Evaluated
 from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models.cnn import CnnSettings
+from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming import delta_files
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.kinds import from_settings
@@ -140,3 +142,34 @@ def test_epochs_are_kept_with_the_run(tmp_path: Path) -> None:
     assert report.kept_epochs(str(tmp_path)) == []
     report.keep_epochs(str(tmp_path), [{"epoch": 1, "train_loss": 0.5}])
     assert report.kept_epochs(str(tmp_path)) == [{"epoch": 1, "train_loss": 0.5}]
+
+
+@pytest.mark.parametrize("is_thorough", [False, True])
+def test_pictures_come_with_maps_and_columns_beside_them_when_asked(tmp_path: Path, is_thorough: bool) -> None:
+    picture = PictureSpec("RGB", 8, 8, store="pixels")
+    tensors = Tensors(
+        (TensorSpec("dense", ("age",), "float32"), TensorSpec("photo", ("photo",), "uint8", picture=picture))
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), np.uint8)
+    rows = pa.table(
+        {
+            "age": np.arange(6, dtype=np.float32),
+            "photo": pa.array([each.tobytes() for each in pixels], pa.binary()),
+            "label": pa.array([1.0] * 6, pa.float32()),
+            "row_id": np.arange(6),
+            "split": ["test"] * 6,
+        }
+    )
+    write_deltalake(str(tmp_path), rows, partition_by=["split"])
+    network = CnnSettings(kind="cnn", widths=(4, 4), depth=1, norm="group").build(tensors, 1).eval()
+    predicted = Predictions.of(np.arange(6), np.ones(6), np.ones((6, 1)))
+    found = examined_rows.examine(
+        BINARY, predicted, examined_rows.asked_for(predicted, [4, 2]),
+        engine=Eager(network, tensors, 1), tensors=tensors, snapshot=delta_files.take(str(tmp_path)), split="test",
+        is_thorough=is_thorough,
+    )  # fmt: skip
+    for row, place in zip(found.rows, (4, 2), strict=True):
+        np.testing.assert_array_equal(row.pictures["photo"], pixels[place])
+        assert row.maps["photo"].shape == (8, 8)
+        assert [part.column for part in row.contributions] == (["age", "photo"] if is_thorough else [])
+    assert "(Grad-CAM)" in found.notes[0]
