@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "Check a pipeline's settings, contracts and features, without data and without Spark.",
     "contract": "Draft a contract from data; hold data against a contract.",
     "demo": "Run prepare, train and score on census rows and sum up what came of it.",
+    "evaluate": "Write how good a version is, where it errs and on which rows, as one page.",
     "explain-features": "Show how one raw row becomes its numbers.",
     "fetch": "Download a public data set.",
     "models": "List networks for pictures by name, and what they cost here.",

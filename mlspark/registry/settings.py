@@ -40,6 +40,8 @@ class RegistrySettings(Section):
     """Name of the registered model; empty: the pipeline's name."""
     alias: Annotated[str, AfterValidator(_alias)] = "champion"
     """Alias that is moved to the new version; empty: no alias is."""
+    evaluation_page: bool = True
+    """Whether the run gets evaluation.html: figures, curves and the worst mistakes of the new version, pictures included."""
 
 
 def check_names(name: str, alias: str) -> None:

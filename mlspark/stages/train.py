@@ -14,7 +14,7 @@ from mlspark.features import prepared as preparations
 from mlspark.features.prepared import Prepared
 from mlspark.registry import provenance, training_inputs
 from mlspark.settings.pipeline import Settings
-from mlspark.stages import places, registration, training_mark, training_record
+from mlspark.stages import evaluation, places, registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
 from mlspark.stages.training_events import following
 from mlspark.stages.training_mark import Mark
@@ -87,6 +87,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             mark.check()
             report = _report(prepared, learned, settings, run.run_id)
             report |= {"model_version": registration.register(client, settings, prepared, task, learned, run, snapshot)}
+            evaluation.keep(settings, spec, learned, run, snapshot, report["model_version"])
             report |= {"seconds": round(time.monotonic() - started, 3)}
             training_record.keep(settings, name, report)
             mark.finish()

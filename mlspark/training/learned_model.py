@@ -1,6 +1,6 @@
 """What every learner returns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,3 +37,5 @@ class LearnedModel:
     """Files to keep with the run besides, by name: curves, a trace."""
     snapshots: tuple[LearnedSnapshot, ...] = ()
     """Of a schedule of several cycles, in order."""
+    epochs: Sequence[Mapping[str, Any]] = ()
+    """JSON of what each epoch ended with; empty: it was not learned in epochs."""

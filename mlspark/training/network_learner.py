@@ -52,6 +52,7 @@ def learn(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent, *, functio
             LearnedSnapshot(packed(uri), {split: predictions.uri_of(uri, split) for split in outcome.metrics})
             for uri in spec.snapshot_uris
         ),
+        epochs=[epoch.to_json() for epoch in outcome.epochs],
     )
 
 
