@@ -88,7 +88,9 @@ def _nodes(path: Sequence[str]) -> list[dict[str, Any]]:
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
         elif part.isdigit():
             node = node.get("items", {})
-        elif not _is_tag(part, node):
+        elif _is_tag(part, node):  # which of the types was tried, its name does not say in the schema's words
+            node = {key: value for choice in node["anyOf"] for key, value in choice.items()}
+        else:
             values = node.get("additionalProperties")  # of a mapping
             node = node.get("properties", {}).get(part) or (values if isinstance(values, dict) else {})
         nodes.append(_resolve(node, schema))
@@ -96,6 +98,9 @@ def _nodes(path: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    choices = [choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) == 1:  # optional
+        return _resolve(choices[0], schema)
     for choice in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
         if "discriminator" in choice:
             return dict(choice)
