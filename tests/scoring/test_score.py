@@ -1,6 +1,7 @@
 """The score stage: rows in any layout that the contract knows become predictions, and every one is accounted for."""
 
 import csv
+import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlspark.errors import (
     ContractError,
     RegistryError,
     SourceError,
+    StorageError,
     TableError,
     TrackingError,
 )
@@ -338,3 +340,31 @@ def test_mlflow_is_not_missed_once_the_version_is_found(
     finally:
         (home / "elsewhere").rename(store)
     assert probabilities(spark, report) == EXPECTED
+
+
+def test_version_whose_files_are_gone_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
+    register(into, package(joined=False))
+    for folder in [*Path(into.root).rglob("package")]:
+        shutil.rmtree(folder)
+    with pytest.raises(
+        RegistryError, match=r"^model example version 1: .*manifest\.json is missing; register the model"
+    ):
+        score(spark, into)
+
+
+def test_place_of_the_scores_is_tried_before_a_row_is_read(
+    spark: SparkSession, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into = settings(home, write(home / "place.csv", NAMES), f"storage.root={home}/place")
+    register(into, package(joined=False))
+    monkeypatch.setattr(batch, "contract_of_rows", None)  # calling it would fail
+    for kind in ("scores", "scores_quarantine"):
+        place = Path(into.table(kind))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        with pytest.raises(StorageError, match=rf"^{place}: cannot be written \(.*; nothing was written$") as refused:
+            score(spark, into)
+        place.unlink()
+        assert "\n" not in str(refused.value)
+    assert not tables.exists(into.table("scores"))
