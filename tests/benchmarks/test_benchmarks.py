@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 KEYS = {
     "census_models.py": {"mlspark network", "HistGradientBoosting"},
+    "ensembles.py": {"seeds", "above", "runs"},
     "features.py": {
         "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
@@ -173,3 +174,14 @@ def test_published_weights_are_worth_what_they_are_known_to_be(tmp_path: Path) -
     assert measured["as_published"] == pytest.approx(0.8060, abs=0.0005)
     accuracies = {model: of_model["accuracies"][0] for model, of_model in measured["table"].items()}
     assert min(accuracies["probe"], accuracies["fine-tuned"], accuracies["unfrozen"]) > accuracies["scratch"]
+
+
+@pytest.mark.slow
+def test_ensemble_is_above_its_members(tmp_path: Path) -> None:
+    data = os.environ.get("MLSPARK_DATA")
+    if not data or not (Path(data) / "cifar10-jpeg").is_dir():
+        pytest.skip("needs the CIFAR JPEGs: MLSPARK_DATA")
+    [run] = figures("ensembles.py", tmp_path / "ensembles.json")["runs"]
+    assert len(run["members"]) == 4
+    assert run["ensemble"] > sum(run["members"]) / 4
+    assert run["only_ensemble"] - run["only_best"] == round(4000 * (run["ensemble"] - max(run["members"])))
