@@ -24,6 +24,7 @@ LINES = (
     r"  features: wrote version \d+ of .* in [\d.]+ s",
     r"  training: run [0-9a-f]{32}, tabular, version \d+ of .*",
     rf"  {EPOCH}",
+    r"  evaluation: evaluation\.html is kept with run [0-9a-f]{32}, in [\d.]+ s",
     r"  registered: version \d+ of model census in [\d.]+ s",
     r"  scores: wrote version \d+ of .* in [\d.]+ s.*",
 )
