@@ -20,9 +20,7 @@ def evaluate(
     config: options.Config,
     version: Annotated[
         str,
-        typer.Argument(
-            metavar="[NAME/3|NAME@ALIAS|NAME]", help="The version; else the pipeline's newest by its alias."
-        ),
+        typer.Argument(metavar="NAME[/VERSION|@ALIAS]", help="The version; else the pipeline's newest by its alias."),
     ] = "",
     output: Annotated[str, typer.Option(metavar="FILE", help="Page to write.")] = "evaluation.html",
     split: Annotated[
