@@ -15,9 +15,11 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from mlspark import tables
+from mlspark.commands import evaluate
 from mlspark.contracts.data_frames import from_pandas
 from mlspark.errors import ConfigError, ContractError, RegistryError, TableError, TrainingFailed
 from mlspark.evaluation import predictions
+from mlspark.evaluation.examined_rows import ExaminedError
 from mlspark.registry import versions
 from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
@@ -316,6 +318,32 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
     assert client.get_run(trained["run_id"]).info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(trained["run_id"])} >= {"training.png", "config.yaml"}
     assert list((home / "runs" / "unfinished").iterdir()) == []
+
+
+def test_run_keeps_the_page_of_its_evaluation_and_a_command_makes_it_of_chosen_rows(
+    pipeline: dict[str, Any], tmp_path: Path
+) -> None:
+    settings, trained = pipeline["settings"], pipeline["trained"]
+    client = runs.connect(settings.tracking, settings.root)
+    page = Path(client.download_artifacts(trained["run_id"], "evaluation.html", str(tmp_path))).read_text()
+    assert f"census: evaluation of version {trained['model_version']}" in page
+    assert f"{trained['metrics']['test']['accuracy']:.4f} [" in page
+    assert "Learning curves" in page
+    assert "integrated gradients" in page
+    assert page.count("<br>row_id ") == 12
+    assert "Husband" not in page  # no value of the data
+    config, chosen = tmp_path / "census.yaml", tmp_path / "chosen.html"
+    config.write_text(settings.to_yaml())
+    first, second = predictions.read(trained["predictions"]["validation"]).row_id[[0, -1]]
+    rows = f"{first}, {second}"
+    evaluate.run([str(config)], output=str(chosen), split="validation", rows=rows, in_words=True)
+    page = chosen.read_text()
+    assert [int(row_id) for row_id in re.findall(r"<br>row_id (-?\d+)", page)] == [first, second]
+    assert re.search(r"\d+ = [A-Z]", page)
+    with pytest.raises(ExaminedError, match="row_id 5: no such row"):
+        evaluate.run([str(config)], version="census@champion", output=str(chosen), rows="5")
+    with pytest.raises(RegistryError, match="model census: no version or alias 99"):
+        evaluate.run([str(config)], version="census/99", output=str(chosen))
 
 
 def test_example_of_an_own_model_trains_on_the_features(

@@ -251,6 +251,18 @@ def test_columns_and_pictures_train_and_score_as_one(
         np.testing.assert_array_equal(by_text[name], scores[name].to_numpy())
 
 
+def test_the_page_of_its_evaluation_shows_mistakes_as_pictures(
+    settings: Settings, trained: dict[str, Any], tmp_path: Path
+) -> None:
+    client = runs.connect(settings.tracking, settings.root)
+    page = Path(client.download_artifacts(trained["run_id"], "evaluation.html", str(tmp_path))).read_text()
+    num_rows = page.count("<br>row_id ")
+    assert 0 < num_rows <= 24
+    assert page.count("<img") == 4 * num_rows  # photo and thumb, each with its map
+    assert "(Grad-CAM)" in page
+    assert "integrated gradients" not in page  # of the column beside them: by mlspark evaluate
+
+
 @pytest.mark.slow
 def test_training_begins_with_the_weights_of_a_version(
     spark: SparkSession, settings: Settings, trained: dict[str, Any]
