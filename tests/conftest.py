@@ -49,10 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.fixture(autouse=True)
-def _own_tracking_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow writes the store that a test was in last into the environment, where it would be the next one's default."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """MLflow writes the store that a test was in last into the environment, where it would be the next one's default.
+
+    Before all fixtures: those of a module are made before those of a test.
+    """
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

@@ -42,8 +42,10 @@ def status(interruption: KeyboardInterrupt) -> int:
 def raised(spark: SparkSession) -> Iterator[None]:
     """Have SIGINT and SIGTERM raise Interruption meanwhile, Spark's jobs cancelled; a second one ends the process at once.
 
-    Spark's own handler does so for SIGINT, too, but lets Spark log each task that it cancels with two traces.
+    Spark's own handler does so for SIGINT, too, but lets Spark log each task that it cancels with two traces. What fails on
+    the way out, like the closed connection to Java, is not told in place of the interruption.
     """
+    interruptions: list[Interruption] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in handled:
@@ -52,7 +54,8 @@ def raised(spark: SparkSession) -> Iterator[None]:
         root.setLevel(logging.CRITICAL + 1)
         cancel.set()
         is_cancelled.wait(_CANCEL_SECONDS)
-        raise Interruption(number)
+        interruptions.append(Interruption(number))
+        raise interruptions[0]
 
     def cancel_when_asked() -> None:
         cancel.wait()
@@ -77,6 +80,10 @@ def raised(spark: SparkSession) -> Iterator[None]:
         _leave_to_python()
     try:
         yield
+    except Exception:
+        if interruptions:
+            raise interruptions[0] from None
+        raise
     finally:
         is_over.set()
         cancel.set()

@@ -21,6 +21,7 @@ from mlspark.errors import ContractError
 from mlspark.pictures import media
 from mlspark.pictures.media import Media
 
+_ABOVE_BIGINT = 2.0**63
 _REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
 
 
@@ -198,6 +199,11 @@ def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
     if column.type not in ("float", "array<float>"):
         # 1.5 casts to int, and would be 1.
         stays = stays & typed.try_cast(source_type).eqNullSafe(value)
+    if column.type == "double" and source_type == "bigint":
+        # The greatest bigint becomes the double 2^63, and Spark casts that back to the greatest bigint.
+        stays = stays & (F.coalesce(typed, F.lit(0.0)) < _ABOVE_BIGINT)
+    if column.type == "array<double>" and source_type == "array<bigint>":
+        stays = stays & ~F.exists(typed, lambda element: F.coalesce(element, F.lit(0.0)) >= _ABOVE_BIGINT)
     return F.when(stays, typed)
 
 

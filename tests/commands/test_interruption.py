@@ -43,3 +43,19 @@ def test_spark_is_cancelled_and_silent_though_the_main_thread_waits_for_it(spark
         context.setLogLevel("ERROR")
     assert interruption.status(raised.value) == 130
     wait_until(lambda: "interruption" not in {each.name for each in threading.enumerate()})
+
+
+def test_what_fails_on_the_way_out_is_not_told_in_its_place(spark: SparkSession) -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(60)
+        finally:
+            raise ConnectionError("Answer from Java side is empty")
+
+    try:
+        with pytest.raises(Interruption) as raised, interruption.raised(spark):
+            work()
+    finally:
+        spark.sparkContext.setLogLevel("ERROR")
+    assert interruption.status(raised.value) == 143

@@ -223,7 +223,7 @@ def test_pipelines_of_pictures_fit_their_contracts(name: str) -> None:
     [spec] = [entry.spec for entry in settings.features.inputs if isinstance(entry, ImageFeature)]
     tensors = Tensors((TensorSpec("image", ("image",), "uint8", picture=spec),))
     settings.model.check_tensors(tensors)
-    check_augment(tensors, settings.training.augment)
+    check_augment(tensors.pictures, settings.training.augment)
 
 
 @pytest.mark.parametrize(("variant", "kind"), [("trees", "trees"), ("tuned", "tabular"), ("tabm", "tabm")])

@@ -346,6 +346,7 @@ def test_run_keeps_the_page_of_its_evaluation_and_a_command_makes_it_of_chosen_r
         evaluate.run([str(config)], version="census/99", output=str(chosen))
 
 
+@pytest.mark.slow
 def test_example_of_an_own_model_trains_on_the_features(
     spark: SparkSession, pipeline: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ FLOORS = {"digits": ("accuracy", 0.93), "wine": ("accuracy", 0.9), "diabetes": (
 
 
 @pytest.mark.parametrize(
-    "name", ["wine", "diabetes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "houses"))]
+    "name", ["diabetes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "wine", "houses"))]
 )
 def test_a_task_goes_through_all_stages_and_scores_what_was_evaluated(
     spark: SparkSession, tmp_path: Path, name: str

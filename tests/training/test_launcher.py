@@ -39,6 +39,7 @@ def ignore(event: Event) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_launched_ranks_do_what_torchrun_would(
     spark: SparkSession, tmp_path: Path, snapshot: Snapshot, two_ranks: TrainingSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
