@@ -82,6 +82,7 @@ def test_what_is_said_after_ctrl_c_is_said(tmp_path: Path) -> None:
     wait_until(lambda: log.read_text() == "begun\ntrain: interrupted at step 3\n", 60.0)
 
 
+@pytest.mark.slow
 def test_spark_that_python_starts_says_nothing() -> None:
     """Without spark-submit and without SPARK_CONF_DIR, as `python jobs/prepare.py` and `mlspark contract infer` start it."""
     names = ("SPARK_HOME", "SPARK_CONF_DIR", "MLSPARK_VERBOSE")

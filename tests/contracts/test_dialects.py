@@ -294,7 +294,7 @@ def contract_of(kind: str, *rules: str, **column: Any) -> Contract:
         (contract_of("bigint", "x != 9007199254740993"), pa.array([2**53, 2**53 + 1]), ["", "rule_0"]),
         (contract_of("bigint"), pa.array([2.0**53 - 1, 2.0**53, 1.5, math.nan]), ["", "type", "type", ""]),
         (contract_of("double"), pa.array([2**63 - 1, -(2**63), 2**53 + 1, None]), ["type", "", "type", ""]),
-        (contract_of("array<double>"), pa.array([[2**63 - 1], [-(2**63), None], [], None]), ["type", "", "", ""]),
+        (contract_of("array<double>"), pa.array([[5, 2**63 - 1], [-(2**63)], [], None]), ["type", "", "", ""]),
         (contract_of("int"), pa.array([39.0, 39.5, -0.0]), ["", "type", ""]),
         (contract_of("int"), pa.array([True, None]), ["", ""]),
         (contract_of("boolean"), pa.array([0, 1, 2]), ["", "", "type"]),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
 from numpy.typing import NDArray
 from torch import nn
 
@@ -98,6 +99,29 @@ def test_a_linear_network_adds_weight_times_distance_from_the_mean() -> None:
     distance = (some["photo"] - others["photo"].mean(axis=0)) / 255 / np.array(PICTURE.std)[:, None, None]
     expected = np.einsum("no,ochw,nchw->nhw", factors, weight, distance)
     np.testing.assert_allclose(found.pixels["photo"], expected, atol=1e-5)
+
+
+def test_gradients_and_maps_are_those_of_captum() -> None:
+    tensors = MIXED.only(["dense", "photo"])
+    model = engine(CnnSettings(kind="cnn", widths=(4, 8), depth=1, norm="group"), tensors, 3)
+    some, others = rows(tensors, 4), rows(tensors, 30, seed=1)
+    factors = attribution.explained(THREE, model.run(some), np.array([0, 1, 2, 0]))
+    found = attribution.contributions(model, some, factors, reference=others, steps=20)
+    [maps] = attribution.heat_maps(model, some, factors).values()
+
+    def number(dense: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+        weights = torch.from_numpy(factors).repeat(len(dense) // len(factors), 1)  # captum runs all steps as one batch
+        return (model.network(dense=dense, photo=photo).double() * weights).sum(1)
+
+    ends = tuple(torch.from_numpy(some[name]).float() for name in ("dense", "photo"))
+    starts = tuple(torch.from_numpy(others[name]).float().mean(0, keepdim=True) for name in ("dense", "photo"))
+    dense, photo = IntegratedGradients(number).attribute(ends, starts, n_steps=20, method="gausslegendre")
+    np.testing.assert_allclose(found.values[:, :2], dense.detach(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.pixels["photo"], photo.detach().sum(1), rtol=1e-4, atol=1e-5)
+    spread = [module for module in model.network.modules() if isinstance(module, nn.ReLU)][-1]
+    grad_cam = LayerGradCam(number, spread).attribute(ends, relu_attributions=True, attr_dim_summation=True)
+    expected = LayerAttribution.interpolate(grad_cam.detach(), (16, 16), "bilinear")[:, 0]
+    np.testing.assert_allclose(maps.values, expected / expected.amax((1, 2), keepdim=True), atol=1e-4)
 
 
 def test_what_is_explained_of_classes_is_the_predicted_one_against_the_true_or_the_next() -> None:

@@ -73,6 +73,7 @@ def launch(table: str, folder: Path, spark: Any, **options: Any) -> Any:
     return mlspark.training.launch(Brightness, table, folder=str(folder), **(defaults | options))
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_learns_from_changed_and_mixed_pictures_on_two_ranks(
     spark: SparkSession, tmp_path: Path, table: str
 ) -> None:
