@@ -26,6 +26,9 @@ from mlspark.streaming.snapshot import RowGroup
 _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Python's part of a row is small
 _PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
+_LEAST_ROW_BYTES_IN_ORDER = (
+    512  # of narrower rows the copy saved is worth less than what new windows cost in page faults
+)
 _MOST_BYTES_IN_ORDER = 3 * 2**27  # a window of pictures, by default, and columns beside; there are two at a time
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
@@ -39,10 +42,10 @@ class Batches:
     """Iterates once over the batches of a rank; equal in number on every rank.
 
     The reader's workers decode; a thread puts the rows of their row groups where the epoch's order wants them in windows;
-    the consumer only cuts batches off. Windows that are large, have ragged fields or become page-locked tensors are laid out
-    in the table's order, and batches gathered from them. In memory at a time: a window of each of the rank's lanes, or two
-    where they are put in order, the rest of the row groups at the windows' ends, the read-ahead, and a few megabytes of
-    gathered rows, or a few batches of pictures.
+    the consumer only cuts batches off. Windows that are large, of narrow rows, with ragged fields, or that become
+    page-locked tensors are laid out in the table's order, and batches gathered from them. In memory at a time: a window of
+    each of the rank's lanes, or two where they are put in order, the rest of the row groups at the windows' ends, the
+    read-ahead, and a few megabytes of gathered rows, or a few batches of pictures.
     """
 
     def __init__(
@@ -202,7 +205,8 @@ class Batches:
         start, stop = share.step_edges(plan.num_steps - 1, plan.num_steps)
         if plan.batch_size < plan.lanes or (start == stop and block == share.num_blocks - 1):
             return False
-        return some.nbytes * num_rows <= _MOST_BYTES_IN_ORDER * len(some)
+        row_bytes = some.nbytes / max(1, len(some))
+        return row_bytes >= _LEAST_ROW_BYTES_IN_ORDER and row_bytes * num_rows <= _MOST_BYTES_IN_ORDER
 
     def _any_row(self) -> Rows:
         """Return a row of the table, for a rank that has none."""
