@@ -40,6 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import _checkout  # noqa: F401
 import torch
 import typer
 from _killed_job import executors_of

@@ -42,7 +42,7 @@ OF_A_USER = {name: value for name, value in os.environ.items() if name not in ("
 """The environment in which the README's commands are typed."""
 
 
-@pytest.mark.parametrize("script", ["prepare_kills.py", "streaming.py"])
+@pytest.mark.parametrize("script", ["prepare_kills.py", "streaming.py", "training_faults.py"])
 def test_benchmark_that_needs_servers_of_the_checkout_finds_them(script: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--help"]
     done = subprocess.run(command, env=OF_A_USER, capture_output=True, text=True, timeout=600, check=False)
