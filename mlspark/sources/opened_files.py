@@ -35,13 +35,10 @@ def opened(uri: str, *, in_memory: bool = False) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], io.BufferedReader(Sparing(file), REMOTE_BUFFER))
 
 
-class Sparing(io.RawIOBase):
-    """A remote file that fetches little after a far jump, as from one header of a tar to the next, then ever more."""
+class _Placed(io.RawIOBase):
+    """A file to be read, which knows where it is."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._place = self._end = 0
-        self._fetch = LOCAL_BUFFER // 2
+    _place: int
 
     def readable(self) -> bool:
         return True
@@ -51,6 +48,15 @@ class Sparing(io.RawIOBase):
 
     def tell(self) -> int:
         return self._place
+
+
+class Sparing(_Placed):
+    """A remote file that fetches little after a far jump, as from one header of a tar to the next, then ever more."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._place = self._end = 0
+        self._fetch = LOCAL_BUFFER // 2
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._place = self._file.seek(offset, whence) if whence == io.SEEK_END else offset + whence * self._place
@@ -97,21 +103,12 @@ def content(uri: str, size: int) -> bytes:
     return found
 
 
-class Excerpt(io.RawIOBase):
+class Excerpt(_Placed):
     """Bytes of a file from `start` to `end`, then `tail`, as a file of their own."""
 
     def __init__(self, file: IO[bytes], start: int, end: int, tail: bytes = b"") -> None:
         self._file, self._start, self._length, self._tail = file, start, end - start, tail
         self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length + len(self._tail)}[whence]

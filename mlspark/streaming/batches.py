@@ -26,9 +26,7 @@ from mlspark.streaming.snapshot import RowGroup
 _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Python's part of a row is small
 _PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
-_LEAST_ROW_BYTES_IN_ORDER = (
-    512  # of narrower rows the copy saved is worth less than what new windows cost in page faults
-)
+_LEAST_ROW_BYTES_IN_ORDER = 512  # of narrower rows, new windows cost more in page faults than a copy
 _MOST_BYTES_IN_ORDER = 3 * 2**27  # a window of pictures, by default, and columns beside; there are two at a time
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
