@@ -126,9 +126,20 @@ def test_damage_is_a_bad_row(spark: SparkSession, tmp_path: Path, content: bytes
         (b"\0\0\x08\x02\0\0\0\x05\0\0\0\0", "has rows of no element: its axes are 5, 0"),
         (b"\x1f\x8bxxxxxxxx", "is no idx file"),
         (
-            gzip.compress(b"\0\0\x08\x03\0\0\0\x01\0\0\xff\xff\0\0\xff\xff"),
+            gzip.compress(b"\0\0\x08\x03\0\0\0\x01\0\0\xff\xff\0\0\xff\xff", mtime=0),
             "has rows of 4,294,836,225 bytes, its axes are 1",
         ),
+    ],
+    ids=[
+        "empty",
+        "cut in its first four bytes",
+        "unknown type",
+        "PNG",
+        "no axis",
+        "cut in its axes",
+        "axis of nothing",
+        "not packed",
+        "huge rows",
     ],
 )
 def test_other_files_are_refused(spark: SparkSession, tmp_path: Path, content: bytes, message: str) -> None:
