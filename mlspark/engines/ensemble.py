@@ -72,7 +72,9 @@ def load(files: Mapping[str, bytes]) -> "Ensemble":
         if "model.json" not in of_member:
             raise RegistryError(f"{_FOLDER}{name}/model.json: missing in the model version; register the model anew")
         engines.append(engine.load(of_member))
-    return Ensemble(engines, Combination.from_json(description["combination"]))
+    return Ensemble(
+        engines, Combination.from_json(description["combination"]), Tensors.from_json(description["tensors"])
+    )
 
 
 def members(files: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -85,8 +87,22 @@ def members(files: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, bytes]]
 class Ensemble:
     """Engines side by side."""
 
-    def __init__(self, engines: "Sequence[Engine]", combination: Combination) -> None:
-        self._engines, self._combination = engines, combination
+    def __init__(self, engines: "Sequence[Engine]", combination: Combination, tensors: Tensors) -> None:
+        self._engines, self._combination, self._tensors = tuple(engines), combination, tensors
+
+    @property
+    def engines(self) -> "tuple[Engine, ...]":
+        """Those of the members, in their order."""
+        return self._engines
+
+    @property
+    def combination(self) -> Combination:
+        return self._combination
+
+    @property
+    def tensors(self) -> Tensors:
+        """What some member reads of a row."""
+        return self._tensors
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Return the outputs (n, O) float64 of the encoder's tensors, each (n, ...); each member takes what it reads."""

@@ -3,7 +3,7 @@
 What is explained is one number of each row, see `explained`. Contributions are SHAP values for trees (Lundberg et al. 2018)
 and integrated gradients for networks (Sundararajan, Taly and Yan, ICML 2017): they add up to the number less that of a
 baseline. Maps are Grad-CAM (Selvaraju et al., ICCV 2017) where a network has convolutions, else integrated gradients of
-pixels.
+pixels. Of an ensemble they are the sums over its members, each explained in its own way for what it counts in the ensemble.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from mlspark.engines.eager import Eager
 from mlspark.engines.engine import Engine
+from mlspark.engines.ensemble import Ensemble
 from mlspark.engines.trees import Trees
 from mlspark.errors import MlsparkError
+from mlspark.evaluation import member_factors
 from mlspark.tasks.binary import BinaryTask
 from mlspark.tasks.intervals import Floats
 from mlspark.tasks.judgement import classified
@@ -88,14 +90,15 @@ def contributions(
     """Return what the columns and pictures of rows add to their explained numbers.
 
     Args:
-        engine: of a version: trees or a network.
+        engine: of a version: trees, a network, or an ensemble of these.
         tensors: of the rows, each (n, ...).
         factors: from `explained`.
         reference: tensors of other rows; the path of a network begins at their mean.
         steps: of that path.
 
     Raises:
-        AttributionError: the engine is another, or a network's ids do not go through an embedding for each column.
+        AttributionError: the engine is another, an ensemble votes, or a network's ids do not go through an embedding for
+            each column.
     """
     match engine:
         case Trees():
@@ -106,10 +109,55 @@ def contributions(
             from mlspark.evaluation import gradients
 
             return gradients.integrated(engine, tensors, factors, reference=reference, steps=steps)
+        case Ensemble():
+            return _of_members(engine, tensors, factors, reference, steps)
         case _:
-            raise AttributionError(
-                f"engine {type(engine).__name__}: only outputs of trees and of networks are explained"
-            )
+            raise _not_explained(engine)
+
+
+def _of_members(engine: Ensemble, tensors: Arrays, factors: Floats, reference: Arrays, steps: int) -> Contributions:
+    """Return the sums over members of what their columns add, times what their outputs count in the ensemble."""
+    combination, spec = engine.combination, engine.tensors
+    if combination.kind == "vote":
+        raise AttributionError(
+            "model.combine=vote: shares of votes change in jumps, so what each column adds cannot be told"
+        )
+    starts = [_outputs_at_start(member, tensors, reference) for member in engine.engines]
+    ends = [np.asarray(member.run(tensors), np.float64) for member in engine.engines]
+    of_members = member_factors.factors(combination, starts, ends, factors)
+    parts = [
+        contributions(member, tensors, of_member, reference=reference, steps=steps)
+        for member, of_member in zip(engine.engines, of_members, strict=True)
+        if of_member.any()
+    ]
+    columns = (*spec.columns("dense"), *spec.columns("ids"), *spec.pictures)
+    values, pixels = np.zeros((len(factors), len(columns))), dict[str, Floats]()
+    for part in parts:
+        values[:, [columns.index(column) for column in part.columns]] += part.values
+        pixels |= {name: pixels.get(name, 0.0) + each for name, each in part.pixels.items()}
+    start, output = ((combination.apply(outputs) * factors).sum(axis=1) for outputs in (starts, ends))
+    return Contributions(
+        " and ".join(dict.fromkeys(part.method for part in parts)), columns, values, start, output, pixels
+    )
+
+
+def _outputs_at_start(engine: Engine, tensors: Arrays, reference: Arrays) -> Floats:
+    """Return an engine's outputs (n, O) where no column adds anything."""
+    match engine:
+        case Trees():
+            return engine.contributions(tensors)[:, :, -1]
+        case Eager():
+            from mlspark.evaluation import gradients
+
+            return gradients.outputs_at_start(engine, tensors, reference=reference)
+        case Ensemble():
+            return engine.combination.apply([_outputs_at_start(each, tensors, reference) for each in engine.engines])
+        case _:
+            raise _not_explained(engine)
+
+
+def _not_explained(engine: Engine) -> AttributionError:
+    return AttributionError(f"engine {type(engine).__name__}: only outputs of trees and of networks are explained")
 
 
 def heat_maps(engine: Engine, tensors: Arrays, factors: Floats) -> dict[str, HeatMap]:
@@ -120,8 +168,27 @@ def heat_maps(engine: Engine, tensors: Arrays, factors: Floats) -> dict[str, Hea
         tensors: of the rows, each (n, ...).
         factors: from `explained`.
     """
-    if not isinstance(engine, Eager) or not engine.tensors.pictures:
-        return {}
-    from mlspark.evaluation import gradients
+    maps = {}
+    for name, values in _class_activations(engine, tensors, factors).items():
+        most = values.max(axis=(1, 2), keepdims=True)
+        maps[name] = HeatMap(GRAD_CAM, values / np.where(most > 0, most, 1.0))
+    return maps
 
-    return gradients.class_activations(engine, tensors, factors)
+
+def _class_activations(engine: Engine, tensors: Arrays, factors: Floats) -> dict[str, Floats]:
+    """Return picture -> Grad-CAM (n, H, W), 0 and more; of an ensemble the sum over the members that have it."""
+    match engine:
+        case Eager() if engine.tensors.pictures:
+            from mlspark.evaluation import gradients
+
+            return gradients.class_activations(engine, tensors, factors)
+        case Ensemble() if engine.tensors.pictures and engine.combination.kind != "vote":
+            ends = [np.asarray(member.run(tensors), np.float64) for member in engine.engines]
+            of_members = member_factors.slopes(engine.combination, ends, factors)
+            maps: dict[str, Floats] = {}
+            for member, of_member in zip(engine.engines, of_members, strict=True):
+                for name, values in _class_activations(member, tensors, of_member).items():
+                    maps[name] = maps.get(name, 0.0) + values
+            return maps
+        case _:
+            return {}

@@ -37,6 +37,9 @@ _REFERENCE_ROWS = 256
 _SPREAD = 99.0
 """Percentile of a picture's attributions that is drawn as the most."""
 
+_STARTS = {SHAP: "the mean of the trees", GRADIENTS: "what it is for the mean of other rows"}
+"""Method of contributions -> what a row's number begins at, in words."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -237,7 +240,9 @@ def _explanations(task: Task, maps: Mapping[str, HeatMap], parts: Contributions 
         yield f"Orange: the places that add most to {what} ({method})."
     if parts is None:
         return
-    start = "the mean of the trees" if parts.method == SHAP else "what it is for the mean of other rows"
+    start = _STARTS.get(
+        parts.method, "what it is where the members begin: the mean of the trees, the mean of other rows"
+    )
     gap = float(np.abs(parts.start + parts.values.sum(axis=1) - parts.output).max())
     low, high = float(parts.start.min()), float(parts.start.max())
     started = f"{low:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"

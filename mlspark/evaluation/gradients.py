@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from mlspark.engines.eager import Eager
-from mlspark.evaluation.attribution import GRAD_CAM, GRADIENTS, Arrays, AttributionError, Contributions, HeatMap
+from mlspark.evaluation.attribution import GRADIENTS, Arrays, AttributionError, Contributions
 from mlspark.features.tensors import Tensors
 from mlspark.models.pictures import key
 from mlspark.tasks.intervals import Floats
@@ -63,6 +63,16 @@ def integrated(engine: Eager, tensors: Arrays, factors: Floats, *, reference: Ar
     return Contributions(GRADIENTS, tuple(names), columns, start.numpy(), output.numpy(), pixels)
 
 
+def outputs_at_start(engine: Eager, tensors: Arrays, *, reference: Arrays) -> Floats:
+    """Return the outputs (n, O) where the path of `integrated` begins."""
+    spec = engine.tensors
+    with torch.no_grad():
+        path = _Path(engine.network, spec, _torch(spec, tensors), _torch(spec, reference))
+        points, inputs = path.at(0.0)
+        with path.embedding(points):
+            return np.asarray(engine.network(**inputs).double().numpy())
+
+
 class _Path:
     """The way from the mean of other rows to the rows, in floats, pixels and the vectors that ids are embedded as."""
 
@@ -109,8 +119,8 @@ class _Path:
             yield
 
 
-def class_activations(engine: Eager, tensors: Arrays, factors: Floats) -> dict[str, HeatMap]:
-    """Return Grad-CAM of each picture whose part of the network has convolutions; see `attribution.heat_maps`.
+def class_activations(engine: Eager, tensors: Arrays, factors: Floats) -> dict[str, Floats]:
+    """Return Grad-CAM (n, H, W), 0 and more, of each picture whose part of the network has convolutions.
 
     The layer is the last whose output is spread over the picture: (B, channels, more than one place).
     """
@@ -134,17 +144,16 @@ def class_activations(engine: Eager, tensors: Arrays, factors: Floats) -> dict[s
             number = (network(**inputs).double() * torch.from_numpy(factors)).sum()
         if spread:
             [gradient] = torch.autograd.grad(number, spread)
-            found[name] = HeatMap(GRAD_CAM, _map(spread[0].detach(), gradient, rows[name].shape[-2:]))
+            found[name] = _map(spread[0].detach(), gradient, rows[name].shape[-2:])
     return found
 
 
 def _map(activation: torch.Tensor, gradient: torch.Tensor, size: Sequence[int]) -> Floats:
-    """Return the map (n, *size), 0 to 1, of activations and gradients (n, channels, places)."""
-    weights = gradient.mean((2, 3), keepdim=True)
+    """Return the map (n, *size) of activations and gradients (n, channels, places)."""
+    # The sum over places, not the mean: maps of networks whose layers have other numbers of places can be added up.
+    weights = gradient.sum((2, 3), keepdim=True)
     values = functional.relu((weights * activation).sum(1, keepdim=True))
-    values = functional.interpolate(values, tuple(size), mode="bilinear", align_corners=False)[:, 0]
-    most = values.amax((1, 2), keepdim=True)
-    return np.asarray((values / torch.where(most > 0, most, 1.0)).double().numpy())
+    return np.asarray(functional.interpolate(values, tuple(size), mode="bilinear", align_corners=False)[:, 0].double())
 
 
 def _tower(network: nn.Module, spec: Tensors, picture: str) -> nn.Module | None:

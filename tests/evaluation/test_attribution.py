@@ -168,16 +168,16 @@ def test_ids_that_share_an_embedding_are_refused_by_name() -> None:
         attribution.contributions(Eager(Shared(), tensors, 1), some, np.ones((3, 1)), reference=some)
 
 
-class Ensemble:
+class Other:
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         return np.zeros((len(tensors["dense"]), 1))
 
 
 def test_an_engine_of_another_kind_is_refused_by_name() -> None:
     some = rows(COLUMNS, 3)
-    with pytest.raises(AttributionError, match="engine Ensemble: only outputs of trees and of networks"):
-        attribution.contributions(Ensemble(), some, np.ones((3, 1)), reference=some)
-    assert attribution.heat_maps(Ensemble(), some, np.ones((3, 1))) == {}
+    with pytest.raises(AttributionError, match="engine Other: only outputs of trees and of networks"):
+        attribution.contributions(Other(), some, np.ones((3, 1)), reference=some)
+    assert attribution.heat_maps(Other(), some, np.ones((3, 1))) == {}
 
 
 def squares(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
