@@ -70,14 +70,22 @@ def pack(
     return files
 
 
-def load(files: Mapping[str, bytes]) -> "Eager":
+def load(files: Mapping[str, bytes], *, threads: int = 0) -> "Eager":
     """Return the engine of a version's files.
+
+    Args:
+        files: of the version.
+        threads: of torch, in the whole process; 0 leaves them as they are.
 
     Raises:
         RegistryError: the files are not those of one network.
     """
+    import torch
+
     from mlspark.models import weights as weights_file
 
+    if threads:
+        torch.set_num_threads(threads)
     description = json.loads(files["model.json"])
     network = _network(files, description)
     try:
@@ -120,6 +128,11 @@ class Eager:
     def tensors(self) -> Tensors:
         """What the network reads of a row."""
         return self._tensors
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a row."""
+        return self._num_outputs
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""

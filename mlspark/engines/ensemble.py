@@ -58,8 +58,8 @@ def pack(
     return files
 
 
-def load(files: Mapping[str, bytes]) -> "Ensemble":
-    """Return the engine of a version's files.
+def load(files: Mapping[str, bytes], *, threads: int = 0) -> "Ensemble":
+    """Return the engine of a version's files, each member computing with so many threads.
 
     Raises:
         RegistryError: the files are not those of an ensemble and its members.
@@ -71,7 +71,7 @@ def load(files: Mapping[str, bytes]) -> "Ensemble":
     for name, of_member in members(files):
         if "model.json" not in of_member:
             raise RegistryError(f"{_FOLDER}{name}/model.json: missing in the model version; register the model anew")
-        engines.append(engine.load(of_member))
+        engines.append(engine.load(of_member, threads=threads))
     return Ensemble(
         engines, Combination.from_json(description["combination"]), Tensors.from_json(description["tensors"])
     )

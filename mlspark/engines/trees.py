@@ -44,8 +44,8 @@ def pack(settings: "TreesSettings", tensors: Tensors, num_outputs: int, booster:
     }
 
 
-def load(files: Mapping[str, bytes]) -> "Trees":
-    """Return the engine of a version's files.
+def load(files: Mapping[str, bytes], *, threads: int = 0) -> "Trees":
+    """Return the engine of a version's files, computing with so many threads; 0: one.
 
     Raises:
         RegistryError: the files are not those of trees.
@@ -61,18 +61,20 @@ def load(files: Mapping[str, bytes]) -> "Trees":
             f"model.ubj: missing, or no trees of XGBoost {xgboost.__version__} ({str(error).splitlines()[0]}); register "
             f"the model anew"
         ) from error
-    return Trees(booster, Tensors.from_json(description["tensors"]), description["num_outputs"])
+    tensors = Tensors.from_json(description["tensors"])
+    return Trees(booster, tensors, description["num_outputs"], threads=threads or 1)
 
 
 class Trees:
     """Trees in memory."""
 
-    def __init__(self, booster: "Booster", tensors: Tensors, num_outputs: int) -> None:
+    def __init__(self, booster: "Booster", tensors: Tensors, num_outputs: int, *, threads: int = 1) -> None:
         from mlspark.models import trees
 
         self._booster, self._tensors, self._num_outputs = booster, tensors, num_outputs
         self._features, self._types = trees.features, trees.feature_types(tensors)
-        self._booster.set_param({"nthread": 1})  # else each single row wakes a pool of threads
+        self._threads = threads  # one by default: else each single row wakes a pool of them
+        self._booster.set_param({"nthread": threads})
 
     @property
     def tensors(self) -> Tensors:
@@ -86,7 +88,7 @@ class Trees:
         columns = self._features(self._tensors.pick(tensors))
         if not len(columns):
             return np.empty((0, self._num_outputs), np.float32)
-        data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=1)
+        data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=self._threads)
         margins = self._booster.predict(data, output_margin=True)
         return np.asarray(margins, np.float32).reshape(len(columns), self._num_outputs)
 
@@ -98,6 +100,6 @@ class Trees:
         import xgboost
 
         columns = self._features(self._tensors.pick(tensors))
-        data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=1)
+        data = xgboost.DMatrix(columns, feature_types=self._types, enable_categorical=True, nthread=self._threads)
         values = self._booster.predict(data, pred_contribs=True, strict_shape=True)
         return np.asarray(values, np.float64)

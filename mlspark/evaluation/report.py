@@ -129,7 +129,7 @@ def _examined(
     try:
         return examined_rows.examine(
             evaluated.task, kept, chosen,
-            engine=engine.load(evaluated.files), tensors=evaluated.tensors, snapshot=evaluated.snapshot, split=split,
+            engine=engine.load_source(evaluated.files), tensors=evaluated.tensors, snapshot=evaluated.snapshot, split=split,
             encoder=encoder, is_thorough=is_thorough,
         )  # fmt: skip
     except MlsparkError as error:  # files that VACUUM has removed, a decoder that is absent: the figures stand

@@ -26,7 +26,7 @@ class _Sum:
 def summing_module() -> ModuleType:
     """What the file of a new engine holds."""
     module = ModuleType("sum")
-    module.__dict__.update(REQUIRES=(), load=lambda files: _Sum(json.loads(files["factor.json"])))
+    module.__dict__.update(REQUIRES=(), load=lambda files, threads: _Sum(json.loads(files["factor.json"])))
     return module
 
 
@@ -38,5 +38,7 @@ def test_a_further_engine_is_one_file_and_one_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_engine_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(RegistryError, match=r"engine 'sum' is unknown \(known: eager, ensemble, trees\)"):
+    with pytest.raises(
+        RegistryError, match=r"engine 'sum' is unknown \(known: compiled, eager, ensemble, onnx, openvino, trees\)"
+    ):
         engine.load({"model.json": b'{"engine": "sum"}'})
