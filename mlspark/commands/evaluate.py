@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlspark.commands import options, output_file
+from mlspark.commands import options, output_file, version_argument
 from mlspark.errors import ConfigError
 from mlspark.settings import loading
 
@@ -69,7 +69,7 @@ def run(
     output_file.check("--output", output)
     row_ids = _row_ids(rows)
     settings = loading.load(list(files), list(overrides))
-    name, wanted = _version(version, settings.registry.model_name, settings.registry.alias)
+    name, wanted = version_argument.parsed(version, settings.registry.model_name, settings.registry.alias)
     from mlspark.stages import evaluation  # takes seconds: torch, MLflow
 
     page = evaluation.page(settings, name, wanted, split=split, row_ids=row_ids, in_words=in_words)
@@ -83,15 +83,3 @@ def _row_ids(text: str) -> list[int]:
     if wrong:
         raise ConfigError(f"--rows {text}: {wrong[0]!r} is no row_id; give whole numbers with commas between them")
     return [int(part) for part in parts]
-
-
-def _version(text: str, name: str, alias: str) -> tuple[str, int | str]:
-    """Return name and number or alias of a version."""
-    match = re.fullmatch(r"([^/@]*)(?:/([1-9]\d*)|@([\w-]+))?", text)
-    if match is None:
-        raise ConfigError(f"{text}: names no version; give NAME/3, NAME@alias or NAME")
-    given, number, of_alias = match.groups()
-    wanted = int(number) if number else of_alias or alias
-    if not wanted:
-        raise ConfigError(f"{given or name}: which version? registry.alias is empty; give {given or name}/3")
-    return given or name, wanted

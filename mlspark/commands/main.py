@@ -21,6 +21,7 @@ COMMANDS = {
     "explain-features": "Show how one raw row becomes its numbers.",
     "fetch": "Download a public data set.",
     "models": "List networks for pictures by name, and what they cost here.",
+    "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "stream-bench": "Stream a table as training would; print rows/s, waiting, memory.",
     "tune": "Search settings of the training by the validation rows.",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mlspark.engines import engine_file
 from mlspark.registry.package import Package
 from mlspark.tasks.classes import ClassTask
 from mlspark.tasks.metrics import title
@@ -31,7 +32,7 @@ def _what(package: Package) -> Iterator[str]:
     predictions = ", ".join(f"`{column}` ({kind})" for column, kind in task.prediction_types.items())
     yield f"Gives {predictions}."
     yield ""
-    yield f"Model: {_settings(model.get('model', {}))}. Engine: {model.get('engine', '')}."
+    yield f"Model: {_settings(model.get('model', {}))}. Engine: {engine_file.words(package.files)}."
     yield (
         f"Rows that break the contract `{package.contract.name}` are refused or quarantined with their reasons, never "
         f"predicted."
@@ -85,6 +86,8 @@ def _origin(package: Package) -> Iterator[str]:
         yield f"* source {source}: `{of_source['uri']}`, SHA-256 {of_source['sha256'][:12]}"
     if initial := provenance.get("initial_weights"):
         yield f"* began with the weights of `{initial['place']}`, SHA-256 {initial['sha256'][:12]}"
+    if origin := provenance.get("optimized_from"):
+        yield f"* optimised from version `{origin}`: the same weights, run by another engine"
     yield f"* MLflow run {provenance['run_id']}, {provenance['train_seconds']:.1f} s of training"
     yield f"* commit of the pipeline: {provenance['git_commit'] or 'none'}{changed}"
     yield f"* {', '.join(f'{library} {version}' for library, version in provenance['libraries'].items())}"

@@ -27,6 +27,7 @@ class Package:
     manifest.json      SHA-256 of every other file
     model.json         engine, model with every setting resolved, tensors, number of outputs, entry of a custom model's code
     ...                the engine's files: weights.safetensors, code/... of a custom model; model.ubj
+    engine.json        of an optimised version: the engine that runs it in place of that of model.json, whose files stay
     encoder.json       how a raw row becomes tensors
     contract.json      what a raw row must be, the label and its place included
     task.json          what the outputs mean, threshold included
@@ -60,11 +61,19 @@ class Package:
             "encoder.json": _to_bytes(encoder.to_json()),
             "contract.json": (contract.model_dump_json(indent=1) + "\n").encode(),
             "task.json": (task.to_json() + "\n").encode(),
-            "provenance.json": _to_bytes(dict(provenance)),
-            "requirements.txt": "".join(f"{line}\n" for line in requirements.pinned(model)).encode(),
         }
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-        return cls({**files, _MANIFEST: _to_bytes({"format": _FORMAT, "files": digests})})
+        return _packed(files, provenance)
+
+    def with_engine(self, engine: Mapping[str, bytes], *, provenance: Mapping[str, Any]) -> "Package":
+        """Return a package of the same model, byte for byte, that another engine runs.
+
+        Args:
+            engine: the engine's files, engine.json among them.
+            provenance: what is different of where it comes from.
+        """
+        own = {_MANIFEST, "provenance.json", "requirements.txt"}
+        same = {name: content for name, content in self.files.items() if name not in own}
+        return _packed({**same, **engine}, {**self.provenance, **provenance})
 
     def save(self, folder: Path) -> None:
         """Write the files into a local folder."""
@@ -171,6 +180,17 @@ class Package:
 
 DIGEST_TAG = "mlspark.manifest_sha256"
 """Tag of a registered version that holds its package's digest."""
+
+
+def _packed(files: Mapping[str, bytes], provenance: Mapping[str, Any]) -> Package:
+    """Return the package of these files, with what is made of them."""
+    whole = {
+        **files,
+        "provenance.json": _to_bytes(provenance),
+        "requirements.txt": "".join(f"{line}\n" for line in requirements.pinned(files)).encode(),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(whole.items())}
+    return Package({**whole, _MANIFEST: _to_bytes({"format": _FORMAT, "files": digests})})
 
 
 def _manifest(content: bytes, folder: Path) -> dict[str, str]:

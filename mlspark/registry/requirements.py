@@ -24,7 +24,8 @@ def pinned(model: Mapping[str, bytes]) -> list[str]:
     names = {*_ALWAYS}
     for files in engine.models(model):
         description = json.loads(files["model.json"])
-        names |= {*engine.kind(files).REQUIRES, *(description.get("code") or {}).get("distributions", ())}
+        names |= {*engine.kind(files).REQUIRES, *engine.source_kind(files).REQUIRES}
+        names |= {*(description.get("code") or {}).get("distributions", ())}
         names |= {*models.from_json(description["model"]).distributions()}
         if any("picture" in tensor for tensor in description.get("tensors", {}).get("specs", ())):
             names |= set(_OF_PICTURES)

@@ -237,6 +237,16 @@ def is_of_run(client: MlflowClient, name: str, version: int, run_id: str, *, ret
     return answered(f"find model {name}", run_of_version, seconds=retry_seconds) == run_id
 
 
+def with_tag(client: MlflowClient, name: str, key: str, value: str, *, retry_seconds: float = 60.0) -> int | None:
+    """Return the first version that has this value of a tag, None without one. Raises TrackingError as `find` does."""
+    found = answered(
+        f"find model {name}",
+        lambda: client.search_model_versions(f"name = '{name}'"),
+        seconds=retry_seconds,
+    )
+    return min((int(version.version) for version in found if version.tags.get(key) == value), default=None)
+
+
 def with_alias(client: MlflowClient, name: str, alias: str, *, retry_seconds: float = 60.0) -> int | None:
     """Return the version that has an alias, None without one. Raises TrackingError as `find` does."""
     model = answered(f"find model {name}", lambda: client.get_registered_model(name), seconds=retry_seconds)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlspark import storage
-from mlspark.errors import RegistryError, one_line
+from mlspark.errors import one_line
 from mlspark.evaluation import predictions, report
 from mlspark.evaluation.report import SPLITS, Evaluated
 from mlspark.features.tensors import Tensors
 from mlspark.registry import versions
 from mlspark.settings.pipeline import Settings
+from mlspark.stages import version_rows
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.metrics import Metrics
 from mlspark.tracking import runs
@@ -87,13 +88,7 @@ def page(
     client = runs.connect(settings.tracking, settings.root)
     version = versions.find(client, name, wanted, retry_seconds=settings.tracking.retry_seconds)
     package, provenance = version.package, version.package.provenance
-    run_uri = storage.join(settings.root, "runs", provenance["run_id"])
-    snapshot_uri = storage.join(run_uri, "snapshot.json")
-    if not storage.exists(snapshot_uri):
-        raise RegistryError(
-            f"model {name} version {version.version}: its run has no folder {run_uri}, where its rows and predictions are; "
-            f"give the storage.root that it was trained with"
-        )
+    run_uri, snapshot = version_rows.of_run(settings, version)
     kept = {each: predictions.uri_of(run_uri, each) for each in SPLITS}
     evaluated = Evaluated(
         name=name,
@@ -102,7 +97,7 @@ def page(
         files=package.files,
         task=package.task,
         tensors=Tensors.from_json(json.loads(package.files["model.json"])["tensors"]),
-        snapshot=Snapshot.load(snapshot_uri),
+        snapshot=snapshot,
         metrics={each: Metrics.from_json(values) for each, values in provenance["metrics"].items()},
         predictions={each: uri for each, uri in kept.items() if storage.exists(uri)},
         model=_words(package.files),
