@@ -202,11 +202,21 @@ def _auc_interval(
 
 def top_shares(probability: Floats, target: Ints, weight: Floats) -> dict[str, Metric]:
     """Return the shares of rows whose class is among the k most probable, for k of TOP_K below the number of classes."""
+    above = _more_probable(probability, target)
+    return {f"top_{k}_accuracy": share(above < k, weight) for k in TOP_K if k < probability.shape[1]}
+
+
+def is_among_top(probability: Floats, target: Ints, k: int) -> NDArray[np.bool_]:
+    """Return whether each row's class is among its k most probable (n,)."""
+    return np.asarray(_more_probable(probability, target) < k)
+
+
+def _more_probable(probability: Floats, target: Ints) -> Ints:
+    """Return the number of classes that are more probable than the row's own (n,)."""
     of_class = probability[np.arange(len(target)), target][:, None]
     later = np.arange(probability.shape[1]) > target[:, None]
     # Of equally probable classes the later one comes first, as in scikit-learn.
-    above = ((probability > of_class) | ((probability == of_class) & later)).sum(axis=1)
-    return {f"top_{k}_accuracy": share(above < k, weight) for k in TOP_K if k < probability.shape[1]}
+    return np.asarray(((probability > of_class) | ((probability == of_class) & later)).sum(axis=1), np.int64)
 
 
 def single_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -183,24 +183,44 @@ class RegressionTask(Task):
         """See `Task.metrics`."""
         values = self._undone(outputs_of(self, outputs))
         rows = self.weighing_rows(values, target, weight)
-        places = self._places
-        errors = rows.target - rows.outputs[:, places["prediction"]]
-        squared = mean(errors**2, rows.weight)
-        least = np.maximum(np.abs(rows.target), np.finfo(np.float64).eps)  # as in scikit-learn
+        losses_of = self._row_losses(rows.outputs, rows.target)
+        squared, absolute = losses_of["rmse"], losses_of["mae"]
         metrics = {
-            "rmse": _root(squared),
-            "mae": mean(np.abs(errors), rows.weight),
-            "median_ae": Metric(
-                weighted_median(np.abs(errors), rows.weight), median_interval(np.abs(errors), rows.weight)
-            ),
-            "r2": _r2(errors**2, rows.target, rows.weight),
-            "mape": mean(np.abs(errors) / least, rows.weight),
-            "pinball": mean(self._pinball(rows.outputs, rows.target), rows.weight),
+            "rmse": _root(mean(squared, rows.weight)),
+            "mae": mean(absolute, rows.weight),
+            "median_ae": Metric(weighted_median(absolute, rows.weight), median_interval(absolute, rows.weight)),
+            "r2": _r2(squared, rows.target, rows.weight),
+            "mape": mean(losses_of["mape"], rows.weight),
+            "pinball": mean(losses_of["pinball"], rows.weight),
+        }
+        if "coverage" in losses_of:
+            metrics["coverage"] = share(losses_of["coverage"] > 0, rows.weight)
+        return Metrics(np.size(target), metrics)
+
+    def row_losses(self, outputs: ArrayLike, target: ArrayLike) -> dict[str, Floats]:
+        """Return what metrics are means of, of each row (n,): by metric, for rmse the squared error.
+
+        Args:
+            outputs: (n, O).
+            target: (n,) of the feature table's `label`.
+        """
+        return self._row_losses(self._undone(outputs_of(self, outputs)), np.asarray(target, np.float64))
+
+    def _row_losses(self, values: Floats, target: Floats) -> dict[str, Floats]:
+        """Return `row_losses` of predicted numbers (n, O) in the target's own unit."""
+        places = self._places
+        errors = target - values[:, places["prediction"]]
+        least = np.maximum(np.abs(target), np.finfo(np.float64).eps)  # as in scikit-learn
+        found = {
+            "rmse": errors**2,
+            "mae": np.abs(errors),
+            "mape": np.abs(errors) / least,
+            "pinball": self._pinball(values, target),
         }
         if "coverage" in self.metric_names:
-            low, high = rows.outputs[:, places["prediction_low"]], rows.outputs[:, places["prediction_high"]]
-            metrics["coverage"] = share((low <= rows.target) & (rows.target <= high), rows.weight)
-        return Metrics(np.size(target), metrics)
+            low, high = values[:, places["prediction_low"]], values[:, places["prediction_high"]]
+            found["coverage"] = ((low <= target) & (target <= high)).astype(np.float64)
+        return found
 
     def _pinball(self, predicted: Floats, target: Floats) -> Floats:
         quantiles, errors = np.array(self._quantiles), target[:, None] - predicted
