@@ -10,7 +10,10 @@ import torch
 from deltalake import write_deltalake
 from torch import nn
 
+from mlspark.engines.combination import Combination
 from mlspark.engines.eager import Eager
+from mlspark.engines.engine import Engine
+from mlspark.engines.ensemble import Ensemble
 from mlspark.errors import ConfigError
 from mlspark.evaluation import examined_rows, predictions, report
 from mlspark.evaluation.examined_rows import ExaminedError
@@ -83,13 +86,18 @@ def test_rows_that_are_asked_for_are_found_or_named() -> None:
         examined_rows.asked_for(rows, [1022, 7, -8])
 
 
-def test_rows_are_read_again_and_what_columns_add_is_what_they_add(snapshot: Snapshot) -> None:
+ALONE = Eager(Net(), TENSORS, 1)
+TWICE = Ensemble([ALONE, ALONE], Combination("mean", "logistic", weights=(0.75, 0.25)), TENSORS)
+
+
+@pytest.mark.parametrize("model", [ALONE, TWICE])
+def test_rows_are_read_again_and_what_columns_add_is_what_they_add(snapshot: Snapshot, model: Engine) -> None:
     places = np.arange(20, NUM_ROWS)
     outputs = places + 10.0 * (places % 4)
     rows = kept(outputs, places % 2)
     found = examined_rows.examine(
         BINARY, rows, examined_rows.asked_for(rows, [1059, 1021]),
-        engine=Eager(Net(), TENSORS, 1), tensors=TENSORS, snapshot=snapshot, split="test",
+        engine=model, tensors=TENSORS, snapshot=snapshot, split="test",
     )  # fmt: skip
     assert [row.row_id for row in found.rows] == [1059, 1021]
     assert found.rows[1].title == "yes, predicted so"
@@ -101,10 +109,11 @@ def test_rows_are_read_again_and_what_columns_add_is_what_they_add(snapshot: Sna
         )
         assert [part.encoded for part in row.contributions] == [str(place), str(2 * place), str(place % 4)]
     assert "integrated gradients" in found.notes[-1]
+    assert "what it is for the mean of other rows; all together lead to the number itself" in found.notes[-1]
     nothing_wrong = examined_rows.worst(BINARY, kept([1.0], [1.0]), most=3)
     none = examined_rows.examine(
         BINARY, rows, nothing_wrong,
-        engine=Eager(Net(), TENSORS, 1), tensors=TENSORS, snapshot=snapshot, split="test",
+        engine=model, tensors=TENSORS, snapshot=snapshot, split="test",
     )  # fmt: skip
     assert none.notes == ("None: all predictions are right.",)
 
