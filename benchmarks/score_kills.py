@@ -162,7 +162,7 @@ class Bench:
         """Return the settings of a run whose tables are in `home`, with the one model that there is."""
         store = self._trained / "mlflow" / "mlflow.db"
         model = ["model.kind=trees", "model.num_rounds=20"]
-        comment = ["scoring.source.comment=''"]
+        comment = ["scoring.source.comment=''", "scoring.model=challenger"]
         tracking = [] if home == self._trained else [f"tracking.uri=sqlite:///{store}"]
         return [*overrides(home, self.data), *model, *tracking, *comment, f"scoring.source.path={scored}"]
 

@@ -1,4 +1,4 @@
-"""`mlspark demo`: the three jobs on census rows or pictures, one after the other, and a summary. Starts Spark itself."""
+"""`mlspark demo`: the four jobs on census rows or pictures, one after the other, and a summary. Starts Spark itself."""
 
 import json
 import os
@@ -87,7 +87,7 @@ class JobFailed(Exception):
 def demo(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"Data to run on: {', '.join(DEMOS)}.")] = "census",
 ) -> None:
-    """Run prepare, train and score on census rows or pictures and sum up what came of it; from the repository's folder."""
+    """Run prepare, train, promote and score on census rows or pictures and sum it up; from the repository's folder."""
     if name not in DEMOS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(DEMOS)}", param_hint="NAME")
     raise typer.Exit(run(DEMOS[name]))
@@ -117,11 +117,12 @@ def run(shown: Demo) -> int:
     try:
         prepared = _job("prepare", shown.config, data, settings.root, log)
         trained = _job("train", shown.config, data, settings.root, log)
+        promoted = _job("promote", shown.config, data, settings.root, log)
         scored = _job("score", shown.config, data, settings.root, log, *to_score)
     except JobFailed as failure:
         typer.echo(f"\n{failure}", err=True)
         return failure.status
-    reports = (prepared, trained, scored)
+    reports = (prepared, trained, promoted, scored)
     typer.echo("\n".join(_summary(shown, settings, data, reports, time.monotonic() - started, log)))
     return 0
 
@@ -188,10 +189,10 @@ def _job(name: str, config: str, data: str, root: str, log: Path, *arguments: st
 
 
 def _summary(
-    shown: Demo, settings: Settings, data: str, reports: tuple[Report, Report, Report], seconds: float, log: Path
+    shown: Demo, settings: Settings, data: str, reports: tuple[Report, ...], seconds: float, log: Path
 ) -> list[str]:
     """Return the lines that end the demo."""
-    prepared, trained, scored = reports
+    prepared, trained, promoted, scored = reports
     test = trained["metrics"]["test"]
     steps_per_second = trained["steps"] / trained["train_seconds"]
     facts = [
@@ -205,6 +206,7 @@ def _summary(
           for fact, (name, words) in zip(("test", ""), shown.metrics.items(), strict=False)),
         ("", f"on {test['num_rows']:,} rows that training never saw; in brackets the 95 % interval"),
         ("model", f"{trained['model_name']}, version {trained['model_version']}, alias {trained['alias'] or 'none'}"),
+        ("champion", f"version {scored['model_version']} is in use, " + _promotion(promoted)),
         ("scores", f"{scored['rows_scored']:,} rows ({scored['rows_quarantined']:,} quarantined), "
                    f"version {scored['output_version']} of {_shown(scored['output'])}"),
         ("log", _shown(log)),
@@ -228,6 +230,13 @@ def _summary(
         f"What the good rows hold{shown.in_profile}, as a page:",
         f"  {mlspark} profile --config {shown.config} --html {_shown(log.with_name('profile.html'))}",
     ]
+
+
+def _promotion(report: Report) -> str:
+    """Return in words what was decided of the trained version."""
+    if report["verdict"] in ("in_use", "disabled"):
+        return "as before"
+    return f"version {report['version']} was {report['verdict'].replace('_', ' ')}: {'; '.join(report['reasons'])}"
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:

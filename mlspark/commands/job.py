@@ -24,7 +24,11 @@ def start(main: Callable[..., None]) -> None:
     """Parse the command line and call `main`; an error that is no MlsparkError keeps its plain traceback."""
     app = options.app()
     app.command()(main)
-    app()
+    try:
+        app()
+    except MlsparkError as error:  # of a job that does not `run` Spark
+        _print_error(f"{main.__name__}: {error}")
+        sys.exit(options.USER_ERROR)
 
 
 def _print_error(message: str) -> None:

@@ -22,7 +22,7 @@ def _model_name(name: str) -> str:
     return name
 
 
-def _alias(alias: str) -> str:
+def alias_name(alias: str) -> str:
     """Return `alias`, which MLflow takes and which nobody mistakes for a version's number."""
     if alias and (not _ALIAS.fullmatch(alias) or _VERSIONS.fullmatch(alias)):
         raise ValueError(
@@ -38,8 +38,8 @@ def _short(text: str) -> str:
 class RegistrySettings(Section):
     model_name: Annotated[str, AfterValidator(_model_name)] = ""
     """Name of the registered model; empty: the pipeline's name."""
-    alias: Annotated[str, AfterValidator(_alias)] = "champion"
-    """Alias that is moved to the new version; empty: no alias is."""
+    alias: Annotated[str, AfterValidator(alias_name)] = "challenger"
+    """Alias that is moved to the new version; empty: no alias is. `mlspark promote` makes it the champion, or does not."""
     evaluation_page: bool = True
     """Whether the run gets evaluation.html: figures, curves and the worst mistakes of the new version, pictures included."""
 

@@ -56,8 +56,8 @@ def register(
     """Log `package` as a model of run `run_id`, register it and return its version number.
 
     A run registers once under a name: again, it moves the alias to the existing version and returns that. The alias
-    moves last, so it never points to a version that is not complete. An empty alias moves nothing. What an earlier call
-    left that was killed is used or deleted.
+    moves last, so it never points to a version that is not complete, and forwards only: not from a later version to this
+    one. An empty alias moves nothing. What an earlier call left that was killed is used or deleted.
 
     Args:
         client: of the store that is this process's default.
@@ -79,12 +79,8 @@ def register(
         return _create(client, package, run_id, name, example) if version is None else version
 
     version = answered("register the model", version_of_run, seconds=retry_seconds)
-    if alias:
-        answered(
-            f"move alias {alias}",
-            lambda: client.set_registered_model_alias(name, alias, str(version)),
-            seconds=retry_seconds,
-        )
+    if alias and (with_alias(client, name, alias, retry_seconds=retry_seconds) or 0) < version:
+        move_alias(client, name, alias, version, retry_seconds=retry_seconds)
     return version
 
 
@@ -162,18 +158,25 @@ def named(version: str, setting: str) -> tuple[str, int | str]:
     return name, int(number) if number else alias
 
 
-def find(client: MlflowClient, name: str, wanted: int | str, *, retry_seconds: float = 60.0) -> ModelVersion:
-    """Return the version with number or alias `wanted`.
+def find(
+    client: MlflowClient,
+    name: str,
+    wanted: int | str,
+    *,
+    retry_seconds: float = 60.0,
+    remedy: str = "set scoring.model, or mlspark promote a version",
+) -> ModelVersion:
+    """Return the version with number or alias `wanted`; `remedy` is what the message advises where there is none.
 
     Raises:
         RegistryError: no such model, version or alias, and names the existing ones; or a file of the version is missing
             or not what was registered.
         TrackingError: the store did not answer for `retry_seconds`.
     """
-    return answered(f"find model {name}", lambda: _found(client, name, wanted), seconds=retry_seconds)
+    return answered(f"find model {name}", lambda: _found(client, name, wanted, remedy), seconds=retry_seconds)
 
 
-def _found(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
+def _found(client: MlflowClient, name: str, wanted: int | str, remedy: str) -> ModelVersion:
     try:
         if isinstance(wanted, int):
             version = client.get_model_version(name, str(wanted))
@@ -192,7 +195,7 @@ def _found(client: MlflowClient, name: str, wanted: int | str) -> ModelVersion:
         aliases = ", ".join(sorted(known[0].aliases)) or "none"
         raise RegistryError(
             f"model {name}: no version or alias {wanted!r} (versions: {', '.join(map(str, numbers)) or 'none'}; "
-            f"aliases: {aliases}); set scoring.model"
+            f"aliases: {aliases}); {remedy}"
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         local = mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}", dst_path=folder)
@@ -223,18 +226,18 @@ def _registered(client: MlflowClient, name: str, run_id: str, package: Package) 
     return number
 
 
-def is_of_run(client: MlflowClient, name: str, version: int, run_id: str, *, retry_seconds: float = 60.0) -> bool:
-    """Return whether this version is registered, and by this run. Raises TrackingError as `find` does."""
+def run_of(client: MlflowClient, name: str, version: int, *, retry_seconds: float = 60.0) -> str | None:
+    """Return the id of the run that registered a version, None where there is no such version. Raises as `find` does."""
 
-    def run_of_version() -> str:
+    def run_of_version() -> str | None:
         try:
             return str(client.get_model_version(name, str(version)).run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            return ""
+            return None
 
-    return answered(f"find model {name}", run_of_version, seconds=retry_seconds) == run_id
+    return answered(f"find model {name}", run_of_version, seconds=retry_seconds)
 
 
 def with_tag(client: MlflowClient, name: str, key: str, value: str, *, retry_seconds: float = 60.0) -> int | None:
@@ -248,6 +251,44 @@ def with_tag(client: MlflowClient, name: str, key: str, value: str, *, retry_sec
 
 
 def with_alias(client: MlflowClient, name: str, alias: str, *, retry_seconds: float = 60.0) -> int | None:
-    """Return the version that has an alias, None without one. Raises TrackingError as `find` does."""
-    model = answered(f"find model {name}", lambda: client.get_registered_model(name), seconds=retry_seconds)
-    return int(model.aliases[alias]) if alias in model.aliases else None
+    """Return the version that has an alias, None without one or without the model. Raises TrackingError as `find` does."""
+
+    def aliases() -> dict[str, str]:
+        models = client.search_registered_models(f"name = '{name}'")
+        return dict(models[0].aliases) if models else {}
+
+    version = answered(f"find model {name}", aliases, seconds=retry_seconds).get(alias)
+    return None if version is None else int(version)
+
+
+def move_alias(client: MlflowClient, name: str, alias: str, version: int, *, retry_seconds: float = 60.0) -> None:
+    """Give an alias to a version, which takes it from another one in the same transaction of MLflow's database."""
+    answered(
+        f"move alias {alias}",
+        lambda: client.set_registered_model_alias(name, alias, str(version)),
+        seconds=retry_seconds,
+    )
+
+
+def annotate(
+    client: MlflowClient, name: str, version: int, tags: Mapping[str, str], *, retry_seconds: float = 60.0
+) -> None:
+    """Set tags of a version, in place of earlier ones of these names. Raises TrackingError as `find` does."""
+    for key, text in tags.items():
+        answered(
+            f"keep tag {key}",
+            lambda key=key, text=text: client.set_model_version_tag(name, str(version), key, text),  # type: ignore[misc]
+            seconds=retry_seconds,
+        )
+
+
+def example(client: MlflowClient, name: str, version: int, *, retry_seconds: float = 60.0) -> pd.DataFrame | None:
+    """Return the example of a row that a version takes, one row of raw values; None where it has none."""
+
+    def loaded() -> pd.DataFrame | None:
+        with tempfile.TemporaryDirectory() as folder:
+            local = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
+            rows = Model.load(local).load_input_example(local)
+            return rows if isinstance(rows, pd.DataFrame) else None
+
+    return answered(f"load the example of model {name}", loaded, seconds=retry_seconds)

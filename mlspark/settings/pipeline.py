@@ -12,6 +12,7 @@ from mlspark.features.split import SplitSettings
 from mlspark.intake.joins import JoinSettings
 from mlspark.models import ModelSettings
 from mlspark.models.tabular import TabularSettings
+from mlspark.registry.gate import PromotionSettings
 from mlspark.registry.settings import RegistrySettings
 from mlspark.scoring.settings import ScoringSettings
 from mlspark.section import Section
@@ -46,6 +47,7 @@ class Settings(Section):
     model: ModelSettings = TabularSettings()
     training: TrainingSettings = TrainingSettings()
     registry: RegistrySettings = RegistrySettings()
+    promotion: PromotionSettings = PromotionSettings()
     scoring: ScoringSettings = ScoringSettings()
     tracking: TrackingSettings = TrackingSettings()
 
@@ -56,7 +58,20 @@ class Settings(Section):
         wrong = sorted({name for name in names if names.count(name) > 1 or name in _OWN_SOURCES})
         if wrong:
             raise ValueError(f"joins: {', '.join(wrong)}: each name once, and none of {', '.join(_OWN_SOURCES)}")
+        self._check_promotion()
         return self
+
+    def _check_promotion(self) -> None:
+        """Refuse metrics that the task does not have, and a champion that every training would replace."""
+        for name, setting in self.promotion.metric_settings:
+            self.task.metric(name, setting=setting)
+        alias = self.registry.alias
+        # MLflow on some databases takes aliases for the same that differ in case alone.
+        if alias.lower() == self.promotion.champion.lower() and self.promotion.mode != "disabled":
+            raise ValueError(
+                f"registry.alias: {alias} is promotion.champion, so that every training would move it; call it otherwise, "
+                f"or set promotion.mode=disabled"
+            )
 
     @property
     def root(self) -> str:

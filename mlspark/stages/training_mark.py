@@ -13,7 +13,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -119,14 +119,27 @@ class Mark:
                 self._write(replace(self.holder, beat=self.holder.beat + 1))
 
 
+def _refusal(holder: Holder) -> str:
+    run = f"run {holder.run_id} of the same settings and table version" if holder.run_id else "the same training"
+    return (
+        f"{run} is being trained by process {holder.process} on {holder.host}; wait for it, or set "
+        f"training.recovery.resume=false to train another one"
+    )
+
+
 @contextlib.contextmanager
-def held(folder: str, name: str) -> Iterator[Mark]:
+def held(folder: str, name: str, *, refusal: Callable[[Holder], str] = _refusal) -> Iterator[Mark]:
     """Take mark `name` in `folder`, and hold it meanwhile; released at the end, unless it is finished.
 
+    Args:
+        folder: of the marks.
+        name: what is trained, or done else by one driver at a time.
+        refusal: what is said where another driver holds it.
+
     Raises:
-        ConfigError: it is being trained at this moment; says by which process.
+        ConfigError: another driver holds it; says which process.
     """
-    mark = _take(folder, name)
+    mark = _take(folder, name, refusal)
     beats = threading.Thread(target=mark._beat, name="mark", daemon=True)
     beats.start()
     try:
@@ -147,18 +160,12 @@ def abandoned(folder: str, prefix: str) -> Iterator[str]:
             yield newest[1].run_id
 
 
-def _take(folder: str, name: str) -> Mark:
+def _take(folder: str, name: str, refusal: Callable[[Holder], str]) -> Mark:
     while True:
         newest = _newest(folder, name)
         number, before = newest if newest is not None else (0, Holder(is_released=True))
         if not _is_dead(folder, name, number, before):
-            run = (
-                f"run {before.run_id} of the same settings and table version" if before.run_id else "the same training"
-            )
-            raise ConfigError(
-                f"{run} is being trained by process {before.process} on {before.host}; wait for it, or set "
-                f"training.recovery.resume=false to train another one"
-            )
+            raise ConfigError(refusal(before))
         holder = Holder(
             before.run_id, _machine(), platform.node(), os.getpid(), _start_of(os.getpid()), uuid.uuid4().hex
         )

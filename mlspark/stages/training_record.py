@@ -129,7 +129,7 @@ def finished(client: Client, settings: Settings, name: str) -> dict[str, Any] | 
     seconds = settings.tracking.retry_seconds
     if model != settings.registry.model_name:
         return None
-    if not versions.is_of_run(client, model, version, report["run_id"], retry_seconds=seconds):
+    if versions.run_of(client, model, version, retry_seconds=seconds) != report["run_id"]:
         return None
     alias = settings.registry.alias
     elsewhere = versions.with_alias(client, model, alias, retry_seconds=seconds) if alias else version

@@ -25,6 +25,7 @@ KEYS = {
     },
     "prepare_kills.py": {"kills", "lost", "duplicated", "visible_halves"},
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
+    "promotion_kills.py": {"kills", "none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone"},
     "pytabkit_census.py": {"XGB_TD"},
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
     "streaming.py": {
@@ -88,6 +89,14 @@ def test_killed_scorings_lose_and_double_no_row(tmp_path: Path) -> None:
     found = figures("score_kills.py", tmp_path / "kills.json")
     assert found["kills"] == 3
     assert [found[name] for name in ("lost", "duplicated", "visible_halves", "unaccounted")] == [0, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_killed_promotions_leave_one_version_in_use(tmp_path: Path) -> None:
+    found = figures("promotion_kills.py", tmp_path / "kills.json")
+    assert found["kills"] == 3
+    names = ("none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone")
+    assert [found[name] for name in names] == [0] * 5
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_census_jobs_run_unchanged_on_a_cluster(standalone: Standalone, tmp_path
     places = [f"storage.root={tmp_path / 'home'}", f"sources.root={tmp_path / 'data'}", "training.epochs=2"]
     submit = [str(Path(sys.executable).parent / "spark-submit"), "--master", standalone.url]
     reports = {}
-    for job in ("prepare", "train", "score"):
+    for job in ("prepare", "train", "promote", "score"):
         command = [*submit, f"jobs/{job}.py", "--config", "conf/census.yaml", "--report", str(tmp_path / job)]
         command += [part for place in places for part in ("--set", place)]
         done = subprocess.run(
@@ -45,6 +45,7 @@ def test_census_jobs_run_unchanged_on_a_cluster(standalone: Standalone, tmp_path
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         reports[job] = json.loads((tmp_path / job).read_text())
     assert reports["train"]["world_size"] == 2
+    assert reports["promote"]["verdict"] == "promoted"
     assert reports["score"]["rows_scored"] == 300
     events = (tmp_path / "home" / "runs" / reports["train"]["run_id"] / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["event"] for line in events]

@@ -18,7 +18,7 @@ EPOCH = r"epoch \d+/\d+(, step \d+ of \d+)?: .*"
 LINES = (
     r"",
     r"data: the census files in .*",
-    r"prepare|train|score",
+    r"prepare|train|promote|score",
     r"  (learn|test|score): read [\d,]+ rows, kept [\d,]+, rejected .*",
     r"  encoder: fitted on [\d,]+ training rows, [0-9a-f]{12}",
     r"  features: wrote version \d+ of .* in [\d.]+ s",
@@ -26,9 +26,10 @@ LINES = (
     rf"  {EPOCH}",
     r"  evaluation: evaluation\.html is kept with run [0-9a-f]{32}, in [\d.]+ s",
     r"  registered: version \d+ of model census in [\d.]+ s",
+    r"  promotion: version 1 of model census is promoted: no version is alias champion yet",
     r"  scores: wrote version \d+ of .* in [\d.]+ s.*",
 )
-SUMMARY = ("raw rows", "features", "training", "test", "model", "scores", "log", "took")
+SUMMARY = ("raw rows", "features", "training", "test", "model", "champion", "scores", "log", "took")
 
 
 @pytest.mark.slow

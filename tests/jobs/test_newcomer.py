@@ -61,7 +61,7 @@ def settings_of(folder: Path, spark: SparkSession, label: tuple[Any, Any]) -> An
                 {"kind": "one_hot", "columns": ["native_country"]},
             ]
         },
-        "scoring": {"source": {"kind": "parquet", "path": "new.parquet"}},
+        "scoring": {"source": {"kind": "parquet", "path": "new.parquet"}, "model": "challenger"},
     }
     (folder / "people.yaml").write_text(yaml.safe_dump(pipeline))
     return loading.load([str(folder / "people.yaml")], [f"storage.root={folder}/home", f"sources.root={folder}"])

@@ -25,6 +25,7 @@ from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import training_record
 from mlspark.stages.prepare import prepare
+from mlspark.stages.promote import promote
 from mlspark.stages.score import score
 from mlspark.stages.train import train
 from mlspark.tracking import runs
@@ -95,13 +96,14 @@ def census(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(spark: SparkSession, census: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A finished prepare and train on the sample of the census."""
+    """A finished prepare, train and promote on the sample of the census."""
     home = tmp_path_factory.mktemp("home")
     unlabelled = without_label(census, home / "unlabelled.csv")
     settings = census_settings(
         census, home, *FAST, f"scoring.source.path={unlabelled}", "scoring.source.has_label=false"
     )
-    return {"settings": settings, "prepared": prepare(spark, settings), "trained": train(spark, settings)}
+    prepared, trained = prepare(spark, settings), train(spark, settings)
+    return {"settings": settings, "prepared": prepared, "trained": trained, "promoted": promote(settings)}
 
 
 def test_each_rank_takes_equal_steps_and_every_row_is_seen_once_per_epoch(pipeline: dict[str, Any]) -> None:
@@ -176,7 +178,7 @@ def test_registered_model_serves_raw_rows_through_mlflow(pipeline: dict[str, Any
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["scoring.model=99"], r"model census: no version or alias 99 \(versions: 1.*aliases: champion\)"),
+        (["scoring.model=99"], r"model census: no version or alias 99 \(versions: 1.*aliases: challenger, champion\)"),
         (["scoring.model=best"], "model census: no version or alias 'best'"),
         (["registry.model_name=other"], r"model other: not registered \(registered: census\)"),
     ],
@@ -387,6 +389,7 @@ def test_real_census_reaches_the_stated_accuracy_and_scores_equal_it(
     assert one_rank["steps"] == reports[0]["steps"]
     assert one_rank["rows_per_epoch"] == reports[0]["rows_per_epoch"]
     assert one_rank["metrics"]["test"]["roc_auc"] == pytest.approx(evaluated["roc_auc"], abs=0.005)
+    assert promote(settings)["verdict"] == "promoted"
     result = score(spark, settings)
     scores = tables.read(spark, result["output"]).toPandas()
     names = list(scores.columns[:14])
@@ -481,7 +484,7 @@ def equal_bits(spark: SparkSession, data: Path, home: Path, *overrides: str) -> 
     """Hold batch scores, kept predictions, MLflow and single rows of a census model against each other; rows of the test."""
     import mlflow
 
-    settings = census_settings(data, home, *overrides)
+    settings = census_settings(data, home, "scoring.model=challenger", *overrides)
     prepare(spark, settings)
     trained = train(spark, settings)
     scores = tables.read(spark, score(spark, settings)["output"]).toPandas().sort_values(["row_id", "probability"])

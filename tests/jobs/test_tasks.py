@@ -28,7 +28,7 @@ def test_a_task_goes_through_all_stages_and_scores_what_was_evaluated(
     spark: SparkSession, tmp_path: Path, name: str
 ) -> None:
     file = _task_pipelines.ALL[name]().write(tmp_path)
-    settings = loading.load([str(file)], [f"storage.root={tmp_path / 'home'}"])
+    settings = loading.load([str(file)], [f"storage.root={tmp_path / 'home'}", "scoring.model=challenger"])
     read = prepare(spark, settings)["rows_read"]
     trained = train(spark, settings)
     assert trained["world_size"] == 2

@@ -32,6 +32,7 @@ def test_few_look_at_a_clock_that_may_be_set() -> None:
         "contracts/accounting.py",  # freshness
         "registry/versions.py",  # of figures
         "sources/file_states.py",  # files of this very second
+        "stages/promote.py",  # of a decision
         "streaming/disk_cache.py",  # what killed processes left
         "tracking/figures.py",
         "training/progress_display.py",

@@ -32,11 +32,13 @@ def test_commands_of_the_readme_work(tmp_path: Path) -> None:
         if block == "make demo\n":
             assert "From raw rows to scores" in done.stdout
             assert re.search(r"18,000 read .*\n +17,700 good, 300 quarantined", done.stdout)
-    prepared, trained, scored = (
-        json.loads((tmp_path / f"{job}.json").read_text()) for job in ("prepare", "train", "score")
+    prepared, trained, promoted, scored = (
+        json.loads((tmp_path / f"{job}.json").read_text()) for job in ("prepare", "train", "promote", "score")
     )
     assert prepared["already_done"]
-    assert trained["model_version"] == scored["model_version"] == 2
+    assert trained["model_version"] == promoted["version"] == 2
+    assert promoted["champion_before"] == 1
+    assert scored["model_version"] == promoted["champion_after"]
     assert trained["metrics"]["test"]["roc_auc"] > 0.85
 
 

@@ -57,7 +57,7 @@ training:
   global_batch_size: 32
   best: accuracy
   optimizer: {{learning_rate: 0.01}}
-scoring: {{source: {{kind: parquet, path: score.parquet}}, keep: [truth]}}
+scoring: {{source: {{kind: parquet, path: score.parquet}}, keep: [truth], model: challenger}}
 """
 
 

@@ -56,6 +56,7 @@ training:
   recovery: {{checkpoint_steps: 1000, keep_checkpoints: 1000}}
 scoring:
   source: *test
+  model: challenger
 """
 
 

@@ -61,7 +61,7 @@ features:
     - {{kind: number, columns: [age]}}
 model: {{kind: cnn, widths: [4, 8], depth: 1}}
 training: {{num_processes: 1, epochs: 1, global_batch_size: 32}}
-scoring: {{source: {{kind: parquet, path: learn.parquet}}, keep: [name]}}
+scoring: {{source: {{kind: parquet, path: learn.parquet}}, keep: [name], model: challenger}}
 """
 NUM_ROWS, NUM_BAD = 160, 14
 
@@ -267,7 +267,7 @@ def test_the_page_of_its_evaluation_shows_mistakes_as_pictures(
 def test_training_begins_with_the_weights_of_a_version(
     spark: SparkSession, settings: Settings, trained: dict[str, Any]
 ) -> None:
-    changes = {"model.weights": {"version": "shapes@champion"}, "training.freeze": ["towers"], "registry.alias": ""}
+    changes = {"model.weights": {"version": "shapes@challenger"}, "training.freeze": ["towers"], "registry.alias": ""}
     probe = loading.override(settings, changes, source="test")
     done = train(spark, probe)
     client = runs.connect(probe.tracking, probe.root)
