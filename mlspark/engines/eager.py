@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.engines import source_code
+from mlspark.engines import pieces, source_code
 from mlspark.engines.source_code import SourceCode
 from mlspark.errors import RegistryError
 from mlspark.features.tensors import Tensors
@@ -31,6 +31,8 @@ most 10 outputs whose inputs are no multiple of 4 treats the first row of each b
 
 Convolutions choose their kernel by the number of rows, too: rows with pictures are run in blocks of exactly so many.
 """
+_ROWS_OF_THREADS = 4096
+"""Rows at once without pictures where several threads share them, and wait for each other at every layer."""
 
 
 def pack(
@@ -142,7 +144,9 @@ class Eager:
         num_rows = len(next(iter(tensors.values())))
         if not num_rows:
             return np.empty((0, self._num_outputs), np.float32)
-        rows_at_once = ROWS_MULTIPLE if any(value.ndim > 2 for value in tensors.values()) else num_rows
+        # Of the same bits, whatever the number of rows: but those of a convolution.
+        of_table = pieces.TABLE_ROWS if torch.get_num_threads() == 1 else _ROWS_OF_THREADS
+        rows_at_once = ROWS_MULTIPLE if any(value.ndim > 2 for value in tensors.values()) else of_table
         outputs = []
         with torch.inference_mode():
             for start in range(0, num_rows, rows_at_once):
