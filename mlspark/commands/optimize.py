@@ -87,6 +87,7 @@ def run(
         MlsparkError: its run's files are gone.
     """
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("mlspark").setLevel(logging.INFO)  # it takes minutes: say how far it is
     output_file.check("--report", report_file)
     settings = loading.load(list(files), list(overrides))
     name, wanted = version_argument.parsed(version, settings.registry.model_name, settings.registry.alias)

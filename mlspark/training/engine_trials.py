@@ -126,6 +126,10 @@ def run(spec: TrainingSpec, splits: Mapping[str, Snapshot], files: Mapping[str, 
         except RegistryError as error:
             trial.refusal = one_line(str(error))
         trial.seconds = round(time.monotonic() - started, 3)
+        logger.info("optimize: %s %s in %.1f s", name, "is refused" if trial.refusal else "is made", trial.seconds)
+    logger.info(
+        "optimize: %s validation rows are run by %d engines", f"{splits['validation'].num_rows:,}", len(engines)
+    )
     rows = _evaluate(spec, splits["validation"], trials, engines)
     _judge(spec.task, trials, choice.max_loss)
     timed = {trial.name: engines[trial.name] for trial in trials if not trial.refusal}

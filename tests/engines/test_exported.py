@@ -4,7 +4,10 @@ import functools
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from mlspark.models.tabm import TabmSettings
 from mlspark.models.tabular import TabularSettings
 from mlspark.models.vision import VisionSettings
 
+from ..conftest import ROOT
 from ..models.test_vision import LEAST
 from .networks import DENSE, IDS, NUM_OUTPUTS, files, photo, rows
 
@@ -185,3 +189,24 @@ def test_a_network_that_cannot_be_exported_is_refused_with_torchs_words() -> Non
 
     with pytest.raises(RegistryError, match="torch cannot export the network to ONNX: "):
         onnx_graph.export(Eager(Deciding(), Tensors((DENSE,)), 3))
+
+
+@pytest.mark.slow
+def test_nobody_is_told_of_an_export(tmp_path: Path) -> None:
+    """NNCF and OpenVINO's converter report their use, unless told not to, or where pytest is imported."""
+    code = """
+import sys
+from mlspark.engines import eager
+from mlspark.engines.candidates import Source
+from mlspark.features.tensors import Tensors
+from mlspark.models.tabular import TabularSettings
+from tests.engines.networks import DENSE, files, rows
+settings, tensors = TabularSettings(hidden=(8,)), Tensors((DENSE,))
+Source(eager.load(files(settings, tensors)), [rows(16, tensors)]).openvino("int8")
+from nncf.telemetry import wrapper
+assert "pytest" not in sys.modules
+assert not isinstance(wrapper.telemetry, wrapper.NNCFTelemetry)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("NNCF_CI", None)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=600)
