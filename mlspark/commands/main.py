@@ -15,6 +15,7 @@ from mlspark.errors import MlsparkError
 
 COMMANDS = {
     "check": "Check a pipeline's settings, contracts and features, without data and without Spark.",
+    "compare": "Compare versions on the same rows: differences with intervals and tests, slices, latency, size.",
     "contract": "Draft a contract from data; hold data against a contract.",
     "demo": "Run prepare, train, promote and score on census rows and sum up what came of it.",
     "evaluate": "Write how good a version is, where it errs and on which rows, as one page.",

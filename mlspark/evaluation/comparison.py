@@ -118,7 +118,7 @@ def compare(
         ComparisonError: the rows differ, or what is predicted does; says which and how many.
         ConfigError: confidence or resamples out of range.
     """
-    _check_range(confidence, resamples)
+    check_range(confidence, resamples)
     tasks = (task, challenger_task or task)
     check_tasks(*tasks, names=names)
     one, other = same_rows(champion, challenger, names=names)
@@ -225,7 +225,8 @@ def _difference(
     return Difference(a, b, b - a, low, high, p_value, test, lower_is_better)
 
 
-def _check_range(confidence: float, resamples: int) -> None:
+def check_range(confidence: float, resamples: int) -> None:
+    """Raise ConfigError where one is out of range."""
     if not 0.5 <= confidence < 1 or not math.isfinite(confidence):
         raise ConfigError(f"confidence {confidence:g}: expected from 0.5 to below 1, like 0.95")
     if not 100 <= resamples <= 1_000_000:

@@ -130,7 +130,7 @@ def examine(
     notes = [chosen.note] if chosen.note else []
     if not ids:
         return Examined(chosen.title, ("None: all predictions are right.",), ())
-    read = _read(snapshot, split, tensors, ids)
+    read = read_rows(snapshot, split, tensors, ids)
     maps, parts, remarks = _explained(task, outputs, target, engine, read, tensors, snapshot, split, is_thorough)
     notes += remarks
     has_columns = bool(tensors.num_dense or tensors.cardinalities)
@@ -168,7 +168,7 @@ def _explained(
         maps = attribution.heat_maps(engine, read, factors)
         has_columns = bool(tensors.num_dense or tensors.cardinalities)
         if set(maps) != set(tensors.pictures) or not tensors.pictures or (is_thorough and has_columns):
-            reference = _read(snapshot, split, tensors, None)
+            reference = read_rows(snapshot, split, tensors, None)
             parts = attribution.contributions(engine, read, factors, reference=reference)
             maps |= {name: _spread(values) for name, values in parts.pixels.items() if name not in maps}
     except Exception as error:  # a network of one's own need not have gradients, or take pixels as floats
@@ -178,7 +178,7 @@ def _explained(
     return maps, parts, list(_explanations(task, maps, parts))
 
 
-def _read(snapshot: Snapshot, split: str, tensors: Tensors, ids: Sequence[int] | None) -> Arrays:
+def read_rows(snapshot: Snapshot, split: str, tensors: Tensors, ids: Sequence[int] | None) -> Arrays:
     """Return the tensors of the rows with these ids, in this order; None: of some rows of the split."""
     table = snapshot.where(split=split)
     if ids is not None:

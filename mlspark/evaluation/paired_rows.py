@@ -79,7 +79,7 @@ def same_rows(first: Predictions, second: Predictions, *, names: Names) -> tuple
 
 def _in_order(rows: Predictions) -> Predictions:
     keys = [rows.target, rows.row_id]  # the last is the first to sort by
-    return _picked(rows, np.lexsort(keys if rows.weight is None else [rows.weight, *keys]))
+    return picked(rows, np.lexsort(keys if rows.weight is None else [rows.weight, *keys]))
 
 
 def _only_in(rows: Predictions, others: Predictions, name: str) -> str:
@@ -95,10 +95,11 @@ def _only_in(rows: Predictions, others: Predictions, name: str) -> str:
 
 def counting(rows: Predictions) -> Predictions:
     """Return the rows of a weight above 0, all of them without weights."""
-    return rows if rows.weight is None else _picked(rows, np.flatnonzero(rows.weight > 0))
+    return rows if rows.weight is None else picked(rows, np.flatnonzero(rows.weight > 0))
 
 
-def _picked(rows: Predictions, places: NDArray[np.intp]) -> Predictions:
+def picked(rows: Predictions, places: NDArray[np.intp]) -> Predictions:
+    """Return the rows at these places, in this order."""
     return replace(
         rows,
         row_id=rows.row_id[places],

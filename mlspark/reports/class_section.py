@@ -217,7 +217,7 @@ def _drawings(task: ClassTask, rows: Classified, metrics: Metrics) -> list[Drawi
                 note=f"Upwards: precision. {_area(metrics, 'average_precision', 'Average precision')}",
             ),
         ]
-    return [*drawings, _calibration(task, rows, metrics)]
+    return [*drawings, calibration(task, rows, metrics)]
 
 
 def _area(metrics: Metrics, name: str, called: str) -> str:
@@ -255,7 +255,8 @@ def _curve(
     return Drawing(title, plot, tuple((line.style, line.name) for line in lines), note)
 
 
-def _calibration(task: ClassTask, rows: Classified, metrics: Metrics) -> Drawing:
+def calibration(task: ClassTask, rows: Classified, metrics: Metrics, *, heading: str = "Calibration") -> Drawing:
+    """Return the drawing of how often rows are as promised, by predicted probability."""
     bins, total = rows.reliability(), float(rows.weight.sum())
     event = f"are {visible(key_text(task.event_class))}" if isinstance(task, BinaryTask) else "are predicted rightly"
     of = "its predicted probability" if isinstance(task, BinaryTask) else "probability of the predicted class"
@@ -289,7 +290,7 @@ def _calibration(task: ClassTask, rows: Classified, metrics: Metrics) -> Drawing
     note = f"Upwards: share of rows that {event}, with its interval. Below: share of the rows in each tenth. "
     note += _area(metrics, "calibration_error", "Expected calibration error")
     return Drawing(
-        "Calibration",
+        heading,
         plot,
         tuple((line.style, line.name) for line in lines),
         note,

@@ -47,8 +47,15 @@ class Predictor:
             ContractError: a row breaks the contract; names column, rule, row and value. Nothing is predicted then.
             FeatureError: a picture that the contract lets pass cannot be decoded as the feature asks.
         """
-        good = check_arrow.check(rows, self.contract, ignored=self._ignored)
-        return self.predict_encoded(self._encoder.transform(good))
+        return self.task.predictions(self.outputs(rows))
+
+    def outputs(self, rows: pa.Table) -> NDArray[Any]:
+        """Return the model's outputs (n, O) of raw rows, which predictions are made of; see `predict`."""
+        return self._engine.run(self.encoded(rows))
+
+    def encoded(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
+        """Return the tensors of raw rows by name, each (n, ...); arguments and errors of `predict`."""
+        return self._encoder.transform(check_arrow.check(rows, self.contract, ignored=self._ignored))
 
     def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the columns of predictions of rows that are good and encoded."""

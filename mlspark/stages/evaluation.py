@@ -47,7 +47,7 @@ def keep(
                 snapshot=snapshot,
                 metrics=learned.metrics,
                 predictions=learned.predictions,
-                model=_words(learned.files),
+                model=words_of(learned.files),
                 epochs=learned.epochs,
                 best_epoch=learned.report.get("best_epoch"),
             )
@@ -100,7 +100,7 @@ def page(
         snapshot=snapshot,
         metrics={each: Metrics.from_json(values) for each, values in provenance["metrics"].items()},
         predictions={each: uri for each, uri in kept.items() if storage.exists(uri)},
-        model=_words(package.files),
+        model=words_of(package.files),
         epochs=report.kept_epochs(run_uri),
         best_epoch=provenance.get("best_epoch"),
     )
@@ -108,7 +108,7 @@ def page(
     return report.page(evaluated, split=split, row_ids=row_ids, encoder=encoder, is_thorough=True)
 
 
-def _words(files: Mapping[str, bytes]) -> str:
+def words_of(files: Mapping[str, bytes]) -> str:
     """Return the model's settings in a line."""
     model: dict[str, Any] = json.loads(files["model.json"]).get("model", {})
     others = ", ".join(

@@ -294,6 +294,15 @@ def reopen_run(client: Client, run_id: str, *, retry_seconds: float = 60.0) -> R
     return Run(client, run_id, retry_seconds=retry_seconds)
 
 
+def started(client: Client, run_id: str, *, retry_seconds: float = 60.0) -> int:
+    """Return when a run began, in milliseconds since 1970.
+
+    Raises:
+        TrackingError: there is no such run, or MLflow does not answer.
+    """
+    return int(answered("find a run", lambda: client.get_run(run_id).info.start_time, seconds=retry_seconds))
+
+
 def end_abandoned(client: Client, run_id: str) -> None:
     """Mark a run as KILLED whose driver was killed, and could not do it; one that has ended is left as it is."""
     with contextlib.suppress(MlflowException):  # it is gone, or the next job does it
