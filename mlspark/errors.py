@@ -47,6 +47,10 @@ class TrainingFailed(MlsparkError):
     """A training job ended without a model; names the rank, host and exception."""
 
 
+class BudgetSpent(MlsparkError):
+    """A training has cost nearly what it may; its newest checkpoint stands."""
+
+
 class RegistryError(MlsparkError):
     """A model, model version or alias is absent or incomplete."""
 

@@ -8,6 +8,7 @@ from mlspark.commands import options
 from mlspark.features import check as features
 from mlspark.settings import loading
 from mlspark.stages import check as checks
+from mlspark.stages import costs
 
 app = options.app()
 
@@ -21,6 +22,7 @@ def check(
 
     settings = loading.load(config, set_ or ())
     contract = checks.check_prepare(settings)
+    costs.price(settings)
     if settings.scoring.source is not None:
         checks.check_score(settings)
     for warning in features.warnings(settings.features, contract):

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -18,6 +19,9 @@ from mlspark.errors import MlsparkError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
+from mlspark.stages import costs, job_records
+
+logger = logging.getLogger(__name__)
 
 
 def start(main: Callable[..., None]) -> None:
@@ -51,23 +55,30 @@ def run(
 ) -> None:
     """Run one job from command-line arguments to exit status; `check` refuses what it can before Spark starts.
 
+    The report gets `cost`, that of the whole job, where `cost.tier` says on which machines it runs.
     It says how far Spark's stages are where `shows_stages`: unless the work tells its progress itself.
 
     Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct; with 130
     or 143 and one message after Ctrl-C or SIGTERM.
     """
+    started = time.monotonic()
     logging.basicConfig(handlers=[stage_progress.Handler()])
     logging.getLogger("mlspark").setLevel(logging.INFO)
     try:
         settings = loading.load(files, overrides or ())
         output_file.check("--report", report)
         check(settings)
+        price = costs.price(settings)
         spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
         try:
             with interruption.raised(spark), stage_progress.shown(spark, name) if shows_stages else nullcontext():
                 result = work(spark, settings)
         finally:
             spark.stop()
+        job_records.keep(settings, name, result, time.monotonic() - started)
+        if price is not None:
+            result |= {"cost": price.to_json(time.monotonic() - started)}
+            logger.info("cost: %s", price.words(time.monotonic() - started))
         if report:
             stands = "what the job did stands, run it again for the report"
             output_file.write("--report", report, json.dumps(result, indent=1) + "\n", what_stands=stands)

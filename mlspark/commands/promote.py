@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -72,9 +73,13 @@ def run(
     wanted = _version(version)
     output_file.check("--report", report)
     settings = loading.load(list(files), list(overrides))
-    from mlspark.stages import promote as stage  # takes seconds: torch, MLflow
+    from mlspark.stages import costs  # takes seconds: torch, MLflow
+    from mlspark.stages import promote as stage
 
+    price, started = costs.price(settings), time.monotonic()
     done = stage.roll_back(settings, to=to, because=because) if is_rollback else stage.promote(settings, wanted)
+    if price is not None:
+        done |= {"cost": price.to_json(time.monotonic() - started)}
     if report:
         text = json.dumps(done, indent=1, ensure_ascii=False) + "\n"
         output_file.write("--report", report, text, what_stands="what was decided stands, run again for the report")

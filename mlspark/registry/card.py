@@ -89,6 +89,8 @@ def _origin(package: Package) -> Iterator[str]:
     if origin := provenance.get("optimized_from"):
         yield f"* optimised from version `{origin}`: the same weights, run by another engine"
     yield f"* MLflow run {provenance['run_id']}, {provenance['train_seconds']:.1f} s of training"
+    if cost := provenance.get("cost"):
+        yield f"* cost {cost['amount']:.4f} {cost['currency']}: {cost['seconds']:.0f} s of {cost['count']} x {cost['tier']}"
     yield f"* commit of the pipeline: {provenance['git_commit'] or 'none'}{changed}"
     yield f"* {', '.join(f'{library} {version}' for library, version in provenance['libraries'].items())}"
 

@@ -60,6 +60,8 @@ class PromotionSettings(Section):
     """Least number of rows that both versions were evaluated on."""
     max_latency_ms: Annotated[float, Field(gt=0.0)] | None = None
     """Most milliseconds for one raw row, checked, encoded and predicted, on the machine that decides; the median of 30."""
+    max_cost: Annotated[float, Field(gt=0.0)] | None = None
+    """Most that its training may have cost, in the currency of `cost.machines`."""
     contract: Literal["compatible", "any"] = "compatible"
     """Whether a version must take every row that the one in use takes, and predict the same columns of the same target."""
 
@@ -169,6 +171,22 @@ def of_latency(settings: PromotionSettings, milliseconds: float | None) -> Check
     is_met = milliseconds <= most
     reason = f"a row takes {milliseconds:.3g} ms, {'at most' if is_met else 'more than'} {most:g}"
     return Check("max_latency_ms", is_met, reason, {"milliseconds": milliseconds})
+
+
+def of_cost(settings: PromotionSettings, cost: Mapping[str, Any] | None) -> Check:
+    """Return whether a version was cheap enough to train.
+
+    Args:
+        settings: with `max_cost`.
+        cost: of its training, as its provenance has it; None where the tier of machines was not set.
+    """
+    if cost is None:
+        return Check("max_cost", False, "its cost is not known; set cost.tier before it is trained")
+    most = settings.max_cost
+    assert most is not None
+    is_met = cost["amount"] <= most
+    shown = f"{cost['amount']:.4f} {cost['currency']}"
+    return Check("max_cost", is_met, f"it cost {shown}, {'at most' if is_met else 'more than'} {most:g}", dict(cost))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from mlspark import storage
+from mlspark.cost import CostSettings
 from mlspark.features.settings import FeaturesSettings
 from mlspark.features.shift import ShiftSettings
 from mlspark.features.split import SplitSettings
@@ -50,6 +51,7 @@ class Settings(Section):
     promotion: PromotionSettings = PromotionSettings()
     scoring: ScoringSettings = ScoringSettings()
     tracking: TrackingSettings = TrackingSettings()
+    cost: CostSettings = CostSettings()
 
     @model_validator(mode="after")
     def _cross_check(self) -> "Settings":

@@ -49,6 +49,8 @@ def checks(
             yield from _of_rows(settings, in_use, challenger)
     metrics = challenger.package.provenance["metrics"]
     yield from gate.of_limits(of, metrics.get(of.split, {}))
+    if of.max_cost is not None:
+        yield gate.of_cost(of, challenger.package.provenance.get("cost"))
     if of.max_latency_ms is not None:
         row = versions.example(client, name, challenger.version, retry_seconds=seconds)
         allow = settings.scoring.allow_decoder

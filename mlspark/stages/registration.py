@@ -6,7 +6,7 @@ from mlspark.features.prepared import Prepared
 from mlspark.registry import provenance, versions
 from mlspark.registry.package import Package
 from mlspark.settings.pipeline import Settings
-from mlspark.stages import training_record
+from mlspark.stages import costs, training_record
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.task import Task
 from mlspark.tracking.runs import Client, Run
@@ -26,8 +26,11 @@ def register(
     learned: LearnedModel,
     run: Run,
     snapshot: Snapshot,
+    seconds: float,
 ) -> int:
     """Register what was learned as a version of the run, which gets its files and metrics; return the version's number.
+
+    `seconds` is what the training took so far, all its drivers together: the cost that the version has.
 
     Raises:
         RegistryError: the run registered another model.
@@ -53,6 +56,7 @@ def register(
             encoder=prepared.encoder.fingerprint,
             sources=training_record.sources(prepared),
             settings=settings.model_dump(mode="json"),
+            cost=costs.of(settings, seconds),
             **learned.report,
         ),
     )

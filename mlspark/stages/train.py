@@ -16,6 +16,7 @@ from mlspark.registry import provenance, training_inputs
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import evaluation, places, registration, training_mark, training_record
 from mlspark.stages.check import trainable_tensors
+from mlspark.stages.spending import Spending
 from mlspark.stages.training_events import following
 from mlspark.stages.training_mark import Mark
 from mlspark.streaming import delta_files
@@ -43,6 +44,7 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
             the same is being trained at this moment.
         StorageError: storage.root is full, read-only or another's; found before a rank is started where it is so then.
         TrackingError: MLflow does not answer; run again to go on.
+        BudgetSpent: cost.budget would not last to the next checkpoint; with a larger one, it goes on from the last one.
         TrainingFailed: it could not be trained; names the rank. The MLflow run is marked FAILED and nothing is registered.
     """
     started = time.monotonic()
@@ -82,11 +84,14 @@ def train(spark: SparkSession, settings: Settings) -> dict[str, Any]:
                 "training: run %s%s, %s, version %d of %s",
                 run.run_id, " goes on" if earlier else "", settings.model.kind, prepared.version, prepared.table,
             )  # fmt: skip
+            spending = Spending(settings, spec.run_uri, started=started)
             with following(settings.tracking, spec, run) as on_event:
-                learned = learner.learn(spark, spec, on_event)
+                learned = learner.learn(spark, spec, spending.followed_by(on_event))
             mark.check()
             report = _report(prepared, learned, settings, run.run_id)
-            report |= {"model_version": registration.register(client, settings, prepared, task, learned, run, snapshot)}
+            spent = spending.save()
+            version = registration.register(client, settings, prepared, task, learned, run, snapshot, spent)
+            report |= {"model_version": version}
             evaluation.keep(settings, spec, learned, run, snapshot, report["model_version"])
             report |= {"seconds": round(time.monotonic() - started, 3)}
             training_record.keep(settings, name, report)

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from mlspark import tables
 from mlspark.commands import evaluate
 from mlspark.contracts.data_frames import from_pandas
-from mlspark.errors import ConfigError, ContractError, RegistryError, TableError, TrainingFailed
+from mlspark.errors import BudgetSpent, ConfigError, ContractError, RegistryError, TableError, TrainingFailed
 from mlspark.evaluation import predictions
 from mlspark.evaluation.examined_rows import ExaminedError
 from mlspark.registry import versions
@@ -320,6 +320,38 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
     assert client.get_run(trained["run_id"]).info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(trained["run_id"])} >= {"training.png", "config.yaml"}
     assert list((home / "runs" / "unfinished").iterdir()) == []
+
+
+def test_training_ends_at_a_checkpoint_when_its_budget_does_and_goes_on_with_a_larger_one(
+    spark: SparkSession, census: Path, pipeline: dict[str, Any], tmp_path: Path
+) -> None:
+    """A cent a second, and one cent: spent before the first epoch ends."""
+    machines = tmp_path / "machines.yaml"
+    machines.write_text('{currency: EUR, tiers: {m: {cores: 2, price_per_hour: 36, source: us, date: "2026-11-28"}}}')
+    priced = (
+        *FAST,
+        "training.seed=13",
+        "training.epochs=40",
+        "registry.alias=''",
+        "cost.tier=m",
+        f"cost.machines={machines}",
+    )
+    home = Path(pipeline["settings"].root)
+    before = set((home / "runs").glob("*/spent.json"))
+    with pytest.raises(
+        BudgetSpent, match=r"cost\.budget=0\.01: .* EUR for \d+ s of 1 x m are spent.* of step \d+ is kept"
+    ):
+        train(spark, census_settings(census, home, *priced, "cost.budget=0.01"))
+    [file] = set((home / "runs").glob("*/spent.json")) - before
+    spent = json.loads(file.read_text())
+    settings = census_settings(census, home, *priced, "cost.budget=1000")
+    trained = train(spark, settings)
+    client = runs.connect(settings.tracking, settings.root)
+    cost = versions.find(client, "census", trained["model_version"]).package.provenance["cost"]
+    assert (cost["tier"], cost["currency"], cost["price_per_hour"]) == ("m", "EUR", 36.0)
+    assert cost["seconds"] > spent["seconds"] > 0
+    assert cost["amount"] == pytest.approx(cost["seconds"] / 100, abs=1e-5)
+    assert trained["epochs"] == 40
 
 
 def test_run_keeps_the_page_of_its_evaluation_and_a_command_makes_it_of_chosen_rows(

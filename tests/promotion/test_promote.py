@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from mlspark import storage
 from mlspark.commands import promote as command
 from mlspark.errors import ConfigError, RegistryError
-from mlspark.registry import versions
+from mlspark.registry import gate, versions
 from mlspark.stages import promotion_audit
 from mlspark.stages.promote import promote, roll_back
 
@@ -100,10 +100,16 @@ def test_limits_of_metrics_and_of_time_hold_for_the_first_version_too(registry: 
     assert promote(wide)["verdict"] == "promoted"
 
 
-def test_a_version_without_an_example_has_no_known_time(registry: Registry) -> None:
+def test_what_is_not_known_of_a_version_passes_no_limit(registry: Registry) -> None:
     registry.add(40)
-    [reason] = promote(registry.set("promotion.max_latency_ms=1000000"))["reasons"]
-    assert reason == "no example of a row is kept with the version, so its time is not known"
+    assert promote(registry.set("promotion.max_latency_ms=1000000", "promotion.max_cost=1000"))["reasons"] == [
+        "its cost is not known; set cost.tier before it is trained",
+        "no example of a row is kept with the version, so its time is not known",
+    ]
+    gate_settings = registry.set("promotion.max_cost=1").promotion
+    cost = {"amount": 1.5, "currency": "EUR"}
+    assert gate.of_cost(gate_settings, cost).reason == "it cost 1.5000 EUR, more than 1"
+    assert gate.of_cost(gate_settings, cost | {"amount": 1.0}).is_met
 
 
 def test_what_breaks_the_contract_is_kept_out_by_name(registry: Registry) -> None:
