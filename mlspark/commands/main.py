@@ -26,6 +26,7 @@ COMMANDS = {
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",
+    "serve": "Answer rows over HTTP with the predictions of a version.",
     "stream-bench": "Stream a table as training would; print rows/s, waiting, memory.",
     "tune": "Search settings of the training by the validation rows.",
     "version": "Print the version.",

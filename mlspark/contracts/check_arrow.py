@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class Broken:
     def reason(self) -> str:
         """Name of the rule, as the account of a batch has it: "age.min"."""
         return f"{self.column}.{self.rule}" if self.column else self.rule
+
+    def moved(self, rows: int) -> "Broken":
+        """Return it of a row that stands so many rows later."""
+        return replace(self, row=self.row + rows) if rows else self
 
     def __str__(self) -> str:
         if not self.column:
@@ -207,6 +211,8 @@ def _broken_rules(rows: pa.Table, contract: Contract, bad: set[int]) -> Iterator
 
 
 def _rows(is_broken: pa.Array) -> NDArray[np.int64]:
+    if not is_broken.true_count:  # of single rows, most of the time would go into the rest
+        return np.empty(0, np.int64)
     return np.flatnonzero(pc.fill_null(is_broken, False).to_numpy(zero_copy_only=False))
 
 

@@ -1,5 +1,6 @@
 """Model versions in MLflow: registered whole and once for each run, found by number or alias. Driver only."""
 
+import json
 import re
 import tempfile
 import time
@@ -32,6 +33,8 @@ _PREFIXES = {"validation": "best_validation_", "test": "test_"}
 """Split -> beginning of a metric's name on the run, which has the validation metrics of each epoch, too."""
 _FOLDER = "data/package"
 """Folder of the package in a version's files."""
+_EXAMPLE = "input_example.json"
+"""File of the input example in a version's files."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class ModelVersion:
     name: str
     version: int
     package: Package
+    example: Mapping[str, Any] | None = None
+    """A row that it takes, column -> JSON value; None where it was registered without one."""
 
 
 def register(
@@ -204,7 +209,15 @@ def _found(client: MlflowClient, name: str, wanted: int | str, remedy: str) -> M
             package = Package.load(content, digest=version.tags.get(DIGEST_TAG, ""))
         except RegistryError as error:  # in a folder that is gone when this is read
             raise RegistryError(str(error).replace(str(content), f"model {name} version {version.version}")) from error
-        return ModelVersion(name, int(version.version), package)
+        return ModelVersion(name, int(version.version), package, _example(Path(local) / _EXAMPLE))
+
+
+def _example(file: Path) -> dict[str, Any] | None:
+    """Return the row of an input example as MLflow keeps it."""
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return dict(zip(content["columns"], content["data"][0], strict=True))
 
 
 def _registered(client: MlflowClient, name: str, run_id: str, package: Package) -> int | None:

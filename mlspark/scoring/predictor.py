@@ -1,18 +1,35 @@
 """Raw rows in, predictions out: the one way, for batches, MLflow and single rows. Runs anywhere; needs no Spark."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlspark.contracts import check_arrow
+from mlspark.contracts import check_arrow, check_json
+from mlspark.contracts.check_arrow import Broken, Conformed
 from mlspark.engines import engine
-from mlspark.errors import RegistryError
+from mlspark.errors import FeatureError, RegistryError
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.features.encoder import Encoder
 from mlspark.features.kinds.image import other_decoder
 from mlspark.registry.package import Package
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What is said of each of n rows: a prediction, or why there is none."""
+
+    rows: pa.Table
+    """All n rows in the contract's types, see `check_arrow.Conformed`."""
+    broken: tuple[Broken, ...]
+    """Every rule that a row breaks, row by row."""
+    good: NDArray[np.intp]
+    """Positions of the g rows that break none."""
+    predictions: dict[str, NDArray[Any]]
+    """Columns of predictions, each (g,), of those rows."""
 
 
 class Predictor:
@@ -56,6 +73,47 @@ class Predictor:
     def encoded(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the tensors of raw rows by name, each (n, ...); arguments and errors of `predict`."""
         return self._encoder.transform(check_arrow.check(rows, self.contract, ignored=self._ignored))
+
+    def judge(self, rows: pa.Table | Sequence[check_json.Row]) -> Verdicts:
+        """Return what `predict` would say of each row alone.
+
+        A picture that cannot be decoded as a feature asks breaks the rule `feature` of its column.
+
+        Args:
+            rows: as `predict` takes them, or rows of JSON.
+
+        Raises:
+            ContractError: the columns of a table are not those of the contract.
+        """
+        if isinstance(rows, pa.Table):
+            conformed = check_arrow.conform(rows, self.contract, ignored=self._ignored)
+        else:
+            conformed = check_json.conform(rows, self.contract, ignored=self._ignored)
+        try:
+            return self._judged(conformed)
+        except FeatureError:
+            broken = sorted((*conformed.broken, *self._not_encoded(conformed)), key=lambda broken: broken.row)
+            return self._judged(Conformed(conformed.rows, tuple(broken)))
+
+    def _judged(self, conformed: Conformed) -> Verdicts:
+        bad = list({broken.row for broken in conformed.broken})
+        good = np.setdiff1d(np.arange(conformed.rows.num_rows), bad)
+        predictions = self.predict_encoded(self._encoder.transform(conformed.good if bad else conformed.rows))
+        return Verdicts(conformed.rows, conformed.broken, good, predictions)
+
+    def _not_encoded(self, conformed: Conformed) -> list[Broken]:
+        """Return what is wrong with good rows that the encoder refuses."""
+        bad = {broken.row for broken in conformed.broken}
+        refused = []
+        for row in range(conformed.rows.num_rows):
+            if row in bad:
+                continue
+            try:
+                self._encoder.transform(conformed.rows.slice(row, 1))
+            except FeatureError as error:
+                column, _, problem = str(error).partition(": row 0: ")
+                refused.append(Broken(row, column, "feature", None, problem))
+        return refused
 
     def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the columns of predictions of rows that are good and encoded."""

@@ -29,8 +29,8 @@ from mlflow.entities import DatasetInput, InputTag, Param
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from mlspark import storage
-from mlspark.errors import TrackingError
+from mlspark import credentials, storage
+from mlspark.errors import ConfigError, TrackingError
 from mlspark.section import flat
 from mlspark.tracking import stores
 from mlspark.tracking.answers import answered, in_words
@@ -62,20 +62,46 @@ def connect(settings: TrackingSettings, root: str) -> Client:
         TrackingError: the server does not answer, or the database cannot be opened.
         StorageError: the embedded store cannot be made.
     """
-    for name in ("mlflow", "alembic"):  # MLflow reads the variable when it is imported, maybe before this module
-        logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         uri = embedded_uri(root)
-    with _same_environment("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    client = answered("open its store", lambda: stores.opened(uri), seconds=settings.retry_seconds)
+    client = _opened(uri, settings.retry_seconds)
     artifacts = None if "://" in uri and not uri.startswith("sqlite:") else _artifact_root(root)
     answered(
         "open the experiment", lambda: _open(client, settings.experiment, artifacts), seconds=settings.retry_seconds
     )
     return client
+
+
+def connect_to_read(uri: str, root: str, *, retry_seconds: float = 60.0) -> Client:
+    """Return a client of a store, made the default of this process; unlike `connect` it makes neither store nor experiment.
+
+    Args:
+        uri: of the store; empty: $MLFLOW_TRACKING_URI, else the embedded store below `root`.
+        root: storage.root.
+        retry_seconds: how long a store that does not answer is tried.
+
+    Raises:
+        ConfigError: the URI holds a password, or there is no store below `root`.
+        TrackingError: the server does not answer, or the database cannot be opened.
+    """
+    credentials.refuse_in_uri(uri)
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri and not (storage.is_local(root) and stores.embedded_file(root).is_file()):
+        raise ConfigError(
+            f"{root}: holds no MLflow store; set MLSPARK_HOME to the storage.root that models were registered in, or "
+            f"MLFLOW_TRACKING_URI to a tracking server"
+        )
+    return _opened(uri or embedded_uri(root), retry_seconds)
+
+
+def _opened(uri: str, retry_seconds: float) -> Client:
+    for name in ("mlflow", "alembic"):  # MLflow reads the variable when it is imported, maybe before this module
+        logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+    with _same_environment("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return answered("open its store", lambda: stores.opened(uri), seconds=retry_seconds)
 
 
 def _open(client: Client, experiment: str, artifacts: str | None) -> None:

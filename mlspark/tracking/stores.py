@@ -23,13 +23,18 @@ def embedded_uri(root: str) -> str:
             f"storage.root={root} is remote, where the embedded MLflow store cannot be; "
             f"set tracking.uri or MLFLOW_TRACKING_URI to a tracking server"
         )
-    folder = Path(storage.local_path(root)) / "mlflow"
+    folder = embedded_file(root).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         storage.check_writable(str(folder))  # says so in words
         raise
-    return f"{_SQLITE}{folder / 'mlflow.db'}"
+    return f"{_SQLITE}{embedded_file(root)}"
+
+
+def embedded_file(root: str) -> Path:
+    """Return the file of the store below a local storage.root, whether there is one or not."""
+    return Path(storage.local_path(root)) / "mlflow" / "mlflow.db"
 
 
 def opened(uri: str) -> MlflowClient:

@@ -28,6 +28,10 @@ KEYS = {
     "promotion_kills.py": {"kills", "none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone"},
     "pytabkit_census.py": {"XGB_TD"},
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
+    "serving.py": {
+        "mlspark_1_p50_ms", "mlspark_32_p99_ms", "mlflow_32_per_second", "requests_ratio_1", "requests_ratio_32",
+        "p99_ratio_32", "rows_ratio", "switches", "switch_failed", "drain_requests", "drain_failed", "drain_exit",
+    },
     "streaming.py": {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
         "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
@@ -118,6 +122,14 @@ def test_pictures_need_the_same_memory_however_many_they_are(tmp_path: Path) -> 
     # Without the loaders people use, which need an environment of their own.
     found = figures("pictures.py", tmp_path / "pictures.json", "--rounds", "1", "--no-peers")
     assert found["growth_10x"] < 1.3
+
+
+@pytest.mark.slow
+def test_served_requests_are_answered_while_versions_change_and_the_server_ends(tmp_path: Path) -> None:
+    found = figures("serving.py", tmp_path / "serving.json")
+    assert found["switches"] > 0
+    assert found["drain_requests"] > 0
+    assert [found[name] for name in ("switch_failed", "drain_failed", "drain_exit")] == [0, 0, 0]
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Versions behind HTTP: rows in, predictions or refusals out. Needs the extra `rest`, and no Spark."""

@@ -1,0 +1,130 @@
+"""Requests that wait are computed together: one thread runs the model, on all that came meanwhile."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mlspark.contracts.check_json import Row
+from mlspark.scoring.predictor import Verdicts
+from mlspark.scoring.rest import answers
+from mlspark.scoring.rest.answers import Answers, Served
+from mlspark.scoring.rest.limits import Limits, Refused
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 1024
+"""Most rows that are computed together. A request with more gives others their turn in between."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows of one request that wait."""
+
+    served: Served
+    rows: Sequence[Row] | pa.Table
+    answer: "asyncio.Future[Any]"
+
+
+class Batcher:
+    """Computes what requests ask for. All methods but the model's run in the event loop.
+
+    Nothing waits on purpose: the thread takes what has come since it began the last time, so a single client has no delay,
+    and many clients share the cost of a call of the model.
+    """
+
+    def __init__(self, limits: Limits, observe_rows: Callable[[int], None]) -> None:
+        """Make it; `run` makes it work.
+
+        Args:
+            limits: `waiting_rows` is looked at.
+            observe_rows: is called with the number of rows of each batch.
+        """
+        self._limits, self._observe_rows = limits, observe_rows
+        self._parts: deque[_Part] = deque()
+        self._wake = asyncio.Event()
+        self.waiting_rows = 0
+
+    async def judge(self, served: Served, rows: Sequence[Row]) -> Answers:
+        """Return the answers to rows of JSON, at most `ROWS_AT_ONCE`.
+
+        Raises:
+            Refused: 503, too many rows wait.
+        """
+        answer: Answers = await self._wait(served, rows)
+        return answer
+
+    async def judge_table(self, served: Served, rows: pa.Table) -> Verdicts:
+        """Return the verdicts on rows of Arrow, at most `ROWS_AT_ONCE`. Raises as `judge`, and as `Predictor.judge`."""
+        verdicts: Verdicts = await self._wait(served, rows)
+        return verdicts
+
+    async def _wait(self, served: Served, rows: Sequence[Row] | pa.Table) -> Any:
+        if self.waiting_rows + len(rows) > self._limits.waiting_rows:
+            raise Refused(
+                503, f"{self.waiting_rows:,} rows wait already; try again later", headers={"retry-after": "1"}
+            )
+        part = _Part(served, rows, asyncio.get_running_loop().create_future())
+        self._parts.append(part)
+        self.waiting_rows += len(rows)
+        self._wake.set()
+        return await part.answer
+
+    async def run(self) -> None:
+        """Compute what comes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "model") as model:
+            while True:
+                parts = self._next()
+                if not parts:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                results = await loop.run_in_executor(model, _computed, parts)
+                self._observe_rows(sum(len(part.rows) for part in parts))
+                for part, result in zip(parts, results, strict=True):
+                    if part.answer.done():  # its time is over
+                        continue
+                    if isinstance(result, BaseException):
+                        part.answer.set_exception(result)
+                    else:
+                        part.answer.set_result(result)
+
+    def _next(self) -> list[_Part]:
+        """Return what is computed next: requests in their order, of one version, or one table."""
+        parts: list[_Part] = []
+        num_rows = 0
+        while self._parts:
+            part = self._parts[0]
+            is_over = part.answer.done()
+            if parts and not is_over:
+                is_other = part.served is not parts[0].served or isinstance(part.rows, pa.Table)
+                if is_other or num_rows + len(part.rows) > ROWS_AT_ONCE:
+                    break
+            self._parts.popleft()
+            self.waiting_rows -= len(part.rows)
+            if is_over:
+                continue
+            parts.append(part)
+            num_rows += len(part.rows)
+            if isinstance(part.rows, pa.Table):
+                break
+        return parts
+
+
+def _computed(parts: Sequence[_Part]) -> Sequence[Any]:
+    """Return the result of each part, or what it raises; where all together raise, each is computed alone."""
+    served, rows = parts[0].served, parts[0].rows
+    try:
+        if isinstance(rows, pa.Table):
+            return [answers.judged_table(served, rows)]
+        return answers.judged(served, [part.rows for part in parts])
+    except Exception as error:
+        if len(parts) == 1:
+            return [error]
+        return [result for part in parts for result in _computed([part])]
