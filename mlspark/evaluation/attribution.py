@@ -78,7 +78,8 @@ def explained(task: Task, outputs: NDArray[Any], target: NDArray[Any]) -> Floats
             of_rows = classified(task, values, target, None)
             factors[rows, of_rows.predicted], factors[rows, of_rows.runner_up] = 1.0, -1.0
         case RegressionTask():
-            factors[:, task.prediction_output] = 1.0
+            # Quantiles in the wrong order are read in the right one.
+            factors[rows, np.argsort(values, axis=1, kind="stable")[:, task.prediction_output]] = 1.0
         case _:
             raise AttributionError(f"task.kind={task.kind}: its outputs are not explained")
     return factors

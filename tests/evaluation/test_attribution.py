@@ -65,6 +65,7 @@ MIXED = Tensors((*COLUMNS.specs, PHOTO))
     ("settings", "tensors", "task"),
     [
         (TabularSettings(hidden=(16,), dense_scale=0.1), COLUMNS, BINARY),
+        (TabularSettings(hidden=(16,), dense_scale=200.0), COLUMNS, BINARY),  # hundreds of periods on the way
         (TabularSettings(hidden=(16,), dense_frequencies=0), COLUMNS.only(["ids"]), THREE),
         (TabmSettings(hidden=(8,), members=3, dense_scale=0.1), COLUMNS, NUMBER),
         (SoftmaxSettings(kind="softmax"), Tensors((PHOTO,)), THREE),
@@ -129,6 +130,8 @@ def test_what_is_explained_of_classes_is_the_predicted_one_against_the_true_or_t
     assert attribution.explained(THREE, outputs, np.array([0, 1, 2])).tolist() == [[1, 0, -1], [1, -1, 0], [0, 1, -1]]
     assert attribution.explained(BINARY, np.array([[2.0]]), np.array([1.0])).tolist() == [[1]]
     assert attribution.explained(NUMBER, np.array([[2.0, 3.0]]), np.array([1.0])).tolist() == [[0, 1]]
+    # The median of quantiles in the wrong order.
+    assert attribution.explained(NUMBER, np.array([[3.0, 2.0]]), np.array([1.0])).tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("task", [BINARY, THREE])
