@@ -1,7 +1,6 @@
 """`mlspark evaluate`: how good a version is, where it errs and on which rows, as one page. Needs no Spark."""
 
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -9,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from mlspark.commands import options, output_file, version_argument
-from mlspark.errors import ConfigError
 from mlspark.settings import loading
 
 app = options.app()
@@ -67,7 +65,7 @@ def run(
     """
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     output_file.check("--output", output)
-    row_ids = _row_ids(rows)
+    row_ids = version_argument.row_ids(rows, option="--rows")
     settings = loading.load(list(files), list(overrides))
     name, wanted = version_argument.parsed(version, settings.registry.model_name, settings.registry.alias)
     from mlspark.stages import evaluation  # takes seconds: torch, MLflow
@@ -75,11 +73,3 @@ def run(
     page = evaluation.page(settings, name, wanted, split=split, row_ids=row_ids, in_words=in_words)
     output_file.write("--output", output, page, what_stands="no page was written")
     typer.echo(f"wrote {output}")
-
-
-def _row_ids(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = [part for part in parts if not re.fullmatch(r"-?\d{1,19}", part)]
-    if wrong:
-        raise ConfigError(f"--rows {text}: {wrong[0]!r} is no row_id; give whole numbers with commas between them")
-    return [int(part) for part in parts]

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Write how good a version is, where it errs and on which rows, as one page.",
     "explain-features": "Show how one raw row becomes its numbers.",
     "fetch": "Download a public data set.",
+    "importance": "Show what each raw column is worth to a version.",
     "models": "List networks for pictures by name, and what they cost here.",
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",

@@ -24,3 +24,16 @@ def parsed(text: str, name: str, alias: str) -> tuple[str, int | str]:
     if not wanted:
         raise ConfigError(f"{given or name}: which version? registry.alias is empty; give {given or name}/3")
     return given or name, wanted
+
+
+def row_ids(text: str, *, option: str) -> list[int]:
+    """Return the ids of rows in a text with commas between them.
+
+    Raises:
+        ConfigError: one is no id; names the option.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not re.fullmatch(r"-?\d{1,19}", part)]
+    if wrong:
+        raise ConfigError(f"{option} {text}: {wrong[0]!r} is no row_id; give whole numbers with commas between them")
+    return [int(part) for part in parts]

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("test", "validation")
 """Splits that a page may be of, the preferred one first."""
 _EPOCHS = "epochs.json"
+_IMPORTANCE = "importance.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Evaluated:
     """The model in words."""
     epochs: Sequence[Mapping[str, Any]] = ()
     best_epoch: int | None = None
+    importance: Mapping[str, Any] | None = None
+    """What raw columns are worth, see `kept_importance`."""
 
 
 def keep_epochs(run_uri: str, epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -58,6 +61,17 @@ def kept_epochs(run_uri: str) -> list[dict[str, Any]]:
     """Return what `keep_epochs` kept, nothing where that is absent."""
     uri = storage.join(run_uri, _EPOCHS)
     return list(storage.read_json(uri)) if storage.exists(uri) else []
+
+
+def keep_importance(run_uri: str, importance: Mapping[str, Any]) -> None:
+    """Keep with a run what its version's raw columns are worth, in place of what was kept before."""
+    storage.write_json(storage.join(run_uri, _IMPORTANCE), dict(importance))
+
+
+def kept_importance(run_uri: str) -> dict[str, Any] | None:
+    """Return what `keep_importance` kept, None where that is absent."""
+    uri = storage.join(run_uri, _IMPORTANCE)
+    return dict(storage.read_json(uri)) if storage.exists(uri) else None
 
 
 def page(
@@ -108,6 +122,7 @@ def page(
             epochs=evaluated.epochs,
             best_epoch=evaluated.best_epoch,
             examined=examined,
+            importance=evaluated.importance,
         )
     )
 

@@ -59,6 +59,8 @@ class Evaluation:
     """What each epoch ended with: epoch, train_loss, learning_rate, validation_METRIC."""
     best_epoch: int | None = None
     examined: Examined | None = None
+    importance: Record | None = None
+    """What raw columns are worth: metric, split, rows, repeats, and columns with their importance and interval."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def render(evaluation: Evaluation) -> str:
         epochs=_epoch_drawings(evaluation),
         classes=classes,
         numbers=numbers,
+        worth=None if evaluation.importance is None else rows_section.worth(evaluation.importance),
         examined=examined,
         has_pictures=examined is not None and examined.has_pictures,
         plot_size=(f"{WIDTH:.0f}", f"{HEIGHT:.0f}"),

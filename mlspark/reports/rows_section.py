@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlspark.reports import row_pictures
 from mlspark.reports.pictures_section import Shown
 from mlspark.reports.wording import number
+from mlspark.tasks.metrics import title
 
 MOST_COLUMNS = 8
 """Columns of a row that are shown: those that add most to its output, to either side."""
@@ -31,7 +32,8 @@ class Contribution:
 class ExaminedRow:
     """A row that is looked at alone."""
 
-    row_id: int
+    row_id: int | None
+    """None where the title says which row it is."""
     title: str
     """What was true, and what was predicted."""
     lines: tuple[str, ...]
@@ -82,29 +84,52 @@ class RowsSection:
     has_bars: bool
 
 
-def section(examined: Examined) -> RowsSection:
-    """Return what is shown of the rows."""
-    cards = tuple(_card(row) for row in examined.rows)
+def section(examined: Examined, most_columns: int = MOST_COLUMNS) -> RowsSection:
+    """Return what is shown of the rows, of each so many columns and the sum of the others."""
+    cards = tuple(_card(row, most_columns) for row in examined.rows)
     has_pictures, has_bars = any(card.pictures for card in cards), any(card.bars for card in cards)
     return RowsSection(examined.title, examined.notes, cards, has_pictures, has_bars)
 
 
-def _card(row: ExaminedRow) -> RowCard:
+def worth(importance: Mapping[str, Any]) -> RowCard:
+    """Return what is shown of the importance of raw columns."""
+    columns = importance["columns"]
+    most = max((abs(each["importance"]) for each in columns), default=0.0) or 1.0
+    bars = [
+        Bar(
+            ", ".join(each["columns"]),
+            f"{each['importance']:+.4f}",
+            each["importance"] / most,
+            "[{:+.4f}, {:+.4f}]".format(*each["interval"]),
+            "",
+        )
+        for each in columns
+    ]
+    line = (
+        f"How much worse {title(importance['metric'])} is, {importance['value']:.4f} of {importance['rows']:,} "
+        f"{importance['split']} rows, when the values of a raw column are shuffled among them: mean of "
+        f"{importance['repeats']} shuffles, in brackets the interval of 95 % for other rows and shuffles."
+    )
+    return RowCard("", (line,), (), tuple(bars))
+
+
+def _card(row: ExaminedRow, most_columns: int) -> RowCard:
     pictures = []
     for name, pixels in row.pictures.items():
         pictures.append(row_pictures.shown(pixels, f"{name}: {row.title}"))
         if name in row.maps:
             heated = row_pictures.heated(pixels, row.maps[name])
             pictures.append(row_pictures.shown(heated, f"{name}: where the prediction comes from"))
-    return RowCard(row.title, (*row.lines, f"row_id {row.row_id}"), tuple(pictures), tuple(_bars(row)))
+    known_by = () if row.row_id is None else (f"row_id {row.row_id}",)
+    return RowCard(row.title, (*row.lines, *known_by), tuple(pictures), tuple(_bars(row, most_columns)))
 
 
-def _bars(row: ExaminedRow) -> list[Bar]:
+def _bars(row: ExaminedRow, most_columns: int) -> list[Bar]:
     """Return the greatest contributions, then all others together."""
     if not row.contributions:
         return []
     ordered = sorted(row.contributions, key=lambda part: -abs(part.value))
-    first, others = ordered[:MOST_COLUMNS], ordered[MOST_COLUMNS:]
+    first, others = ordered[:most_columns], ordered[most_columns:]
     rest = sum(part.value for part in others)
     most = max(abs(first[0].value), abs(rest)) or 1.0
     bars = [_bar(part.column, part.value, most, part.encoded, part.words) for part in first]

@@ -103,6 +103,7 @@ def page(
         model=words_of(package.files),
         epochs=report.kept_epochs(run_uri),
         best_epoch=provenance.get("best_epoch"),
+        importance=report.kept_importance(run_uri),
     )
     encoder = package.encoder if in_words else None
     return report.page(evaluated, split=split, row_ids=row_ids, encoder=encoder, is_thorough=True)

@@ -1,5 +1,6 @@
 """The page that a training keeps, and the one that is made anew; of a version that is registered without any training."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from mlspark.commands import evaluate
+from mlspark.commands import evaluate, importance
 from mlspark.engines import engine
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.evaluation import predictions
@@ -159,3 +160,27 @@ def test_a_version_whose_run_is_elsewhere_is_refused_by_name(trained: Trained, t
     settings = census_settings(SAMPLE, tmp_path, tracking)
     with pytest.raises(RegistryError, match=r"model census version 1: its run has no folder .*storage.root"):
         evaluation.page(settings, "census", 1)
+
+
+def test_the_importance_of_columns_is_kept_with_the_run_and_on_the_page(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, written, output = (tmp_path / name for name in ("census.yaml", "importance.json", "page.html"))
+    config.write_text(trained.settings.to_yaml())
+    importance.run([str(config)], split="test", repeats=2, json_file=str(written))
+    result = json.loads(written.read_text())
+    assert (result["metric"], result["rows"], result["repeats"], result["version"]) == ("log_loss", 300, 2, 1)
+    assert result["value"] == pytest.approx(trained.learned.metrics["test"]["log_loss"])
+    values = [each["importance"] for each in result["columns"]]
+    assert values == sorted(values, reverse=True)
+    assert {name for each in result["columns"] for name in each["columns"]} == set(example.encoder().inputs)
+    assert all(each["interval"][0] < each["importance"] < each["interval"][1] for each in result["columns"])
+    folder = trained.run.client.download_artifacts(trained.run.run_id, "importance.json", str(tmp_path))
+    assert json.loads(Path(folder).read_text()) == result
+    assert "how much worse it is when a column's values are shuffled" in capsys.readouterr().out
+    evaluate.run([str(config)], output=str(output))
+    assert "What columns are worth" in output.read_text()
+    with pytest.raises(ConfigError, match="--split validation: the version was trained without such rows"):
+        importance.run([str(config)])
+    with pytest.raises(ConfigError, match="--metric=rmse: a binary task has no such metric; choose one of accuracy"):
+        importance.run([str(config)], split="test", metric="rmse")
