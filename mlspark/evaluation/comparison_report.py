@@ -14,6 +14,8 @@ from mlspark.tasks.metrics import Metric, title
 
 _OF_ONE_CLASS = tuple(name for name in OF_CLASSES if not name.startswith("top_"))
 _UNKNOWN = "-"
+_PAIRED = {"rmse": "squared error", "mae": "absolute error"}
+"""Losses whose signed ranks are shown."""
 
 
 def page(compared: Compared) -> str:
@@ -81,10 +83,9 @@ def _differences(compared: Compared, place: int, comparison: Comparison) -> Repo
             f"DeLong: ROC AUC {comparison.delong.difference:+.4f} [{low:+.4f}, {high:+.4f}], z {comparison.delong.z:.3f}."
         )
     notes += [
-        f"Wilcoxon's signed ranks of each row's {'squared error' if name == 'rmse' else title(name)}: "
-        f"p {_p_value(of_losses.signed_ranks_p_value)}."
+        f"Wilcoxon's signed ranks of each row's {_PAIRED[name]}: p {_p_value(of_losses.signed_ranks_p_value)}."
         for name, of_losses in comparison.losses.items()
-        if name in ("rmse", "mae")
+        if name in _PAIRED
     ]
     columns = ("metric", first.label, other.label, "difference", "adjusted p" if adjusts else "p", "test")
     return ReportTable(f"{other.label} less {first.label}", columns, tuple(rows), tuple(notes))
