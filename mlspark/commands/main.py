@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "Run prepare, train, promote and score on census rows and sum up what came of it.",
     "estimate": "Say how long a job will take and what it will cost, from those that were done.",
     "evaluate": "Write how good a version is, where it errs and on which rows, as one page.",
+    "explain": "Show what a version predicts of rows, and what each raw column adds.",
     "explain-features": "Show how one raw row becomes its numbers.",
     "fetch": "Download a public data set.",
     "importance": "Show what each raw column is worth to a version.",

@@ -170,7 +170,7 @@ def _explained(
         if set(maps) != set(tensors.pictures) or not tensors.pictures or (is_thorough and has_columns):
             reference = read_rows(snapshot, split, tensors, None)
             parts = attribution.contributions(engine, read, factors, reference=reference)
-            maps |= {name: _spread(values) for name, values in parts.pixels.items() if name not in maps}
+            maps |= {name: spread(values) for name, values in parts.pixels.items() if name not in maps}
     except Exception as error:  # a network of one's own need not have gradients, or take pixels as floats
         if not isinstance(error, AttributionError):
             logger.warning("evaluation: rows are not explained: %s: %s", type(error).__name__, error)
@@ -221,7 +221,7 @@ def _words(task: Task, outputs: NDArray[Any], target: NDArray[Any]) -> tuple[str
     return f"{true}, predicted {predicted}", (f"error {number(float(numbers.error[0]))}",)
 
 
-def _spread(values: NDArray[np.float64]) -> HeatMap:
+def spread(values: NDArray[np.float64]) -> HeatMap:
     """Return what pixels add, upwards, as a map."""
     upwards = np.maximum(values, 0.0)
     most = np.percentile(upwards, _SPREAD, axis=(1, 2), keepdims=True)

@@ -1,0 +1,175 @@
+"""Rows, each with its prediction by a registered version and what made it, or with why it is refused. Driver."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from mlspark import storage
+from mlspark.contracts.check_arrow import Broken
+from mlspark.errors import RegistryError
+from mlspark.evaluation import split_rows
+from mlspark.evaluation.split_rows import REFERENCE_ROWS
+from mlspark.features import split
+from mlspark.registry.versions import ModelVersion
+from mlspark.scoring.explain import Explainer, Explanation, needs_reference
+from mlspark.scoring.predictor import Verdicts
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks.intervals import Floats
+
+_OF_TREES = "the mean output of the trees over the rows that they learnt from"
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Raw rows that are to be explained, and those that were refused where they were read."""
+
+    rows: pa.Table | Sequence[Mapping[str, Any]]
+    """n rows that the predictor is asked about."""
+    numbers: Sequence[int]
+    """(n,): place of each among all rows, from 0."""
+    row_ids: Sequence[int] = ()
+    """(n,) as in the score table, or empty."""
+    refused: Mapping[int, tuple[Broken, ...]] = field(default_factory=dict)
+    """Place of a row -> rules that it breaks."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What raw columns add to the explained number of a row."""
+
+    columns: tuple[str, ...]
+    """One column, or several that features are made of together."""
+    values: tuple[Any, ...]
+    """Raw value of each, in the contract's type; None: missing."""
+    adds: float
+
+    @property
+    def name(self) -> str:
+        return " x ".join(self.columns)
+
+
+@dataclass(frozen=True)
+class ExplainedRow:
+    """What is said of one row: a prediction with what made it, or the rules that the row breaks."""
+
+    number: int
+    row_id: int | None
+    refused: tuple[Broken, ...] = ()
+    prediction: Mapping[str, Any] = field(default_factory=dict)
+    """Columns of the score table; empty where the row is refused."""
+    explained: str = ""
+    """The explained number in words."""
+    output: float = 0.0
+    baseline: float = 0.0
+    error: float = 0.0
+    """Baseline and all contributions less the output."""
+    steps: int = 0
+    added: tuple[Added, ...] = ()
+    """The greatest first."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Rows as they were asked for, in order."""
+
+    model: ModelVersion
+    rows: tuple[ExplainedRow, ...]
+    method: str
+    baseline: str
+    """What the rows' numbers begin at, in words."""
+    explanation: Explanation
+
+
+def explainer(model: ModelVersion, root: str, *, allow_decoder: bool = False) -> tuple[Explainer, str]:
+    """Return what explains rows by a version, and in words what their numbers begin at.
+
+    Args:
+        model: the version.
+        root: absolute storage.root that the version was trained with: networks begin at the mean of its training rows.
+        allow_decoder: see `Predictor`.
+
+    Raises:
+        RegistryError: these rows are not there.
+        DatasetError, TableError: they cannot be read any more.
+    """
+    if not needs_reference(model.package):
+        return Explainer(model.package, {}, allow_decoder=allow_decoder), _OF_TREES
+    snapshot_uri = storage.join(root, "runs", model.package.provenance["run_id"], "snapshot.json")
+    if not storage.exists(snapshot_uri):
+        raise RegistryError(
+            f"model {model.name} version {model.version}: {snapshot_uri} is missing, which names the rows that it learnt "
+            f"from; contributions of a network begin at their mean: give the storage.root that it was trained with"
+        )
+    snapshot = Snapshot.load(snapshot_uri)
+    tensors = model.package.encoder.tensors(model.package.task)
+    reference = split_rows.drawn(snapshot.where(split=split.TRAIN), tensors, most=REFERENCE_ROWS)
+    begins = (
+        f"the output for the mean of {len(reference['row_id'])} training rows of {snapshot.table}, version "
+        f"{snapshot.version} (numbers, pixels and vectors of categories)"
+    )
+    return Explainer(model.package, reference, allow_decoder=allow_decoder), begins
+
+
+def explained(
+    model: ModelVersion, of_version: Explainer, raw: RawRows, *, baseline: str, num_maps: int = 0
+) -> Explained:
+    """Return what is said of the rows, in their order.
+
+    Args:
+        model: the version.
+        of_version: from `explainer`.
+        raw: the rows.
+        baseline: from `explainer`.
+        num_maps: predicted rows whose pictures and maps are wanted, the first ones.
+
+    Raises:
+        ContractError: the columns of a table are not those of the contract.
+        AttributionError: the version cannot be explained.
+    """
+    verdicts, explanation = of_version.explain(raw.rows, num_maps=num_maps)
+    broken: dict[int, list[Broken]] = {}
+    for each in verdicts.broken:
+        broken.setdefault(each.row, []).append(each)
+    rows = [ExplainedRow(number, None, reasons) for number, reasons in raw.refused.items()]
+    rows += [ExplainedRow(raw.numbers[place], _id(raw, place), tuple(reasons)) for place, reasons in broken.items()]
+    rows += _predicted(raw, verdicts, explanation)
+    rows.sort(key=lambda row: row.number)
+    return Explained(model, tuple(rows), explanation.method, baseline, explanation)
+
+
+def _predicted(raw: RawRows, verdicts: Verdicts, explanation: Explanation) -> list[ExplainedRow]:
+    """Return the rows that have a prediction."""
+    columns = {name: values.tolist() for name, values in verdicts.predictions.items()}
+    order, error = explanation.values, explanation.error
+    rows = []
+    names = {name for columns_ in explanation.columns for name in columns_}
+    good = verdicts.rows.select(sorted(names)).take(pa.array(verdicts.good, pa.int64())).to_pylist()
+    for place, row in enumerate(verdicts.good.tolist()):
+        rows.append(
+            ExplainedRow(
+                raw.numbers[row],
+                _id(raw, row),
+                prediction={name: values[place] for name, values in columns.items()},
+                explained=explanation.numbers[place],
+                output=float(explanation.output[place]),
+                baseline=float(explanation.start[place]),
+                error=float(error[place]),
+                steps=int(explanation.steps[place]),
+                added=_added(explanation.columns, order[place], good[place]),
+            )
+        )
+    return rows
+
+
+def _added(columns: Sequence[tuple[str, ...]], values: Floats, row: Mapping[str, Any]) -> tuple[Added, ...]:
+    parts = [
+        Added(names, tuple(row[name] for name in names), float(value))
+        for names, value in zip(columns, values, strict=True)
+    ]
+    return tuple(sorted(parts, key=lambda part: -abs(part.adds)))
+
+
+def _id(raw: RawRows, place: int) -> int | None:
+    return raw.row_ids[place] if len(raw.row_ids) else None
