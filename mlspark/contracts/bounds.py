@@ -4,6 +4,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from mlspark.contracts import column_types
@@ -90,6 +91,7 @@ def limits(column_type: str) -> tuple[Fraction, Fraction]:
     return -most, most
 
 
+@lru_cache(maxsize=4096, typed=True)
 def bound(limit: int | float | str, column_type: str, side: Literal["min", "max"]) -> Value | None:
     """Return a column's bound as a value of its type, or None where every value of the type satisfies it.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,10 +84,18 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
     """
     table = _named(table, contract)
     _check_columns(table, contract, ignored)
+    given = {name: flat(table.column(name)) for name in contract.names if name in table.column_names}
+    return conform_columns(
+        {name: given[name] if name in given else pa.nulls(table.num_rows) for name in contract.names}, contract
+    )
+
+
+def conform_columns(given: Mapping[str, pa.Array], contract: Contract) -> Conformed:
+    """Return what `conform` does of all columns of a contract, by its names, each (n,)."""
     columns: dict[str, pa.Array] = {}
     broken: list[tuple[int, int, Broken]] = []
     for column in contract.columns:
-        values = flat(table.column(column.name)) if column.name in table.column_names else pa.nulls(table.num_rows)
+        values = given[column.name]
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         present = _without_nan(values)
@@ -163,17 +171,16 @@ def _without_nan(values: pa.Array) -> pa.Array:
 
 def _failures(column: ColumnRule, values: pa.Array, typed: pa.Array) -> Iterator[tuple[str, pa.Array]]:
     """Yield (rule, whether a row breaks it) for each rule of a column, in the order of `check_spark`."""
-    is_lost = pc.and_(pc.is_valid(values), pc.is_null(typed))
-    if column.is_array:
-        is_lost = pc.or_(is_lost, _has_an_element(typed, pc.is_null))
-    yield "type", is_lost
+    if typed is not values or column.is_array:
+        is_lost = pc.and_(pc.is_valid(values), pc.is_null(typed))
+        yield "type", pc.or_(is_lost, _has_an_element(typed, pc.is_null)) if column.is_array else is_lost
     if column.type in ("date", "timestamp"):
         yield "range", _is_out_of_range(typed)
     if column.type in ("float", "double"):
         yield "finite", pc.invert(pc.is_finite(typed))
     if column.is_array:
         yield "finite", _has_an_element(typed, lambda elements: pc.invert(pc.is_finite(elements)))
-    if not column.nullable:
+    if not column.nullable and values.null_count:
         yield "null", pc.is_null(values)
     if (least := column.bound("min")) is not None:
         yield "min", _compared(pc.less, typed, least)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlspark.contracts import check_arrow, conversions
+from mlspark.contracts import check_arrow, column_types, conversions
 from mlspark.contracts.check_arrow import Broken, Conformed
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
@@ -38,7 +38,7 @@ def conform(rows: Sequence[Row], contract: Contract, *, ignored: Sequence[str] =
         ignored: columns that may be there whatever the schema policy.
     """
     columns, broken = _columns(rows, contract, ignored)
-    arrays: list[pa.Array] = []
+    arrays: dict[str, pa.Array] = {}
     for column in contract.columns:
         values = columns[column.name]
         if any(value is _ABSENT for value in values):
@@ -48,9 +48,9 @@ def conform(rows: Sequence[Row], contract: Contract, *, ignored: Sequence[str] =
                 ]
             columns[column.name] = values = [None if value is _ABSENT else value for value in values]
         array, lost = _array(values, column)
-        arrays.append(array)
+        arrays[column.name] = array
         broken += [Broken(row, column.name, "type", _shown(values[row], column), what) for row, what in lost.items()]
-    conformed = check_arrow.conform(pa.table(arrays, names=list(contract.names)), contract)
+    conformed = check_arrow.conform_columns(arrays, contract)
     if not broken and not conformed.broken:
         return conformed
     return Conformed(conformed.rows, _merged(broken, conformed.broken, columns, contract))
@@ -85,7 +85,7 @@ def _array(values: Sequence[Any], column: ColumnRule) -> tuple[pa.Array, dict[in
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.nulls(len(values)), {}
-    if len(kinds) == 1 and (array := _plain(values, *kinds)) is not None:
+    if len(kinds) == 1 and (array := _of_type(values, column.type, *kinds)) is not None:
         return array, {}
     expected = "binary, or base64 without line ends" if column.is_binary else column.type
     wanted = arrow_type(column.type)
@@ -102,6 +102,16 @@ def _array(values: Sequence[Any], column: ColumnRule) -> tuple[pa.Array, dict[in
         parts.append(typed)
         order += rows
     return pa.concat_arrays(parts).take(pa.array(np.argsort(order))), lost
+
+
+def _of_type(values: Sequence[Any], name: str, kind: type) -> pa.Array | None:
+    """Return `_plain` of values, whole numbers at once in the type that a column has, where all fit in."""
+    if kind is int and name in column_types.WHOLE_BITS:
+        try:
+            return pa.array(values, arrow_type(name))
+        except (ValueError, OverflowError):
+            pass
+    return _plain(values, kind)
 
 
 def _plain(values: Sequence[Any], kind: type) -> pa.Array | None:

@@ -14,6 +14,8 @@ from mlspark.tasks.metrics import Metric, title
 
 _OF_ONE_CLASS = tuple(name for name in OF_CLASSES if not name.startswith("top_"))
 _UNKNOWN = "-"
+_PAIRED = {"rmse": "squared error", "mae": "absolute error"}
+"""Losses whose signed ranks are shown."""
 
 
 def page(compared: Compared) -> str:
@@ -81,10 +83,9 @@ def _differences(compared: Compared, place: int, comparison: Comparison) -> Repo
             f"DeLong: ROC AUC {comparison.delong.difference:+.4f} [{low:+.4f}, {high:+.4f}], z {comparison.delong.z:.3f}."
         )
     notes += [
-        f"Wilcoxon's signed ranks of each row's {'squared error' if name == 'rmse' else title(name)}: "
-        f"p {_p_value(of_losses.signed_ranks_p_value)}."
+        f"Wilcoxon's signed ranks of each row's {_PAIRED[name]}: p {_p_value(of_losses.signed_ranks_p_value)}."
         for name, of_losses in comparison.losses.items()
-        if name in ("rmse", "mae")
+        if name in _PAIRED
     ]
     columns = ("metric", first.label, other.label, "difference", "adjusted p" if adjusts else "p", "test")
     return ReportTable(f"{other.label} less {first.label}", columns, tuple(rows), tuple(notes))
@@ -145,20 +146,22 @@ def _demands(compared: Compared) -> ReportTable:
     rows, measured = [], False
     costs = list(dict.fromkeys(name for each in compared.versions for name in each.cost))
     for each in compared.versions:
-        times = [_UNKNOWN, _UNKNOWN]
+        times = [_UNKNOWN] * 3
         if each.latency is not None:
             measured = True
-            times = [f"{each.latency.row_milliseconds:.3f} ms", f"{each.latency.batch_milliseconds:.2f} ms"]
+            raw, one = each.latency.raw_row_milliseconds, each.latency.row_milliseconds
+            times = [_UNKNOWN if raw is None else f"{raw:.2f} ms", f"{one:.2f} ms"]
+            times.append(f"{each.latency.batch_milliseconds:.2f} ms")
         seconds = _UNKNOWN if each.train_seconds is None else f"{each.train_seconds:,.1f} s"
         texts = [each.label, f"{each.size_bytes / 1e6:,.2f} MB", seconds, *times]
         rows.append(tuple(Cell(text) for text in [*texts, *(str(each.cost.get(name, _UNKNOWN)) for name in costs)]))
     batch = max((each.latency.batch_rows for each in compared.versions if each.latency is not None), default=0)
     note = "Size: all files of the version. Training: seconds in training alone."
     if measured:
-        note += f" Latency: medians here, from encoded rows to predictions, of one row alone and of {batch} together."
+        note += " Latency: medians here, of a raw row that is checked, encoded and predicted, and from encoded rows on."
     return ReportTable(
         "What they take",
-        ("version", "size", "training", "one row", f"{batch or 'many'} rows", *costs),
+        ("version", "size", "training", "one raw row", "encoded row", f"{batch or 'many'} encoded rows", *costs),
         tuple(rows),
         (note,),
     )

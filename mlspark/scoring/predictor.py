@@ -97,7 +97,8 @@ class Predictor:
 
     def _judged(self, conformed: Conformed) -> Verdicts:
         bad = list({broken.row for broken in conformed.broken})
-        good = np.setdiff1d(np.arange(conformed.rows.num_rows), bad)
+        rows = np.arange(conformed.rows.num_rows)
+        good = np.setdiff1d(rows, bad) if bad else rows
         predictions = self.predict_encoded(self._encoder.transform(conformed.good if bad else conformed.rows))
         return Verdicts(conformed.rows, conformed.broken, good, predictions)
 

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage
 from mlspark.engines import engine
-from mlspark.errors import ConfigError, MlsparkError, one_line
+from mlspark.errors import ConfigError, ContractError, MlsparkError, one_line
 from mlspark.evaluation import comparison_report, latency, predictions, slices
 from mlspark.evaluation.compared import Compared, ComparedVersion
 from mlspark.evaluation.comparison import RESAMPLES, SEED, compare
@@ -23,6 +23,7 @@ from mlspark.evaluation.predictions import Predictions, PredictionsError
 from mlspark.features.tensors import Tensors
 from mlspark.registry import versions
 from mlspark.registry.versions import ModelVersion
+from mlspark.scoring import latency as raw_latency
 from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import raw_rows
@@ -105,7 +106,7 @@ def compare_versions(settings: Settings, wanted: Wanted, spark: Spark) -> Compar
         for name, values in columns.items()
     )
     of_versions = tuple(
-        _version(settings, each, rows, wanted, raw, remarks) for each, rows in zip(found, kept, strict=True)
+        _version(client, settings, each, rows, wanted, raw, remarks) for each, rows in zip(found, kept, strict=True)
     )
     compared = Compared(wanted.split, origin, of_versions, comparisons, by_column, tuple(remarks))
     _keep(client, settings, compared)
@@ -194,7 +195,10 @@ def _scored(version: ModelVersion, raw: pa.Table) -> Predictions:
     """Return a version's outputs of raw rows, in their order."""
     row_id, label, weight = raw_rows.OWN
     predictor = Predictor(version.package)
-    outputs = predictor.outputs(raw.select(list(version.package.input_contract.names)))
+    try:
+        outputs = predictor.outputs(raw.select(list(version.package.input_contract.names)))
+    except ContractError as error:
+        raise ComparisonError(f"{label_of(version)} cannot score the rows of the sources: {error}") from error
     found = Predictions.of(
         raw[row_id].to_numpy(),
         raw[label].to_numpy(),
@@ -240,6 +244,7 @@ def _keys(row_id: NDArray[np.int64], label: NDArray[Any]) -> NDArray[Any]:
 
 
 def _version(
+    client: Client,
     settings: Settings,
     version: ModelVersion,
     rows: Predictions,
@@ -249,9 +254,10 @@ def _version(
 ) -> ComparedVersion:
     package = version.package
     try:
-        taken = latency.measure(
-            package.task, engine.load(package.files), _encoded(settings, version, wanted.split, raw)
-        )
+        row = versions.example(client, version.name, version.version, retry_seconds=settings.tracking.retry_seconds)
+        of_raw = None if row is None else raw_latency.milliseconds(package, row)
+        encoded = _encoded(settings, version, wanted.split, raw)
+        taken = latency.measure(package.task, engine.load(package.files), encoded, raw_row_milliseconds=of_raw)
     except MlsparkError as error:
         taken = None
         remarks.append(f"The latency of {label_of(version)} was not measured: {one_line(str(error))}")
