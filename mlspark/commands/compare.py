@@ -2,24 +2,19 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlspark.commands import options, output_file, terminal, version_argument
+from mlspark.commands import options, output_file, spark_when_asked, terminal, version_argument
 from mlspark.errors import ConfigError
 from mlspark.reports.comparison_page import BAD, GOOD, ReportTable
 from mlspark.reports.wording import visible
 from mlspark.settings import loading
-from mlspark.settings.pipeline import Settings
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _COLOURS = {GOOD: "green", BAD: "red"}
 
@@ -105,7 +100,7 @@ def run(
 
     comparison.check_range(confidence, resamples)
     asked = Wanted(wanted, split, tuple(dict.fromkeys(slices)), metric, confidence, resamples)
-    with _spark(settings) as spark:
+    with spark_when_asked.for_command("compare", settings) as spark:
         compared = compare_versions(settings, asked, spark)
     output = terminal.console()
     first = compared.versions[0]
@@ -123,27 +118,6 @@ def run(
     for file in (json_file, page):
         if file:
             typer.echo(f"wrote {file}")
-
-
-@contextmanager
-def _spark(settings: Settings) -> "Iterator[Callable[[], SparkSession]]":
-    """Yield what starts Spark when it is first called; it is stopped at the end."""
-    started: list[SparkSession] = []
-
-    def start() -> "SparkSession":
-        if not started:
-            from mlspark import session
-            from mlspark.sources import catalog
-
-            spark_settings = catalog.spark_settings(settings.all_sources.values())
-            started.append(session.start(f"mlspark compare {settings.name}", spark_settings))
-        return started[0]
-
-    try:
-        yield start
-    finally:
-        for spark in started:
-            spark.stop()
 
 
 def _show(output: Console, table: ReportTable) -> None:

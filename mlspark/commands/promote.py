@@ -1,4 +1,4 @@
-"""`mlspark promote`: a new version takes the place of the one in use, or is kept out; and back again. Needs no Spark."""
+"""`mlspark promote`: a new version takes the place of the one in use, or is kept out; and back. Slices alone need Spark."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mlspark.commands import options, output_file
+from mlspark.commands import options, output_file, spark_when_asked
 from mlspark.errors import ConfigError
 from mlspark.settings import loading
 
@@ -77,7 +77,11 @@ def run(
     from mlspark.stages import promote as stage
 
     price, started = costs.price(settings), time.monotonic()
-    done = stage.roll_back(settings, to=to, because=because) if is_rollback else stage.promote(settings, wanted)
+    with spark_when_asked.for_command("promote", settings) as spark:
+        if is_rollback:
+            done = stage.roll_back(settings, to=to, because=because)
+        else:
+            done = stage.promote(settings, wanted, spark=spark)
     if price is not None:
         done |= {"cost": price.to_json(time.monotonic() - started)}
     if report:

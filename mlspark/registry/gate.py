@@ -16,6 +16,7 @@ from mlspark.tasks.task import Task
 
 if TYPE_CHECKING:
     from mlspark.evaluation.comparison import Comparison  # with scipy's statistics, which the settings do not need
+    from mlspark.evaluation.slices import ColumnSlices
 
 _NAMED_DIFFERENCES = 10
 """Differences of contracts that a reason names."""
@@ -38,6 +39,17 @@ class MetricLimit(Section):
         return self
 
 
+class SliceLimits(Section):
+    """Parts of the rows that must not lose much."""
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns of the contract or of joins: each value is a slice, numbers are put into bands."""
+    metric: str = ""
+    """Metric by which slices are compared; empty: accuracy, for numbers the task's own."""
+    max_loss: Annotated[float, Field(ge=0.0)]
+    """How much worse the metric of a slice may be, in its own unit; slices of fewer than 30 rows are not judged."""
+
+
 class PromotionSettings(Section):
     mode: Literal["disabled", "dry_run", "enabled"] = "enabled"
     """What `mlspark promote` does: nothing; decide and record, but move no alias; or all of it."""
@@ -56,6 +68,8 @@ class PromotionSettings(Section):
     """Confidence of the intervals of gains, two-sided."""
     limits: Mapping[str, MetricLimit] = {}
     """Metric -> bounds of its value on `split`, for the first version, too."""
+    slices: SliceLimits | None = None
+    """Parts of the rows that must not lose much; their columns are read from the sources, by Spark. Null: none is judged."""
     min_rows: Annotated[int, Field(ge=2)] = 100
     """Least number of rows that both versions were evaluated on."""
     max_latency_ms: Annotated[float, Field(gt=0.0)] | None = None
@@ -77,6 +91,8 @@ class PromotionSettings(Section):
         named = [
             (name, f"promotion.{setting}") for setting in ("max_loss", "limits") for name in getattr(self, setting)
         ]
+        if self.slices is not None and self.slices.metric:
+            named.append((self.slices.metric, "promotion.slices.metric"))
         return [*([(self.metric, "promotion.metric")] if self.metric else []), *named]
 
 
@@ -187,6 +203,40 @@ def of_cost(settings: PromotionSettings, cost: Mapping[str, Any] | None) -> Chec
     is_met = cost["amount"] <= most
     shown = f"{cost['amount']:.4f} {cost['currency']}"
     return Check("max_cost", is_met, f"it cost {shown}, {'at most' if is_met else 'more than'} {most:g}", dict(cost))
+
+
+def of_few_rows(settings: PromotionSettings, num_rows: int, where: str, *, rule: str = "min_rows") -> Check:
+    """Return that there are too few rows to compare on."""
+    reason = f"only {num_rows:,} {settings.split} rows are {where}, at least {settings.min_rows:,} are wanted"
+    return Check(rule, False, reason, {"rows": num_rows})
+
+
+def of_slices(limits: SliceLimits, task: Task, slices: "ColumnSlices") -> Check:
+    """Return whether no slice of a column that can be judged loses more than it may; names those that do."""
+    losses = {
+        part.value: _loss(task, slices.metric, part.differences[0].difference)
+        for part in slices.slices
+        if part.is_judged
+    }
+    known = {value: loss for value, loss in losses.items() if loss is not None}
+    name, rule = title(slices.metric), f"slices.{slices.column}"
+    if not known:
+        return Check(rule, False, f"{name} by {slices.column}: no slice has rows enough to be judged")
+    beyond = sorted((value for value in known if known[value] > limits.max_loss), key=lambda value: -known[value])
+    if beyond:
+        named = ", ".join(f"{value} loses {known[value]:.4f}" for value in beyond[:_NAMED_DIFFERENCES])
+        return Check(
+            rule, False, f"{name} by {slices.column}: {named}, at most {limits.max_loss:g} may be", {"losses": known}
+        )
+    worst = max(known, key=lambda value: known[value])
+    lost = f"{worst} loses most, {known[worst]:.4f}" if known[worst] > 0 else "no slice loses"
+    return Check(rule, True, f"{name} by {slices.column}: {lost}, {limits.max_loss:g} may be", {"losses": known})
+
+
+def _loss(task: Task, metric: str, difference: float | None) -> float | None:
+    if difference is None:
+        return None
+    return difference if task.lower_is_better(metric) else -difference
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,20 @@ from mlspark.registry.gate import Check
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import latency
 from mlspark.settings.pipeline import Settings
+from mlspark.stages import gate_slices
+from mlspark.stages.gate_slices import Spark
 from mlspark.tracking.runs import Client
 
 logger = logging.getLogger(__name__)
 
 
 def checks(
-    client: Client, settings: Settings, history: Sequence[Decision], challenger: ModelVersion, champion: int | None
+    client: Client,
+    settings: Settings,
+    history: Sequence[Decision],
+    challenger: ModelVersion,
+    champion: int | None,
+    spark: Spark,
 ) -> Iterator[Check]:
     """Yield every condition that the gate has, and how it came out.
 
@@ -32,6 +39,7 @@ def checks(
         history: of decisions, oldest first.
         challenger: the version that is decided on.
         champion: number of the version in use; None: there is none.
+        spark: starts Spark; asked for where `promotion.slices` is set.
 
     Raises:
         RegistryError: a version is not whole, or its run's files are not below storage.root.
@@ -46,7 +54,7 @@ def checks(
         if in_use.package.is_same_model(challenger.package):
             yield Check("min_gain", False, f"its model is that of version {champion}, byte for byte")
         else:
-            yield from _of_rows(settings, in_use, challenger)
+            yield from _of_rows(settings, in_use, challenger, spark)
     metrics = challenger.package.provenance["metrics"]
     yield from gate.of_limits(of, metrics.get(of.split, {}))
     if of.max_cost is not None:
@@ -92,16 +100,12 @@ def _is_of(history: Sequence[Decision], move: Decision, run_id: str) -> bool:
     return not ids or run_id in ids
 
 
-def _of_rows(settings: Settings, champion: ModelVersion, challenger: ModelVersion) -> Iterator[Check]:
+def _of_rows(settings: Settings, champion: ModelVersion, challenger: ModelVersion, spark: Spark) -> Iterator[Check]:
     """Yield how both do on the rows that were evaluated of both."""
     of = settings.promotion
     one, other = shared(_predictions(settings, champion), _predictions(settings, challenger))
     if len(one) < of.min_rows:
-        yield Check(
-            "min_rows", False,
-            f"only {len(one):,} {of.split} rows were evaluated of both versions, at least {of.min_rows:,} are wanted",
-            {"rows": len(one)},
-        )  # fmt: skip
+        yield gate.of_few_rows(of, len(one), "kept of both versions")
         return
     try:
         compared = comparison.compare(
@@ -119,6 +123,7 @@ def _of_rows(settings: Settings, champion: ModelVersion, challenger: ModelVersio
         f"{len(one):,}",
     )
     yield from gate.of_comparison(of, challenger.package.task, compared)
+    yield from gate_slices.checks(settings, (champion, one), (challenger, other), spark)
 
 
 def _named(version: ModelVersion) -> str:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from mlspark import storage
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.registry import gate, versions
@@ -15,12 +17,19 @@ from mlspark.registry.decision import Decision, Verdict
 from mlspark.registry.gate import Check
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import gate_checks, promotion_audit, promotion_steps
+from mlspark.stages.gate_slices import Spark
 from mlspark.tracking.runs import Client
 
 logger = logging.getLogger(__name__)
 
 
-def promote(settings: Settings, wanted: int | str | None = None) -> dict[str, Any]:
+def _no_spark() -> SparkSession:
+    raise ConfigError(
+        "promotion.slices: needs Spark, which reads the values of their columns; call it by mlspark promote"
+    )
+
+
+def promote(settings: Settings, wanted: int | str | None = None, *, spark: Spark = _no_spark) -> dict[str, Any]:
     """Decide whether a version takes the place of the one in use, carry it out, and return the report.
 
     The same version is decided on once: again, the report is that of the decision, unless the gate or the version in use is
@@ -29,6 +38,7 @@ def promote(settings: Settings, wanted: int | str | None = None) -> dict[str, An
     Args:
         settings: of the pipeline; `promotion` is the gate.
         wanted: number or alias of the version; None: that of `registry.alias`.
+        spark: starts Spark; called where `promotion.slices` is set.
 
     Raises:
         ConfigError: no version is named, or another process decides at this moment.
@@ -67,7 +77,7 @@ def promote(settings: Settings, wanted: int | str | None = None) -> dict[str, An
         if earlier is not None:
             logger.info("promotion: decided already, %s: %s", earlier.decided_at, promotion_steps.words(earlier))
             return _report(earlier, settings, started) | {"already_done": True}
-        checks = list(gate_checks.checks(client, settings, history, challenger, champion))
+        checks = list(gate_checks.checks(client, settings, history, challenger, champion, spark))
         is_passed = gate.is_passed(checks)
         decision = _decision(
             client, settings, decided_id, "promoted" if is_passed else "kept_out", challenger.version,

@@ -322,6 +322,26 @@ def test_training_that_was_ended_goes_on_when_it_is_run_again(
     assert list((home / "runs" / "unfinished").iterdir()) == []
 
 
+@pytest.mark.slow
+def test_slices_of_a_promotion_are_those_of_the_raw_rows(
+    spark: SparkSession, census: Path, pipeline: dict[str, Any]
+) -> None:
+    home = Path(pipeline["settings"].root)
+    gate = "promotion.slices={columns: [sex, age], max_loss: 1.0}"
+    settings = census_settings(census, home, *FAST, "training.seed=21", "registry.alias=''", gate)
+    trained = train(spark, settings)
+    report = promote(settings, trained["model_version"], spark=lambda: spark)
+    by_sex, by_age = (check for check in report["checks"] if check["rule"].startswith("slices."))
+    assert by_sex["figures"]["losses"].keys() == {"Female", "Male"}
+    assert len(by_age["figures"]["losses"]) == 4
+    assert by_sex["is_met"]
+    assert by_age["is_met"]
+    # Rows of both sexes together are all of the test rows: the loss over all is between those of the two.
+    all_rows = pipeline["trained"]["metrics"]["test"]["accuracy"] - trained["metrics"]["test"]["accuracy"]
+    assert min(by_sex["figures"]["losses"].values()) - 1e-9 <= all_rows
+    assert all_rows <= max(by_sex["figures"]["losses"].values()) + 1e-9
+
+
 def test_training_ends_at_a_checkpoint_when_its_budget_does_and_goes_on_with_a_larger_one(
     spark: SparkSession, census: Path, pipeline: dict[str, Any], tmp_path: Path
 ) -> None:
