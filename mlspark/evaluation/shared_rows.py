@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mlspark.evaluation.paired_rows import picked
 from mlspark.evaluation.predictions import Predictions
 
 
@@ -15,9 +16,9 @@ def shared(first: Predictions, second: Predictions) -> tuple[Predictions, Predic
         Predictions of the same rows, in the same order; empty where there are none, or where only one has weights.
     """
     if (first.weight is None) != (second.weight is None):
-        return _picked(first, np.array([], np.intp)), _picked(second, np.array([], np.intp))
+        return picked(first, np.array([], np.intp)), picked(second, np.array([], np.intp))
     _, places, places_there = np.intersect1d(_keys(first), _keys(second), assume_unique=True, return_indices=True)
-    return _picked(first, places), _picked(second, places_there)
+    return picked(first, places), picked(second, places_there)
 
 
 def _keys(rows: Predictions) -> NDArray[np.void]:
@@ -34,8 +35,3 @@ def _keys(rows: Predictions) -> NDArray[np.void]:
     of_begin = np.repeat(begins, np.diff(np.r_[begins, len(rows)]))
     keys["turn"][order] = np.arange(len(rows)) - of_begin
     return keys
-
-
-def _picked(rows: Predictions, places: NDArray[np.intp]) -> Predictions:
-    weight = None if rows.weight is None else rows.weight[places]
-    return Predictions(rows.row_id[places], rows.target[places], rows.outputs[places], weight)
