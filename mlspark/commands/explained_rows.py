@@ -61,7 +61,7 @@ def _print(console: Console, row: "ExplainedRow", top: int) -> None:
     most = max((abs(adds) for *_, adds in parts), default=0.0) or 1.0
     for column, value, adds in parts:
         bar = ("+" if adds > 0 else "-") * round(abs(adds) / most * _BAR)
-        style = "dark_orange" if adds > 0 else "blue"
+        style = "blue" if adds > 0 else "dark_orange"
         table.add_row("", Text(column), Text(visible(value, 40)), Text(_figure(adds, signed=True)), Text(bar, style))
     console.print(table)
     console.print()

@@ -98,7 +98,7 @@ def _show(result: dict[str, Any]) -> None:
             Text(", ".join(each["columns"]), overflow="fold"),
             f"{each['importance']:+.5f}",
             Text(f"[{low:+.5f}, {high:+.5f}]"),
-            Text(bar, "dark_orange" if each["importance"] > 0 else "blue"),
+            Text(bar, "blue" if each["importance"] > 0 else "dark_orange"),
         )
     console = terminal.console()
     console.print(table)

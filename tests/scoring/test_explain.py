@@ -9,11 +9,15 @@ import torch
 from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 
-from mlspark.engines import eager, trees
+from mlspark.engines import eager, ensemble, trees
+from mlspark.engines.combination import Combination
 from mlspark.errors import ContractError
+from mlspark.evaluation.attribution import AttributionError
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.features.kinds.hash import Hashed
 from mlspark.models import trees as tree_models
+from mlspark.models.ensemble import EnsembleSettings, MemberSettings
+from mlspark.models.tabular import TabularSettings
 from mlspark.models.trees import Rows, TreesSettings
 from mlspark.registry.package import Package
 from mlspark.scoring.explain import Explainer, needs_reference, raw_columns
@@ -165,6 +169,36 @@ def test_trees_have_the_shap_values_of_xgboost_by_raw_column_and_need_no_other_r
     np.testing.assert_allclose(explained.output, booster.predict(data, output_margin=True), atol=1e-6)
     assert np.abs(explained.error).max() < 1e-5
     assert set(explained.steps.tolist()) == {0}
+
+
+def of_both(combination: Combination) -> Package:
+    """The example's network and trees as an ensemble."""
+    made, grown = package(), of_trees()
+    files = {
+        "net": {name: made.files[name] for name in ("model.json", "weights.safetensors")},
+        "trees": {name: grown.files[name] for name in ("model.json", "model.ubj")},
+    }
+    settings = EnsembleSettings(
+        members=(MemberSettings(model=TabularSettings()), MemberSettings(model=TreesSettings()))
+    )
+    packed = ensemble.pack(settings, made.encoder.tensors(made.task), 1, combination, files)
+    return Package.pack(
+        model=packed, encoder=made.encoder, contract=made.contract, task=made.task, provenance=made.provenance
+    )
+
+
+def test_an_ensemble_is_explained_where_its_outputs_do_not_jump() -> None:
+    made = of_both(Combination("mean", "logistic", weights=(0.5, 0.5)))
+    assert needs_reference(made)
+    verdicts, explained = Explainer(made, reference(made)).explain(rows(*GOOD))
+    assert explained.method == "integrated gradients and SHAP values"
+    chance = verdicts.predictions["probability"]
+    np.testing.assert_allclose(explained.output, np.log(chance / (1 - chance)), rtol=1e-5)
+    np.testing.assert_allclose(explained.error, 0, atol=1e-3)
+    assert explained.columns == tuple((name,) for name in ALONE)
+    votes = of_both(Combination("vote", "logistic"))
+    with pytest.raises(AttributionError, match=r"model.combine=vote: shares of votes change in jumps"):
+        Explainer(votes, reference(votes)).explain(rows(*GOOD))
 
 
 def test_a_feature_of_several_columns_belongs_to_them_together() -> None:
