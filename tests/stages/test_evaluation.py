@@ -93,7 +93,7 @@ def trained(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Train
         model={name: package.files[name] for name in ("model.json", "weights.safetensors")},
         encoder=package.encoder, contract=package.contract, task=package.task, provenance=provenance,
     )  # fmt: skip
-    versions.register(client, registered, run_id=run.run_id, name="census", alias="champion")
+    versions.register(client, registered, run_id=run.run_id, name="census", alias="challenger")
     return Trained(settings, spec, learned, run, snapshot)
 
 
@@ -128,7 +128,7 @@ def test_the_command_makes_it_anew_for_chosen_rows_and_in_words(trained: Trained
     evaluate.run([str(config)], output=str(output), rows=many, in_words=True)
     assert category in output.read_text()
     with pytest.raises(ExaminedError, match="row_id 5: no such row among the 300"):
-        evaluate.run([str(config)], version="census@champion", output=str(output), rows="5")
+        evaluate.run([str(config)], version="census@challenger", output=str(output), rows="5")
     with pytest.raises(RegistryError, match="model census: no version or alias 99"):
         evaluate.run([str(config)], version="census/99", output=str(output))
     with pytest.raises(ConfigError, match=r"--split validation: no predictions of such rows \(there are: test\)"):
