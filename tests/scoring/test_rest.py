@@ -229,6 +229,7 @@ def ask_form(server: Server, body: bytes) -> Answer:
     return server.ask("/predict", body, content_type="multipart/form-data; boundary=limit")
 
 
+@pytest.mark.slow
 def test_pictures_come_as_files_of_a_form_or_as_base64(client: MlflowClient) -> None:
     made = test_pictures.package()
     versions.register(client, made, run_id=new_run(client), name="photos", alias="champion")
@@ -355,6 +356,7 @@ def test_alias_moves_and_the_server_ends_without_a_lost_request(server: Server, 
     assert {(a.json["version"], a.json["predictions"]["prediction"]) for a in answers} == set(expected.items())
 
 
+@pytest.mark.slow
 def test_version_that_cannot_be_loaded_leaves_the_old_one(client: MlflowClient) -> None:
     version = versions.register(client, package(), run_id=new_run(client), name="kept", alias="champion", example=None)
     bad = versions.register(client, package(threshold=0.1), run_id=new_run(client), name="kept", alias="")
