@@ -14,6 +14,9 @@ ROOT = Path(__file__).parents[2]
 KEYS = {
     "census_models.py": {"mlspark network", "HistGradientBoosting"},
     "ensembles.py": {"seeds", "above", "runs"},
+    "engines.py": {
+        "int8_over_eager", "bf16_over_eager", "float32_over_eager", "trees_over_baseline", "trees_over_baseline_cpu",
+    },
     "features.py": {
         "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
@@ -70,6 +73,15 @@ def test_every_benchmark_is_run_here() -> None:
     scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")}
     quick = {name for name in scripts if '"--quick"' in (ROOT / "benchmarks" / name).read_text()}
     assert quick == set(KEYS)
+
+
+@pytest.mark.slow
+def test_engines_keep_the_accuracy_of_a_network_and_trees_that_of_the_baseline(tmp_path: Path) -> None:
+    found = figures("engines.py", tmp_path / "engines.json")
+    assert found["trees"]["accuracy"] > found["baseline"]["accuracy"] - 0.03
+    if "accuracy" in found:
+        assert abs(found["float32_loss"]) < 0.001
+        assert found["int8_loss"] < 0.03
 
 
 @pytest.mark.slow
