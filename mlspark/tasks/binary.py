@@ -1,5 +1,6 @@
 """Two classes, one of which is the event whose probability is predicted. Needs no Spark; torch in the loss only."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -89,6 +90,11 @@ class BinaryTask(ClassTask):
         ids = np.where(probability >= self.threshold, event, 1 - event)
         return {"probability": probability, "prediction": self.classes_of(ids)}
 
+    def outputs_from(self, predictions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """See `Task.outputs_from`."""
+        probability = np.asarray(predictions["probability"], np.float64).clip(_LEAST, 1 - np.finfo(np.float64).epsneg)
+        return np.asarray((np.log(probability) - np.log1p(-probability))[:, None])
+
     def is_right(self, outputs: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
         """See `Task.is_right`."""
         is_event = probabilities(outputs_of(self, outputs)[:, 0]) >= self.threshold
@@ -125,6 +131,9 @@ class BinaryTask(ClassTask):
         """See `Task.metric_names`."""
         return (*_NAMES, *(single_names(self.column_names) if self.classes else ()))
 
+
+_LEAST = np.finfo(np.float64).tiny
+"""Least probability that is told from 0 when outputs are made of probabilities."""
 
 _NAMES = (
     "accuracy",

@@ -1,5 +1,6 @@
 """One of several classes, with the probability of each. Needs no Spark; torch in the loss only."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -79,6 +80,14 @@ class MulticlassTask(ClassTask):
             return columns | {"probabilities": probability}
         names = list(self.prediction_types)[1:]
         return columns | {name: np.ascontiguousarray(probability[:, place]) for place, name in enumerate(names)}
+
+    def outputs_from(self, predictions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """See `Task.outputs_from`."""
+        if self.probabilities == "array":
+            columns = [np.stack([np.asarray(row, np.float64) for row in np.asarray(predictions["probabilities"])])]
+        else:
+            columns = [np.asarray(predictions[name], np.float64)[:, None] for name in list(self.prediction_types)[1:]]
+        return np.asarray(np.log(np.concatenate(columns, axis=1).clip(np.finfo(np.float64).tiny)))
 
     def is_right(self, outputs: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
         """See `Task.is_right`."""

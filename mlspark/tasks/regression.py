@@ -1,6 +1,7 @@
 """A number, with limits where the loss has them. Needs no Spark; torch in the loss only."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -154,6 +155,24 @@ class RegressionTask(Task):
         values = self._undone(outputs_of(self, outputs))
         places = self._places
         return {name: np.ascontiguousarray(values[:, place]) for name, place in places.items()}
+
+    def outputs_from(self, predictions: Mapping[str, ArrayLike]) -> Floats:
+        """See `Task.outputs_from`."""
+        center, scale = self._standard()
+        quantiles, outputs = np.array(self._quantiles), {}
+        for name, place in self._places.items():
+            values = np.asarray(predictions[name], np.float64)
+            outputs[place] = ((np.log1p(values) if self.transform == "log1p" else values) - center) / scale
+        known = sorted(outputs)
+        rows = np.stack([outputs[place] for place in known], axis=1)
+        if len(known) == len(quantiles):
+            return rows
+        return np.stack([np.interp(quantiles, quantiles[known], row) for row in rows])
+
+    @property
+    def lost_metrics(self) -> tuple[str, ...]:
+        """See `Task.lost_metrics`: of quantiles the score table has the least, the middle and the greatest."""
+        return ("pinball",) if len(self._places) < self.num_outputs else ()
 
     @property
     def _places(self) -> dict[str, int]:

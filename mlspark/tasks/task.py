@@ -196,6 +196,18 @@ class Task(Section, ABC):
     def predictions(self, outputs: ArrayLike) -> dict[str, NDArray[Any]]:
         """Return the columns of the score table, in order, for `outputs` (n, O); `prediction_types` says their types."""
 
+    @abstractmethod
+    def outputs_from(self, predictions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """Return outputs (n, O) that `predictions` makes these columns of, but for the last bits; all finite.
+
+        Where a column cannot tell an output (`lost_metrics`), it is between those that are told.
+        """
+
+    @property
+    def lost_metrics(self) -> tuple[str, ...]:
+        """Metrics that need outputs of which the score table has no column."""
+        return ()
+
     @property
     @abstractmethod
     def prediction_types(self) -> dict[str, str]:
