@@ -73,6 +73,17 @@ def gravest_first(comparison: Record) -> list[tuple[str, Record]]:
     )
 
 
+def bins(before: Record, after: Record) -> list[tuple[float, float]]:
+    """Return the rows of each bin of a column, (old, new), as `compare` bins it: of two records of the same kind."""
+    of_kind = kind(after["type"])
+    found: list[tuple[float, float]] = [(before["count"], after["count"])]
+    if of_kind == "text":
+        found = _text_bins(before, after)
+    elif of_kind != "array":
+        found = _number_bins(before, after)
+    return [*found, (before["nulls"], after["nulls"])] if before["nulls"] or after["nulls"] else found
+
+
 def psi(old: Sequence[float], new: Sequence[float]) -> float:
     """Return the population stability index of the rows per bin, smoothed by half a row for each bin."""
     olds, news = _shares(old, _SMOOTHING), _shares(new, _SMOOTHING)
@@ -110,16 +121,13 @@ def _compare(old: Record, new: Record, name: str) -> dict[str, Any]:
     if kind(before["type"]) != of_kind:
         return {"verdict": "retyped", "psi": None, "js_distance": None, "missing_share_change": missing}
     figures: dict[str, Any] = {}
-    bins: list[tuple[float, float]] = [(before["count"], after["count"])]
     if of_kind == "text":
-        bins, figures["unseen"] = _text_bins(before, after), _unseen(before, after, new["rows"])
+        figures["unseen"] = _unseen(before, after, new["rows"])
     elif of_kind != "array":
-        bins, figures["mean_shift"] = _number_bins(before, after), _mean_shift(before, after)
+        figures["mean_shift"] = _mean_shift(before, after)
     elif "pictures" in before and "pictures" in after:
         figures["channels"] = _channels(before["pictures"]["values"], after["pictures"]["values"])
-    if before["nulls"] or after["nulls"]:
-        bins.append((before["nulls"], after["nulls"]))
-    olds, news = [bin_[0] for bin_ in bins], [bin_[1] for bin_ in bins]
+    olds, news = zip(*bins(before, after), strict=True)
     index = psi(olds, news)
     return {
         "verdict": "large" if index >= LARGE else "moderate" if index >= MODERATE else "stable",

@@ -2,10 +2,13 @@
 
 import bisect
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
 from mlspark.contracts.contract import Contract
@@ -93,6 +96,33 @@ def columns(rows: DataFrame, types: Mapping[str, str], *, event: str | None = No
     return {name: _column(name, type_, counts) for name, type_ in types.items()}
 
 
+def of_numbers(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the record of finite numbers (n,) that are at hand, as of a column of type double. No Spark; exact."""
+    if not len(values):
+        return {"type": "double", **number_record(NumberCounts(0, 0), NumberCounts(0, 0))}
+    different, rows = np.unique(np.asarray(values, np.float64) + 0.0, return_counts=True)
+    upto = np.cumsum(rows)
+    steps = zip(different.tolist(), (upto - rows).tolist(), upto.tolist(), strict=True)
+    # By fsum: the order of the values changes no bit.
+    mean = math.fsum(values) / len(values)
+    std = math.sqrt(math.fsum((values - mean) ** 2) / len(values))
+    counts = NumberCounts(len(values), 0, float(different[0]), float(different[-1]), mean, std, steps=tuple(steps))
+    return {"type": "double", **number_record(counts, counts)}
+
+
+def of_values(rows_by_value: Mapping[str, int]) -> dict[str, Any]:
+    """Return the record of texts that are at hand, value -> rows, as of a column of type string. No Spark."""
+    known = {value: rows for value, rows in sorted(rows_by_value.items()) if rows}
+    named = sorted(known, key=lambda value: (-known[value], value))[:MAX_VALUES]
+    return {
+        "type": "string",
+        "count": sum(known.values()),
+        "nulls": 0,
+        "distinct": len(known),
+        "values": [[value, known[value], None] for value in named],
+    }
+
+
 def _questions(types: Mapping[str, str]) -> tuple[dict[str, Number], dict[str, Text]]:
     """Return what is asked of columns of these types, by their names; of timestamps under a second name, too."""
     numbers: dict[str, Number] = {}
@@ -127,7 +157,7 @@ def _column(name: str, type_: str, counts: Counts) -> dict[str, Any]:
         case "array":
             record = {"count": counts.numbers[name].count, "nulls": counts.numbers[name].nulls}
         case _:
-            record = _number(counts.numbers[name], counts.numbers.get(_hours(name), counts.numbers[name]))
+            record = number_record(counts.numbers[name], counts.numbers.get(_hours(name), counts.numbers[name]))
     return {"type": type_, **record}
 
 
@@ -155,7 +185,7 @@ def _hours(name: str) -> str:
     return f"{name} in hours"
 
 
-def _number(number: NumberCounts, cut: NumberCounts) -> dict[str, Any]:
+def number_record(number: NumberCounts, cut: NumberCounts) -> dict[str, Any]:
     """Return the record of a number whose cuts are those of `cut`, which is rounded: its ends are put right."""
     if not number.count:
         return {"count": 0, "nulls": number.nulls}
