@@ -31,11 +31,11 @@ def start(main: Callable[..., None]) -> None:
     try:
         app()
     except MlsparkError as error:  # of a job that does not `run` Spark
-        _print_error(f"{main.__name__}: {error}")
+        print_error(f"{main.__name__}: {error}")
         sys.exit(options.USER_ERROR)
 
 
-def _print_error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print to standard error. spark-submit sends its Python child's to standard output, but not the JVM's own."""
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         launch_gateway().jvm.System.err.println(message)  # type: ignore[no-untyped-call]
@@ -83,8 +83,8 @@ def run(
             stands = "what the job did stands, run it again for the report"
             output_file.write("--report", report, json.dumps(result, indent=1) + "\n", what_stands=stands)
     except MlsparkError as error:
-        _print_error(f"{name}: {error}")
+        print_error(f"{name}: {error}")
         raise typer.Exit(options.USER_ERROR) from None
     except KeyboardInterrupt as error:
-        _print_error(f"{name}: {interruption.line(error)}")
+        print_error(f"{name}: {interruption.line(error)}")
         raise typer.Exit(interruption.status(error)) from None

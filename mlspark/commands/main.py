@@ -25,6 +25,7 @@ COMMANDS = {
     "fetch": "Download a public data set.",
     "importance": "Show what each raw column is worth to a version.",
     "models": "List networks for pictures by name, and what they cost here.",
+    "monitor": "Compare scored rows, scores and late labels with what their version was trained on.",
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",

@@ -7,6 +7,9 @@ import typer
 USER_ERROR = 2
 """Exit status of a failure that the user can correct; it is reported in one message."""
 
+ALARM = 3
+"""Exit status of `mlspark monitor` where a limit is passed: nothing went wrong, but somebody has to look."""
+
 Config = Annotated[
     list[str],
     typer.Option("--config", metavar="FILE", help="YAML settings; given again, later files override earlier."),

@@ -26,6 +26,12 @@ class Version:
     """See `mlspark.features.profile.profile`."""
     thumbnails: Mapping[str, Any] = field(default_factory=dict)
     """SHA-256 -> thumbnail of a picture; see `mlspark.features.picture_profile`."""
+    title: str = ""
+    """What the page calls it; empty: by its number."""
+
+    @property
+    def name(self) -> str:
+        return self.title or f"version {self.version}"
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,11 @@ def render(
         comparison: of the two, by `mlspark.features.drift.compare`.
     """
     assert (against is None) == (comparison is None), "a comparison is of two versions"
-    views = _Views(shown, against, comparison)
+    views = ColumnViews(shown, against, comparison)
     title = f"{name}: profile of version {shown.version}"
     if against:
         title = f"{name}: version {shown.version} against {against.version}"
-    names, versions = views.names(), [f"version {version.version}" for version in views.versions]
+    names, versions = views.names(), [version.name for version in views.versions]
     return page.render(
         "profile.html.jinja",
         title=title,
@@ -110,13 +116,13 @@ def render(
         pictures=pictures_section.sections(views.records, shown.thumbnails, versions, comparison),
         overview=views.overview(names),
         has_rates="events" in shown.record,
-        cards=[views.card(name) for name in names],
+        cards=views.cards(),
         plot_size=(f"{WIDTH:.0f}", f"{HEIGHT:.0f}"),
     )
 
 
-class _Views:
-    """What the template shows, from the records."""
+class ColumnViews:
+    """What a template shows of columns, from the records."""
 
     def __init__(self, shown: Version, against: Version | None, comparison: Record | None) -> None:
         self.versions = [version for version in (against, shown) if version]  # the older first
@@ -131,6 +137,10 @@ class _Views:
             return sorted(columns, key=lambda name: -_missing(self._new, name))
         both = [name for name, _ in drift.gravest_first(self._comparison)]
         return [*self._comparison["added"], *self._comparison["removed"], *both]
+
+    def cards(self) -> list[Card]:
+        """Return the cards of all columns, in the order of `names`."""
+        return [self.card(name) for name in self.names()]
 
     def overview(self, names: Sequence[str]) -> Overview:
         if self._comparison is None:
@@ -205,8 +215,8 @@ class _Views:
                     if column
                 ]
             )
-        absent = [version.version for version, column in zip(self.versions, columns, strict=True) if not column]
-        return "; ".join([line, *(f"not in version {version}" for version in absent)])
+        absent = [version.name for version, column in zip(self.versions, columns, strict=True) if not column]
+        return "; ".join([line, *(f"not in {name}" for name in absent)])
 
     def _text(self, name: str, columns: Sequence[Record | None], unseen: Record | None) -> dict[str, Any]:
         distinct = [count(column["distinct"]) for column in columns if column]
@@ -219,7 +229,7 @@ class _Views:
         if not any(column and column["count"] for column in columns):
             return {"notes": ("no values",)}
         bars = histogram([column if column and column["count"] else None for column in columns])
-        plot = lay_out(bars, name, [f"version {version.version}" for version in self.versions])
+        plot = lay_out(bars, name, [version.name for version in self.versions])
         return {"plot": plot, "quantiles": _quantiles(columns), "notes": (bars.note,) if bars.note else ()}
 
 

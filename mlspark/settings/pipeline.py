@@ -13,6 +13,7 @@ from mlspark.features.split import SplitSettings
 from mlspark.intake.joins import JoinSettings
 from mlspark.models import ModelSettings
 from mlspark.models.tabular import TabularSettings
+from mlspark.monitoring.settings import MonitoringSettings
 from mlspark.registry.gate import PromotionSettings
 from mlspark.registry.settings import RegistrySettings
 from mlspark.scoring.settings import ScoringSettings
@@ -50,6 +51,7 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     promotion: PromotionSettings = PromotionSettings()
     scoring: ScoringSettings = ScoringSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     tracking: TrackingSettings = TrackingSettings()
     cost: CostSettings = CostSettings()
 
@@ -82,9 +84,10 @@ class Settings(Section):
 
     @property
     def all_sources(self) -> dict[str, SourceSettings]:
-        """Whatever the pipeline reads, by name: rows, joined sources, rows to score."""
-        scored = {} if self.scoring.source is None else {"score": self.scoring.source}
-        return self.sources.rows | {join.name: join.source for join in self.joins} | scored
+        """Whatever the pipeline reads, by name: rows, joined sources, rows to score, labels that come later."""
+        later = {"score": self.scoring.source, "monitoring.labels": self.monitoring.labels}
+        given = {name: source for name, source in later.items() if source is not None}
+        return self.sources.rows | {join.name: join.source for join in self.joins} | given
 
     def table(self, kind: str) -> str:
         """Return the URI of this pipeline's table `kind` (features, quarantine, scores, ...)."""

@@ -85,6 +85,12 @@ def check_score(settings: Settings) -> None:
     _check_path(settings.scoring.source, settings, "scoring.source")
 
 
+def check_labels(settings: Settings) -> None:
+    """Refuse labels that came later and are not there. Raises SourceError."""
+    if settings.monitoring.labels is not None:
+        _check_path(settings.monitoring.labels, settings, "monitoring.labels")
+
+
 def _check_path(source: SourceSettings, settings: Settings, name: str) -> None:
     if not isinstance(source, FilesSettings) or re.search(r"[\[\]{}*?]", source.path):
         return

@@ -1,0 +1,7 @@
+"""Score table + late labels -> alarms: SPARK_CONF_DIR=conf spark-submit jobs/monitor.py --config conf/census.yaml"""
+
+from mlspark.commands import job
+from mlspark.commands.monitor import main
+
+if __name__ == "__main__":
+    job.start(main)
