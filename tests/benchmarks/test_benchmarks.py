@@ -22,6 +22,7 @@ KEYS = {
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
     },
     "long_run.py": {"launches", "launches_threads_growth", "launches_rss_mb_growth", "streaming_threads_growth"},
+    "monitoring.py": {"over_limit_100", "false_alarms_100", "older_300", "unseen_300", "missing_300"},
     "pictures.py": {
         "over_decode_only", "over_decode_only_small", "over_decode_only_cpu", "pixels_over_read_table", "first_batch_s",
         "rss_mb", "imports_mb", "processes_mb", "growth_10x", "best_workers",
@@ -113,6 +114,13 @@ def test_killed_promotions_leave_one_version_in_use(tmp_path: Path) -> None:
     assert found["kills"] == 3
     names = ("none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone")
     assert [found[name] for name in names] == [0] * 5
+
+
+@pytest.mark.slow
+def test_nothing_changed_is_no_alarm(tmp_path: Path) -> None:
+    found = figures("monitoring.py", tmp_path / "monitoring.json", "--data", str(ROOT / "tests" / "data"))
+    assert found["over_limit_100"] > found["false_alarms_100"] == 0
+    assert found["older_300"] == 1
 
 
 @pytest.mark.slow
