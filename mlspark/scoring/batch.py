@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.core.broadcast import Broadcast
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import DataType, StructField, StructType
 
 from mlspark import tables
 from mlspark.contracts import naming, own_columns
@@ -25,6 +25,8 @@ from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring.predictor import Predictor
+
+_PREDICTED = f"{own_columns.PREFIX}predicted"
 
 
 def contract_of_rows(package: Package, *, has_label: bool, kept: Sequence[ColumnRule] = ()) -> Contract:
@@ -141,27 +143,18 @@ def scored(
     columns += [F.col(rule.name).alias(written[rule.name]) for rule in kept]
     prepared, encoded = encode_spark.encoded(good, encoder)
     by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
-    pixels = {image.name: F.expr(f"{looked_sql(image.column, image.name)}.pixels") for image in encoder.images}
-    arrays = {
-        spec.name: pixels[spec.name] if spec.picture else F.array(*(by_name[name] for name in spec.columns))
-        for spec in tensors.specs
-    }
+    for image in encoder.images:
+        by_name[image.name] = F.expr(f"{looked_sql(image.column, image.name)}.pixels")
+    read = [by_name[name] for spec in tensors.specs for name in ((spec.name,) if spec.picture else spec.columns)]
     inputs = prepared.select(
         *columns,
         split.row_id(contract.unique_key or names, binary=contract.binary),
         F.col(SOURCE_FILE).alias("source_file"),
         F.col(ROW_NUMBER).alias("row_number"),
-        *(arrays[spec.name].alias(_column(spec)) for spec in tensors.specs),
+        *(column.alias(_input(place)) for place, column in enumerate(read)),
     )
-    num_kept = len(columns) + 3
-    predictions = [
-        StructField(name, _spark_type(good, kind), nullable=False)
-        for name, kind in package.task.prediction_types.items()
-    ]
-    files = good.sparkSession.sparkContext.broadcast(dict(package.files))
-    scores = inputs.mapInArrow(
-        _scorer(files, tensors, allow_decoder), schema=StructType([*inputs.schema.fields[:num_kept], *predictions])
-    )
+    types = {name: _spark_type(good, kind) for name, kind in package.task.prediction_types.items()}
+    scores = _with_predictions(inputs, len(read), types, _scorer(good.sparkSession, package, tensors, allow_decoder))
     return scores.select(
         *scores.columns,
         F.lit(model.name).alias("model_name"),
@@ -179,48 +172,86 @@ def _label(good: DataFrame, contract: Contract) -> Column:
     return F.expr(value)
 
 
-def _scorer(
-    files: Broadcast[dict[str, bytes]], tensors: Tensors, allow_decoder: bool
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what scores the rows of a partition, on an executor."""
+def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, DataType], predict: "Scorer") -> DataFrame:
+    """Return rows with their predictions in place of the last `num_read` columns, which a model reads. Lazy."""
+    kept, read = inputs.columns[:-num_read], inputs.columns[-num_read:]
+    struct = StructType([StructField(name, of, nullable=False) for name, of in types.items()])
+    if hasattr(F, "arrow_udf"):
+        # Only what the model reads goes to Python, and only predictions come back: the other columns stay with Spark.
+        udf = F.arrow_udf(predict, struct, F.ArrowUDFType.SCALAR_ITER)  # type: ignore[attr-defined]
+        scored = inputs.withColumn(_PREDICTED, udf(*read))
+        return scored.select(*kept, *(F.col(_PREDICTED)[name].alias(name) for name in types))
+    whole = StructType([*inputs.schema.fields[:-num_read], *struct.fields])
+    return inputs.mapInArrow(partial(_whole_rows, predict, len(kept)), schema=whole)  # before Spark 4.1
 
-    def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        predictor = _predictor(files, allow_decoder)
+
+def _whole_rows(predict: "Scorer", num_kept: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches with predictions in place of the columns after the first `num_kept`."""
+    for batch in batches:
+        [predictions] = predict(iter([tuple(batch.columns[num_kept:])]))
+        names = [*batch.schema.names[:num_kept], *(field.name for field in predictions.type)]
+        yield pa.RecordBatch.from_arrays([*batch.columns[:num_kept], *predictions.flatten()], names)
+
+
+Scorer = Callable[[Iterator[Any]], Iterator[pa.StructArray]]
+"""Makes predictions of the columns that a model reads; runs on executors."""
+
+
+def _scorer(spark: SparkSession, package: Package, tensors: Tensors, allow_decoder: bool) -> Scorer:
+    """Return what predicts the rows of a partition, on an executor."""
+    files, digest = spark.sparkContext.broadcast(dict(package.files)), package.digest
+    # A task has this many cores to itself; an engine would take all of the machine for each.
+    threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+
+    def score_partition(batches: Iterator[Any]) -> Iterator[pa.StructArray]:
+        predictor = _predictor(files, digest, allow_decoder, threads)
         types = predictor.task.prediction_types
         for batch in batches:
-            predictions = predictor.predict_encoded(
-                {spec.name: _tensor(batch.column(_column(spec)), spec) for spec in tensors.specs}
-            )
-            rows = batch.drop_columns([_column(spec) for spec in tensors.specs])
-            for name, values in predictions.items():
-                rows = rows.append_column(name, pa.array(values.tolist(), arrow_type(types[name])))
-            yield rows
+            columns = iter(batch if isinstance(batch, tuple) else (batch,))  # one column comes alone
+            predictions = predictor.predict_encoded({spec.name: _tensor(columns, spec) for spec in tensors.specs})
+            arrays = [_array(values, arrow_type(types[name])) for name, values in predictions.items()]
+            yield pa.StructArray.from_arrays(arrays, list(predictions))
 
     return score_partition
 
 
-def _predictor(files: Broadcast[dict[str, bytes]], allow_decoder: bool) -> Predictor:
-    """Return the predictor of a broadcast package, made once for each Python worker."""
-    return _made(tuple(sorted(files.value.items())), allow_decoder)
+_made: dict[tuple[str, bool, int], Predictor] = {}
+_MOST_MADE = 2
+"""Predictors that a Python worker keeps, of the last versions that it scored with."""
 
 
-@lru_cache(maxsize=2)
-def _made(files: tuple[tuple[str, bytes], ...], allow_decoder: bool) -> Predictor:
-    return Predictor(Package(dict(files)), allow_decoder=allow_decoder)
+def _predictor(files: Broadcast[dict[str, bytes]], digest: str, allow_decoder: bool, threads: int) -> Predictor:
+    """Return the predictor of a broadcast package, made once for each Python worker; the broadcast is read then only."""
+    key = digest, allow_decoder, threads
+    if key not in _made:
+        while len(_made) >= _MOST_MADE:
+            del _made[next(iter(_made))]
+        _made[key] = Predictor(Package(files.value), allow_decoder=allow_decoder, threads=threads)
+    return _made[key]
 
 
-def _tensor(column: pa.Array, spec: TensorSpec) -> NDArray[Any]:
+def _tensor(columns: Iterator[pa.Array], spec: TensorSpec) -> NDArray[Any]:
+    """Return a tensor (n, ...) of the next of the columns."""
     if spec.picture is not None:
+        pixels = next(columns)
         # Not joined to bytes: torch warns of memory that cannot be written to.
-        pixels = np.frombuffer(bytearray().join(column.to_pylist()), np.uint8)
-        return pixels.reshape(len(column), *spec.shape)
-    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).astype(spec.dtype)
-    return values.reshape(len(column), len(spec.columns))
+        values = np.frombuffer(bytearray().join(pixels.to_pylist()), np.uint8)
+        return values.reshape(len(pixels), *spec.shape)
+    rows = [next(columns).to_numpy(zero_copy_only=False) for _ in spec.columns]
+    tensor = np.empty((len(rows[0]), len(rows)), spec.dtype)
+    for place, values in enumerate(rows):
+        tensor[:, place] = values
+    return tensor
 
 
-def _column(spec: TensorSpec) -> str:
-    """Return the column that a tensor's rows are in."""
-    return f"{own_columns.PREFIX}{spec.name}"
+def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Return a column of predictions."""
+    return pa.array(values.tolist() if values.ndim > 1 or values.dtype == object else values, kind)
+
+
+def _input(place: int) -> str:
+    """Return the column of the number at this place of all that a model reads."""
+    return f"{own_columns.PREFIX}input_{place}"
 
 
 def _spark_type(rows: DataFrame, kind: str) -> Any:

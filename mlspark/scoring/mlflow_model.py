@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _ALLOW_DECODER = "MLSPARK_ALLOW_DECODER"
 """Environment variable: 1 serves pictures with another decoder than that of training."""
+_THREADS = "MLSPARK_THREADS"
+"""Environment variable: threads that the engine of a served version computes with; else as many as it takes of itself."""
 
 
 class ServedModel:
@@ -42,7 +44,8 @@ def _load_pyfunc(path: str) -> ServedModel:
             "contract %s: rules %s are checked by Spark alone (batch_only): rows that break them are scored",
             package.contract.name, ", ".join(package.unserved_rules),
         )  # fmt: skip
-    return ServedModel(Predictor(package, allow_decoder=os.environ.get(_ALLOW_DECODER) == "1"))
+    is_allowed, threads = os.environ.get(_ALLOW_DECODER) == "1", os.environ.get(_THREADS, "")
+    return ServedModel(Predictor(package, allow_decoder=is_allowed, threads=int(threads) if threads.isdecimal() else 0))
 
 
 def _digest(package: Path) -> str:

@@ -35,12 +35,13 @@ class Verdicts:
 class Predictor:
     """A model version ready to score; its engine is made once."""
 
-    def __init__(self, package: Package, *, allow_decoder: bool = False) -> None:
+    def __init__(self, package: Package, *, allow_decoder: bool = False, threads: int = 0) -> None:
         """Load the engine.
 
         Args:
             package: the version's files.
             allow_decoder: score pictures even where another decoder is installed than in training, whose pixels may differ.
+            threads: that the engine computes with; 0: as it does of itself.
 
         Raises:
             RegistryError: the version's files are not those of one model, or it was trained on pictures of another decoder.
@@ -51,7 +52,7 @@ class Predictor:
         self.contract = package.input_contract
         self._ignored = package.ignored
         self._encoder = ArrowEncoder(package.encoder)
-        self._engine = engine.load(package.files)
+        self._engine = engine.load(package.files, threads=threads)
 
     def predict(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of predictions, each (n,), of raw rows; `task.prediction_types` names their types.

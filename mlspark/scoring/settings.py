@@ -12,5 +12,8 @@ class ScoringSettings(Section):
     columns, key and label among them, anyway."""
     model: int | str = "champion"
     """Version number or alias of the registered model to score with."""
+    beside: tuple[int | str, ...] = ()
+    """Further versions, numbers or aliases, that score the same rows in the same pass: the source is read and checked once,
+    and each version's scores are a part of the score table of their own. Their contract must be that of `model`."""
     allow_decoder: bool = False
     """Whether pictures are scored although they are decoded by another library, or version of one, than in training."""

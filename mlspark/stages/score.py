@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from mlspark import storage, tables
+from mlspark.contracts.contract import ColumnRule
 from mlspark.errors import ConfigError
 from mlspark.intake import join_types, pictures, row_numbers
 from mlspark.intake import joins as joining
@@ -26,6 +27,7 @@ from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
 from mlspark.stages import places
 from mlspark.stages.check import check_score
+from mlspark.tables import Commit
 from mlspark.tracking import runs
 
 logger = logging.getLogger(__name__)
@@ -33,92 +35,133 @@ logger = logging.getLogger(__name__)
 
 @computed_in_utc
 def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
-    """Write predictions for `scoring.source` with `scoring.model` and return the report.
+    """Write predictions for `scoring.source` with `scoring.model` and those beside it, and return the report.
 
-    Does nothing when these rows were already scored with this model version.
+    Leaves out the versions with which these rows were already scored.
 
     Raises:
-        ConfigError: scoring.source is not set, or the joins lack columns that the model needs.
+        ConfigError: scoring.source is not set, or the joins lack columns that a model needs, or a version cannot stand
+            beside the first.
         TrackingError: MLflow does not answer.
         RegistryError: no such model, version or alias, or a file of the version is not what was registered.
         SourceError: the source is absent or empty, or changed while it was read.
         ContractError: the data as a whole does not meet the model's contract.
         TableError: the score table holds scores of another kind of task.
         StorageError: the tables' folder is full, read-only or another's; found before a row is read where it is so then.
-        In all these cases nothing was written that counts.
+        In all these cases nothing was written that counts, but the parts of versions that were whole before.
     """
     started = time.monotonic()
     check_score(settings)
-    model = _find_model(settings)
-    rows_source, joins = _find_source(spark, settings), _joins(spark, model, settings)
-    kept = batch.kept_columns(model.package, settings.scoring.keep, _types(spark, rows_source, settings))
-    score_id = _score_id(rows_source, joins, model, settings)
-    table = settings.table("scores")
-    batch.check(model.package, table, kept=kept)
-    renamed = {name: new for name, new in batch.written_names(model.package, kept).items() if name != new}
+    models = _find_models(settings)
+    rows_source, joins = _find_source(spark, settings), _joins(spark, models, settings)
+    kept = batch.kept_columns(models[0].package, settings.scoring.keep, _types(spark, rows_source, settings))
+    table, parts = settings.table("scores"), {}
+    for model in models:
+        batch.check(model.package, table, kept=kept)
+        parts[_score_id(rows_source, joins, model, settings)] = model
+    done = {score_id: tables.find_commit(table, score_id) for score_id in parts}
+    todo = {score_id: model for score_id, model in parts.items() if done[score_id] is None}
+    written = _score(spark, settings, todo, rows_source, joins, kept) if todo else {}
+    reports = []
+    for score_id, model in parts.items():
+        commit = written.get(score_id) or done[score_id]
+        assert commit is not None
+        renamed = {name: new for name, new in batch.written_names(model.package, kept).items() if name != new}
+        if score_id not in written:
+            logger.info("scores: already done, version %d of %s", commit.version, table)
+        reports.append(_report(renamed, commit, table, already_done=score_id not in written, started=started))
+    return {**reports[0], **({"beside": reports[1:]} if len(reports) > 1 else {})}
 
-    done = tables.find_commit(table, score_id)
-    if done is not None:
-        logger.info("scores: already done, version %d of %s", done.version, table)
-        return _report(
-            renamed, done.metadata, table, done.version, already_done=True, seconds=time.monotonic() - started
-        )
 
+def _score(
+    spark: SparkSession,
+    settings: Settings,
+    todo: Mapping[str, ModelVersion],
+    rows_source: Source,
+    joins: Sequence[Join],
+    kept: Sequence[ColumnRule],
+) -> dict[str, Commit]:
+    """Write the scores of each version by its score id, of rows that are read and checked once; return their commits."""
+    package = next(iter(todo.values())).package
+    table, commits = settings.table("scores"), {}
     with ExitStack() as stack:
         stack.enter_context(places.writing(settings, ("scores", "scores_quarantine")))
         taken = stack.enter_context(
             take_in(
                 spark,
                 {"score": rows_source},
-                batch.contract_of_rows(model.package, has_label=rows_source.settings.has_label, kept=kept),
-                columns=model.package.scoring_contract,
-                ignored=(*model.package.ignored, *(rule.source_name for rule in kept)),
+                batch.contract_of_rows(package, has_label=rows_source.settings.has_label, kept=kept),
+                columns=package.scoring_contract,
+                ignored=(*package.ignored, *(rule.source_name for rule in kept)),
                 extended=row_numbers.with_position,
-                picture_features=pictures.fitted(model.package.encoder, for_model=True),
+                picture_features=pictures.fitted(package.encoder, for_model=True),
             )
         )
         stack.enter_context(joining.computing(joins))
         joined = stack.enter_context(joining.read(spark, joins))
         good = joining.attach(row_numbers.numbered(taken.rows, taken.good), joined.good, joins)
-        differences, totals = taken.differences["score"], taken.account.totals
-        metadata = {
-            "id": score_id,
-            "source": {**rows_source.identity, "schema_differences": differences},
-            "joins": joined.to_json(joins),
-            "model_name": model.name,
-            "model_version": model.version,
-            "reasons": taken.account.reasons,
-            **totals,
-        }
-        _write_beside(settings, score_id, joined.with_bad(taken.bad), totals["rows_quarantined"] + joined.num_bad)
-        scored = batch.scored(
-            good,
-            model,
-            score_id=score_id,
-            source_version=rows_source.identity["sha256"],
-            kept=kept,
-            allow_decoder=settings.scoring.allow_decoder,
-        )
-        _refuse_changed(spark, settings, rows_source, joins)
-        part = {"part": "score_id", "value": score_id}
-        written = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
-    seconds = time.monotonic() - started
-    logger.info("scores: wrote version %d of %s in %.1f s", written.version, table, seconds)
-    return _report(renamed, metadata, table, written.version, already_done=False, seconds=seconds)
+        for score_id, model in todo.items():
+            metadata = {
+                "id": score_id,
+                "source": {**rows_source.identity, "schema_differences": taken.differences["score"]},
+                "joins": joined.to_json(joins),
+                "model_name": model.name,
+                "model_version": model.version,
+                "reasons": taken.account.reasons,
+                **taken.account.totals,
+            }
+            num_bad = taken.account.totals["rows_quarantined"] + joined.num_bad
+            _write_beside(settings, score_id, joined.with_bad(taken.bad), num_bad)
+            scored = batch.scored(
+                good,
+                model,
+                score_id=score_id,
+                source_version=rows_source.identity["sha256"],
+                kept=kept,
+                allow_decoder=settings.scoring.allow_decoder,
+            )
+            _refuse_changed(spark, settings, rows_source, joins)
+            started = time.monotonic()
+            part = {"part": "score_id", "value": score_id}
+            commits[score_id] = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
+            logger.info(
+                "scores: wrote version %d of %s, by version %d of model %s, in %.1f s",
+                commits[score_id].version, table, model.version, model.name, time.monotonic() - started,
+            )  # fmt: skip
+    return commits
 
 
-def _find_model(settings: Settings) -> ModelVersion:
-    """Return the version to score with, if it may be used here."""
+def _find_models(settings: Settings) -> list[ModelVersion]:
+    """Return the versions to score with, if they may be used here: scoring.model, then scoring.beside, each once."""
     client = runs.connect(settings.tracking, settings.root)
-    model = versions.find(
-        client,
-        settings.registry.model_name,
-        settings.scoring.model,
-        retry_seconds=settings.tracking.retry_seconds,
-    )
-    if not settings.scoring.allow_decoder:
-        refuse_other_decoder(model.package.encoder)
-    return model
+    models: dict[int, ModelVersion] = {}
+    for wanted in (settings.scoring.model, *settings.scoring.beside):
+        model = versions.find(
+            client, settings.registry.model_name, wanted, retry_seconds=settings.tracking.retry_seconds
+        )
+        if not settings.scoring.allow_decoder:
+            refuse_other_decoder(model.package.encoder)
+        models.setdefault(model.version, model)
+    first, *others = models.values()
+    for other in others:
+        _refuse_beside(first, other)
+    return [first, *others]
+
+
+def _refuse_beside(first: ModelVersion, other: ModelVersion) -> None:
+    """Raise ConfigError where rows that are read for one version are not those that the other needs."""
+    mine, theirs = first.package, other.package
+    is_same = {
+        "contract": mine.files["contract.json"] == theirs.files["contract.json"],
+        "sample weight": mine.scoring_contract == theirs.scoring_contract,
+        "pictures": mine.encoder.images == theirs.encoder.images,
+        "task": mine.task.prediction_types == theirs.task.prediction_types,
+    }
+    if different := [name for name, same in is_same.items() if not same]:
+        raise ConfigError(
+            f"scoring.beside: version {other.version} of model {other.name} has another {' and '.join(different)} than "
+            f"version {first.version}; score with it in a job of its own"
+        )
 
 
 def _write_beside(settings: Settings, score_id: str, bad: DataFrame, num_bad: int) -> None:
@@ -142,14 +185,16 @@ def _types(spark: SparkSession, source: Source, settings: Settings) -> dict[str,
     return None if schema is None else {field.name: field.dataType.simpleString() for field in schema}
 
 
-def _joins(spark: SparkSession, model: ModelVersion, settings: Settings) -> tuple[Join, ...]:
-    """Return the joins that add the columns of the model's features that are not in its contract."""
-    contract = model.package.scoring_contract
-    needed = set(model.package.encoder.inputs) - {column.name for column in contract.columns}
+def _joins(spark: SparkSession, models: Sequence[ModelVersion], settings: Settings) -> tuple[Join, ...]:
+    """Return the joins that add the columns of the models' features that are not in their contract."""
+    contract = models[0].package.scoring_contract
+    inputs = {name: model for model in models for name in model.package.encoder.inputs}
+    needed = set(inputs) - {column.name for column in contract.columns}
     if not needed:
         return ()
     joins = joining.find(spark, settings.joins, root=settings.sources.root)
     if missing := sorted(needed - set(join_types.declared(settings.joins, contract))):
+        model = inputs[missing[0]]
         raise ConfigError(
             f"joins: model {model.name} version {model.version} needs {', '.join(missing)}; give the joins that it was "
             f"trained with"
@@ -178,14 +223,9 @@ def _refuse_changed(spark: SparkSession, settings: Settings, rows_source: Source
 
 
 def _report(
-    renamed: Mapping[str, str],
-    metadata: Mapping[str, Any],
-    table: str,
-    version: int,
-    *,
-    already_done: bool,
-    seconds: float,
+    renamed: Mapping[str, str], commit: Commit, table: str, *, already_done: bool, started: float
 ) -> dict[str, Any]:
+    metadata = commit.metadata
     return {
         "rows_read": metadata["rows_read"],
         "rows_scored": metadata["rows_good"],
@@ -195,9 +235,9 @@ def _report(
         "renamed": dict(renamed),
         "source": metadata["source"],
         "output": table,
-        "output_version": version,
+        "output_version": commit.version,
         "model_name": metadata["model_name"],
         "model_version": metadata["model_version"],
         "already_done": already_done,
-        "seconds": round(seconds, 3),
+        "seconds": round(time.monotonic() - started, 3),
     }

@@ -368,3 +368,38 @@ def test_place_of_the_scores_is_tried_before_a_row_is_read(
         place.unlink()
         assert "\n" not in str(refused.value)
     assert not tables.exists(into.table("scores"))
+
+
+def test_several_versions_score_rows_that_are_read_once(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "rows.csv", NAMES)
+    into = settings(tmp_path, file, "scoring.model=1", "scoring.beside=[2, champion]")
+    made = {number: package(joined=False, threshold=threshold) for number, threshold in ((1, 0.5), (2, 0.001))}
+    assert [register(into, each) for each in made.values()] == [1, 2]
+    with caplog.at_level("INFO"):
+        report = score(spark, into)
+    assert caplog.text.count("score: read 4 rows, kept 4") == 1
+    assert (report["model_version"], [each["model_version"] for each in report["beside"]]) == (1, [2])
+    scores = tables.read(spark, report["output"]).collect()
+    for number, each in made.items():
+        expected = Predictor(each).predict(rows(*CHANGES))["prediction"].tolist()
+        found = {row["small"]: row["prediction"] for row in scores if row["model_version"] == number}
+        assert found == dict(zip((change["small"] for change in CHANGES), expected, strict=True))
+    assert len(scores) == 2 * len(CHANGES)
+    again = score(spark, into)
+    assert (again["already_done"], again["beside"][0]["already_done"]) == (True, True)
+    assert score(spark, settings(tmp_path, file, "scoring.model=2"))["already_done"]
+    register(into, with_policy(package(joined=False), extra="refuse"))
+    with pytest.raises(ConfigError, match=r"scoring.beside: version 3 of model example has another contract"):
+        score(spark, settings(tmp_path, file, "scoring.model=1", "scoring.beside=[3]"))
+
+
+def test_rows_go_to_python_whole_where_spark_has_no_functions_of_arrow(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Spark 4.1; the scores are the same."""
+    monkeypatch.delattr("pyspark.sql.functions.arrow_udf")
+    into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
+    register(into, package(joined=False))
+    assert probabilities(spark, score(spark, into)) == EXPECTED
