@@ -319,7 +319,10 @@ def test_few_rows_are_compared_as_far_as_they_go() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [BINARY, NUMBER], ids=["binary", "number"])
 def test_intervals_hold_the_truth_95_times_of_100(task: Any) -> None:
-    """2,000 samples of 400 rows; of a share of 0.95 the standard error is 0.5 %. The truth: of 2,000,000 other rows."""
+    """2,000 samples of 1,000 rows; of a share of 0.95 the standard error is 0.5 %. The truth: of 2,000,000 other rows.
+
+    Percentiles of B resamples leave out 1 / B more on either side than they should: 1,000, not fewer.
+    """
     names = ("accuracy", "roc_auc", "log_loss", "brier", "recall_yes") if task is BINARY else ("rmse", "mae", "r2")
     first, second, target = outputs_and_target(task, 2_000_000, seed=-1 % 2**32)
     of_all = [task.metrics(outputs, target, intervals=False) for outputs in (first, second)]
@@ -328,8 +331,8 @@ def test_intervals_hold_the_truth_95_times_of_100(task: Any) -> None:
     hits: dict[str, list[bool]] = {}
 
     for seed in range(10_000, 12_000):
-        a, b, _ = kept(task, 400, seed=seed)
-        found = compare(task, a, b, resamples=400, seed=1_000_000 + seed)  # other draws than the rows
+        a, b, _ = kept(task, 1_000, seed=seed)
+        found = compare(task, a, b, resamples=1_000, seed=1_000_000 + seed)  # other draws than the rows
         for name in names:
             difference = found.differences[name]
             assert difference.low is not None
@@ -342,7 +345,7 @@ def test_intervals_hold_the_truth_95_times_of_100(task: Any) -> None:
                 hits.setdefault(f"{name}, exact", []).append(low <= value <= high)
 
     shares = {name: float(np.mean(hit)) for name, hit in hits.items()}
-    assert all(abs(share - 0.95) <= 0.015 for share in shares.values()), shares
+    assert {name: share for name, share in shares.items() if abs(share - 0.95) > 0.015} == {}, list(shares.items())
 
 
 def test_equal_differences_have_no_spread() -> None:
