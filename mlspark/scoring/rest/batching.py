@@ -1,7 +1,8 @@
-"""Requests that wait are computed together: one thread runs the model, on all that came meanwhile."""
+"""Requests that wait are computed together: one call of the model at a time, on all that came meanwhile."""
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,11 @@ ROWS_AT_ONCE = 1024
 """Most rows that are computed together. A request with more gives others their turn in between."""
 
 
+_SMALL_ROWS, _QUICK_SECONDS = 64, 0.005
+"""Rows that are computed in the event loop itself, where the last ones took it less time than this: to hand them to the
+thread and back would take longer than to compute them."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
     """Rows of one request that wait."""
@@ -32,9 +38,9 @@ class _Part:
 
 
 class Batcher:
-    """Computes what requests ask for. All methods but the model's run in the event loop.
+    """Computes what requests ask for: many rows, and models that take long, in a thread, few rows in the event loop.
 
-    Nothing waits on purpose: the thread takes what has come since it began the last time, so a single client has no delay,
+    Nothing waits on purpose: each call takes what has come since the last one began, so a single client has no delay,
     and many clients share the cost of a call of the model.
     """
 
@@ -48,6 +54,7 @@ class Batcher:
         self._limits, self._observe_rows = limits, observe_rows
         self._parts: deque[_Part] = deque()
         self._wake = asyncio.Event()
+        self._is_quick = False
         self.waiting_rows = 0
 
     async def judge(self, served: Served, rows: Sequence[Row]) -> Answers:
@@ -85,8 +92,16 @@ class Batcher:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                results = await loop.run_in_executor(model, _computed, parts)
-                self._observe_rows(sum(len(part.rows) for part in parts))
+                num_rows = sum(len(part.rows) for part in parts)
+                is_small = num_rows <= _SMALL_ROWS
+                if is_small and self._is_quick:
+                    results, seconds = _timed(parts)
+                    await asyncio.sleep(0)
+                else:
+                    results, seconds = await loop.run_in_executor(model, _timed, parts)
+                if is_small:
+                    self._is_quick = seconds < _QUICK_SECONDS
+                self._observe_rows(num_rows)
                 for part, result in zip(parts, results, strict=True):
                     if part.answer.done():  # its time is over
                         continue
@@ -115,6 +130,12 @@ class Batcher:
             if isinstance(part.rows, pa.Table):
                 break
         return parts
+
+
+def _timed(parts: Sequence[_Part]) -> tuple[Sequence[Any], float]:
+    """Return the results of parts, and the seconds of this thread's processor time that they took."""
+    started = time.thread_time()
+    return _computed(parts), time.thread_time() - started
 
 
 def _computed(parts: Sequence[_Part]) -> Sequence[Any]:
