@@ -1,28 +1,34 @@
-"""HTTP, MLflow and `Predictor` on the same rows, good, broken and odd: the same prediction or refusal, row by row."""
+"""Batch, HTTP, MLflow and `Predictor` on the same rows, good, broken and odd: the same prediction or refusal, row by row."""
 
 import json
 import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from pyspark.sql import SparkSession
 
+from mlspark import tables
 from mlspark.contracts.contract import ColumnRule
 from mlspark.errors import ContractError
 from mlspark.registry import versions
 from mlspark.registry.package import Package
 from mlspark.scoring.predictor import Predictor
+from mlspark.stages.score import score
 
 from ..registry.conftest import new_run
 from ..registry.example import BIG, package
 from .rest_server import serving
+from .test_score import register, settings
 
 NUM_ROWS = 10_000
 NAN, INFINITE = float("nan"), float("inf")
@@ -116,6 +122,15 @@ def of_answer(predictions: list[Any], broken: list[dict[str, Any]]) -> Outcomes:
     return outcomes
 
 
+def of_batch(spark: SparkSession, report: dict[str, Any], quarantine: str) -> Outcomes:
+    scores = tables.read(spark, report["output"]).select("id", "probability", "prediction").collect()
+    outcomes: Outcomes = {row["id"]: (row["probability"], row["prediction"]) for row in scores}
+    for row in tables.read(spark, quarantine).collect():
+        reasons = [f"{each['column']}.{each['rule']}" if each["column"] else each["rule"] for each in row["reasons"]]
+        outcomes[json.loads(row["raw"])["id"]] = reasons
+    return outcomes
+
+
 def of_mlflow(rows: pa.Table, good: list[int], name: str) -> Outcomes:
     """Good rows in one frame; the others one by one, since a frame is refused as a whole."""
     model = mlflow.pyfunc.load_model(f"models:/{name}/1")
@@ -165,3 +180,16 @@ def test_http_and_mlflow_say_of_each_row_what_the_predictor_says(client: MlflowC
     assert of_answer([None if entry["refused"] else entry for entry in answered], broken) == expected
     refused = {row: outcome if isinstance(outcome, tuple) else "refused" for row, outcome in expected.items()}
     assert of_mlflow(rows, good_rows(expected), "same") == refused
+
+
+@pytest.mark.slow
+def test_batch_scoring_says_of_each_row_what_the_predictor_says(
+    spark: SparkSession, tmp_path: Path, expected: Outcomes
+) -> None:
+    file = tmp_path / "rows.parquet"
+    pq.write_table(given_rows(), file)
+    into = settings(tmp_path, file, f"scoring.source={json.dumps({'kind': 'parquet', 'path': str(file)})}")
+    register(into, version())
+    report = score(spark, into)
+    assert report["rows_read"] == NUM_ROWS
+    assert of_batch(spark, report, into.table("scores_quarantine")) == expected
