@@ -1,14 +1,18 @@
 """Good rows of a source become rows of the score table. Driver, lazy, but for what runs in `_scorer` on executors."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.core.broadcast import Broadcast
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
@@ -18,7 +22,7 @@ from mlspark.contracts import naming, own_columns
 from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
-from mlspark.errors import ConfigError, TableError
+from mlspark.errors import ConfigError, ContractError, TableError
 from mlspark.features import encode_spark, split
 from mlspark.features.kinds.image import looked_sql
 from mlspark.features.tensors import Tensors, TensorSpec
@@ -162,6 +166,17 @@ def scored(
         F.lit(source_version).alias("source_version"),
         F.lit(score_id).alias("score_id"),
     )
+
+
+@contextmanager
+def predicting() -> Iterator[None]:
+    """Turn what `Predictor` refuses on an executor into its ContractError. Wraps what runs the job."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if told := re.search(r"mlspark\.errors\.ContractError: (.*)", str(error)):
+            raise ContractError(f"{told[1]}; no score was written") from error
+        raise
 
 
 def _label(good: DataFrame, contract: Contract) -> Column:

@@ -1,7 +1,7 @@
 """Raw rows in, predictions out: the one way, for batches, MLflow and single rows. Runs anywhere; needs no Spark."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from mlspark.contracts import check_arrow, check_json
 from mlspark.contracts.check_arrow import Broken, Conformed
 from mlspark.engines import engine
-from mlspark.errors import FeatureError, RegistryError
+from mlspark.errors import ContractError, FeatureError, RegistryError
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.features.encoder import Encoder
 from mlspark.features.kinds.image import other_decoder
+from mlspark.features.raw_columns import inputs_of
 from mlspark.registry.package import Package
 
 
@@ -52,6 +53,8 @@ class Predictor:
         self.contract = package.input_contract
         self._ignored = package.ignored
         self._encoder = ArrowEncoder(package.encoder)
+        tensors = package.encoder.tensors(package.task)
+        self._floats = [each.columns for each in inputs_of(package.encoder, tensors) if each.tensor == "dense"]
         self._engine = engine.load(package.files, threads=threads)
 
     def predict(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
@@ -62,14 +65,15 @@ class Predictor:
                 training.
 
         Raises:
-            ContractError: a row breaks the contract; names column, rule, row and value. Nothing is predicted then.
+            ContractError: a row breaks the contract, or the model's output is no number; names column, rule, row and value.
+                Nothing is predicted then.
             FeatureError: a picture that the contract lets pass cannot be decoded as the feature asks.
         """
         return self.task.predictions(self.outputs(rows))
 
     def outputs(self, rows: pa.Table) -> NDArray[Any]:
         """Return the model's outputs (n, O) of raw rows, which predictions are made of; see `predict`."""
-        return self._engine.run(self.encoded(rows))
+        return self._finite(self.encoded(rows), is_counted=True)
 
     def encoded(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the tensors of raw rows by name, each (n, ...); arguments and errors of `predict`."""
@@ -78,7 +82,8 @@ class Predictor:
     def judge(self, rows: pa.Table | Sequence[check_json.Row]) -> Verdicts:
         """Return what `predict` would say of each row alone.
 
-        A picture that cannot be decoded as a feature asks breaks the rule `feature` of its column.
+        A picture that cannot be decoded as a feature asks breaks the rule `feature` of its column, a value so far out that
+        the model's output is no number breaks the rule `output` of its own.
 
         Args:
             rows: as `predict` takes them, or rows of JSON.
@@ -100,8 +105,14 @@ class Predictor:
         bad = list({broken.row for broken in conformed.broken})
         rows = np.arange(conformed.rows.num_rows)
         good = np.setdiff1d(rows, bad) if bad else rows
-        predictions = self.predict_encoded(self._encoder.transform(conformed.good if bad else conformed.rows))
-        return Verdicts(conformed.rows, conformed.broken, good, predictions)
+        tensors = self._encoder.transform(conformed.good if bad else conformed.rows)
+        outputs, broken = self._engine.run(tensors), conformed.broken
+        if refused := self._not_finite(tensors, outputs):
+            kept = np.setdiff1d(np.arange(len(outputs)), [each.row for each in refused])
+            found = [self._in_rows(each, conformed.rows, int(good[each.row])) for each in refused]
+            broken = tuple(sorted((*broken, *found), key=lambda each: each.row))
+            good, outputs = good[kept], outputs[kept]
+        return Verdicts(conformed.rows, broken, good, self.task.predictions(outputs))
 
     def _not_encoded(self, conformed: Conformed) -> list[Broken]:
         """Return what is wrong with good rows that the encoder refuses."""
@@ -118,8 +129,41 @@ class Predictor:
         return refused
 
     def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the columns of predictions of rows that are good and encoded."""
-        return self.task.predictions(self._engine.run(tensors))
+        """Return the columns of predictions of rows that are good and encoded.
+
+        Raises:
+            ContractError: the model's output is no number for a row; names its column.
+        """
+        return self.task.predictions(self._finite(tensors, is_counted=False))
+
+    def _finite(self, tensors: Mapping[str, NDArray[Any]], *, is_counted: bool) -> NDArray[Any]:
+        """Return the outputs of rows, all of which are numbers; `is_counted`: the caller knows which row is which."""
+        outputs = self._engine.run(tensors)
+        if refused := self._not_finite(tensors, outputs):
+            first, row = refused[0], f"row {refused[0].row}" if is_counted else "a row"
+            raise ContractError(
+                f"{first.reason}: {first.what} for {row}, whose feature of this column is {first.value}; leave such rows "
+                f"out, or give the column a `min` and a `max` in the contract and train anew"
+            )
+        return outputs
+
+    def _not_finite(self, tensors: Mapping[str, NDArray[Any]], outputs: NDArray[Any]) -> list[Broken]:
+        """Return what is wrong with rows whose outputs are not numbers: the column of the float that is the farthest out."""
+        refused = []
+        for row in np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist():
+            what = f"the model's output is {outputs[row][~np.isfinite(outputs[row])][0]}"
+            column, value = "", None
+            if self._floats:
+                place = int(np.abs(tensors["dense"][row]).argmax())
+                column, value = self._floats[place][0], float(tensors["dense"][row, place])
+            refused.append(Broken(row, column, "output", value, what))
+        return refused
+
+    @staticmethod
+    def _in_rows(broken: Broken, rows: pa.Table, row: int) -> Broken:
+        """Return it with the value of the raw row, which stands at `row`."""
+        value = rows.column(broken.column)[row].as_py() if broken.column in rows.column_names else broken.value
+        return replace(broken, row=row, value=value)
 
 
 def refuse_other_decoder(encoder: Encoder) -> None:

@@ -45,7 +45,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         TrackingError: MLflow does not answer.
         RegistryError: no such model, version or alias, or a file of the version is not what was registered.
         SourceError: the source is absent or empty, or changed while it was read.
-        ContractError: the data as a whole does not meet the model's contract.
+        ContractError: the data as a whole does not meet the model's contract, or a model's output for a row is no number.
         TableError: the score table holds scores of another kind of task.
         StorageError: the tables' folder is full, read-only or another's; found before a row is read where it is so then.
         In all these cases nothing was written that counts, but the parts of versions that were whole before.
@@ -123,7 +123,8 @@ def _score(
             _refuse_changed(spark, settings, rows_source, joins)
             started = time.monotonic()
             part = {"part": "score_id", "value": score_id}
-            commits[score_id] = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
+            with batch.predicting():
+                commits[score_id] = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
             logger.info(
                 "scores: wrote version %d of %s, by version %d of model %s, in %.1f s",
                 commits[score_id].version, table, model.version, model.name, time.monotonic() - started,

@@ -80,3 +80,20 @@ def test_serving_loads_neither_spark_nor_delta_nor_petastorm_nor_mlflow() -> Non
     assert done.returncode == 0, done.stderr
     for name in ("pyspark", "py4j", "delta", "deltalake", "petastorm", "mlflow"):
         assert f"'{name}'" not in done.stdout
+
+
+def test_row_whose_output_is_no_number_is_refused_with_the_column_that_is_out() -> None:
+    """Before, its probability was NaN and its prediction a class, without a word."""
+    predictor = Predictor(package())
+    given = rows({}, {"real": -1e300}, {"small": 7})
+    with pytest.raises(
+        ContractError, match=r"real\.output: the model's output is (nan|-?inf) for row 1, .*`min` and a `max`"
+    ):
+        predictor.predict(given)
+    verdicts = predictor.judge(given)
+    assert [(each.row, each.column, each.rule, each.value) for each in verdicts.broken] == [
+        (1, "real", "output", -1e300)
+    ]
+    assert verdicts.good.tolist() == [0, 2]
+    alone = predictor.predict(rows({}, {"small": 7}))
+    assert verdicts.predictions["probability"].tolist() == alone["probability"].tolist()

@@ -302,6 +302,17 @@ def test_bad_rows_are_quarantined_with_their_reasons(spark: SparkSession, tmp_pa
     assert report["reasons"] == {"small_is_less": 1, "text.allowed": 1}
 
 
+def test_row_whose_output_is_no_number_is_named_and_nothing_is_written(spark: SparkSession, home: Path) -> None:
+    file = write(home / "far.csv", NAMES)
+    file.write_text(file.read_text().replace("999.5", "-1e300"))
+    into = settings(home, file, "name=far", "registry.model_name=example")
+    with pytest.raises(
+        ContractError, match=r"^real\.output: the model's output is .*`min` and a `max`.*no score was written$"
+    ):
+        score(spark, into)
+    assert not tables.exists(into.table("scores"))
+
+
 def test_changed_version_is_refused_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
     into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
     register(into, package(joined=False))
