@@ -31,6 +31,9 @@ KEYS = {
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
     "promotion_kills.py": {"kills", "none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone"},
     "pytabkit_census.py": {"XGB_TD"},
+    "scoring.py": {
+        "over_predict_batch_udf", "over_spark_udf", "over_bare", "optimised_over_ours", "growth_10x", "most_different",
+    },
     "score_kills.py": {"kills", "lost", "duplicated", "visible_halves", "seconds"},
     "serving.py": {
         "mlspark_1_p50_ms", "mlspark_32_p99_ms", "mlflow_32_per_second", "requests_ratio_1", "requests_ratio_32",
@@ -74,6 +77,11 @@ def test_every_benchmark_is_run_here() -> None:
     scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")}
     quick = {name for name in scripts if '"--quick"' in (ROOT / "benchmarks" / name).read_text()}
     assert quick == set(KEYS)
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_other_ways(tmp_path: Path) -> None:
+    assert figures("scoring.py", tmp_path / "out.json")["most_different"] < 1e-6
 
 
 @pytest.mark.slow
