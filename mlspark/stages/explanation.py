@@ -1,20 +1,32 @@
 """Rows, each with its prediction by a registered version and what made it, or with why it is refused. Driver."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from mlspark import storage
 from mlspark.contracts.check_arrow import Broken
-from mlspark.errors import RegistryError
+from mlspark.contracts.own_columns import REASONS, ROW_ID, ROW_NUMBER
+from mlspark.errors import ConfigError, RegistryError
 from mlspark.evaluation import split_rows
 from mlspark.evaluation.split_rows import REFERENCE_ROWS
 from mlspark.features import split
+from mlspark.intake import joins as joining
+from mlspark.intake import pictures, row_numbers
+from mlspark.intake.joins import Join
+from mlspark.intake.rows import compare_columns, conform, kept
 from mlspark.registry.versions import ModelVersion
+from mlspark.scoring import batch
 from mlspark.scoring.explain import Explainer, Explanation, needs_reference
 from mlspark.scoring.predictor import Verdicts
+from mlspark.session import computed_in_utc
+from mlspark.sources import catalog
+from mlspark.sources.settings import SourceSettings
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.intervals import Floats
 
@@ -173,3 +185,70 @@ def _added(columns: Sequence[tuple[str, ...]], values: Floats, row: Mapping[str,
 
 def _id(raw: RawRows, place: int) -> int | None:
     return raw.row_ids[place] if len(raw.row_ids) else None
+
+
+@computed_in_utc
+def of_source(
+    spark: SparkSession,
+    model: ModelVersion,
+    source_settings: SourceSettings,
+    joins: Sequence[Join],
+    *,
+    root: str,
+    row_ids: Sequence[int] = (),
+    most: int = 0,
+) -> RawRows:
+    """Return rows of a source, read, checked and joined as the score job does.
+
+    The contract's limits for the data as a whole are not applied: these are single rows.
+
+    Args:
+        spark: the session.
+        model: the version whose contract the rows must meet.
+        source_settings: of the source.
+        joins: that the version needs.
+        root: `sources.root`.
+        row_ids: of rows, as in the score table; empty: the first rows.
+        most: rows, of the first ones; 0: all.
+
+    Raises:
+        SourceError: the source is absent or empty, or cannot be read.
+        ContractError: its columns are refused by the contract's policy.
+        ConfigError: no row has one of the ids.
+    """
+    package = model.package
+    source = catalog.find(spark, source_settings, root=root)
+    scoring = package.scoring_contract
+    contract = batch.contract_of_rows(package, has_label=source_settings.has_label)
+    compare_columns(spark, {"score": source}, scoring, ignored=package.ignored, refuses=True)
+    features = pictures.fitted(package.encoder, for_model=True)
+    names = [column.name for column in scoring.columns]
+    with ExitStack() as stack:
+        conformed = row_numbers.with_position(conform(spark, {"score": source}, contract, features))
+        rows = stack.enter_context(kept(conformed))
+        stack.enter_context(joining.computing(joins))
+        joined = stack.enter_context(joining.read(spark, joins))
+        chosen = _chosen(row_numbers.numbered(rows, rows), most if not row_ids else 0)
+        good = joining.attach(chosen.where(F.size(REASONS) == 0), joined.good, joins)
+        row_id = split.row_id(package.contract.unique_key or names, binary=package.contract.binary).alias(ROW_ID)
+        good = good.select(*package.input_contract.names, row_id, F.col(ROW_NUMBER))
+        good = good.where(F.col(ROW_ID).isin(list(row_ids))) if row_ids else good
+        table = good.orderBy(ROW_NUMBER).toArrow()
+        bad = [] if row_ids else chosen.where(F.size(REASONS) > 0).select(ROW_NUMBER, REASONS).collect()
+    found = table.column(ROW_ID).to_pylist()
+    if missing := [row_id for row_id in row_ids if row_id not in set(found)]:
+        raise ConfigError(
+            f"--row-id {', '.join(map(str, missing))}: no good row of {source.uri} has it; give the row_id of a row in the "
+            f"score table"
+        )
+    refused = {
+        row[ROW_NUMBER]: tuple(
+            Broken(row[ROW_NUMBER], reason["column"], reason["rule"], reason["value"]) for reason in row[REASONS]
+        )
+        for row in bad
+    }
+    return RawRows(table.drop_columns([ROW_ID, ROW_NUMBER]), table.column(ROW_NUMBER).to_pylist(), found, refused)
+
+
+def _chosen(rows: DataFrame, most: int) -> DataFrame:
+    return rows.where(F.col(ROW_NUMBER) < most) if most else rows

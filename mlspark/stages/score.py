@@ -13,7 +13,7 @@ from mlspark.contracts.contract import ColumnRule
 from mlspark.errors import ConfigError
 from mlspark.intake import join_types, pictures, row_numbers
 from mlspark.intake import joins as joining
-from mlspark.intake.joins import Join
+from mlspark.intake.joins import Join, JoinSettings
 from mlspark.intake.rows import take_in
 from mlspark.pictures import decoder
 from mlspark.registry import versions
@@ -53,7 +53,8 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     started = time.monotonic()
     check_score(settings)
     models = _find_models(settings)
-    rows_source, joins = _find_source(spark, settings), _joins(spark, models, settings)
+    rows_source = _find_source(spark, settings)
+    joins = needed_joins(spark, models, settings.joins, root=settings.sources.root)
     kept = batch.kept_columns(models[0].package, settings.scoring.keep, _types(spark, rows_source, settings))
     table, parts = settings.table("scores"), {}
     for model in models:
@@ -186,15 +187,28 @@ def _types(spark: SparkSession, source: Source, settings: Settings) -> dict[str,
     return None if schema is None else {field.name: field.dataType.simpleString() for field in schema}
 
 
-def _joins(spark: SparkSession, models: Sequence[ModelVersion], settings: Settings) -> tuple[Join, ...]:
-    """Return the joins that add the columns of the models' features that are not in their contract."""
+def needed_joins(
+    spark: SparkSession, models: Sequence[ModelVersion], declared: Sequence[JoinSettings], *, root: str
+) -> tuple[Join, ...]:
+    """Return the joins that add the columns of the models' features that are not in their contract.
+
+    Args:
+        spark: the session.
+        models: versions of one contract.
+        declared: the pipeline's joins.
+        root: `sources.root`.
+
+    Raises:
+        ConfigError: they lack a column.
+        SourceError: a source of theirs is absent.
+    """
     contract = models[0].package.scoring_contract
     inputs = {name: model for model in models for name in model.package.encoder.inputs}
     needed = set(inputs) - {column.name for column in contract.columns}
     if not needed:
         return ()
-    joins = joining.find(spark, settings.joins, root=settings.sources.root)
-    if missing := sorted(needed - set(join_types.declared(settings.joins, contract))):
+    joins = joining.find(spark, declared, root=root)
+    if missing := sorted(needed - set(join_types.declared(declared, contract))):
         model = inputs[missing[0]]
         raise ConfigError(
             f"joins: model {model.name} version {model.version} needs {', '.join(missing)}; give the joins that it was "

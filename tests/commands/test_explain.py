@@ -132,6 +132,10 @@ def test_what_is_no_row_is_refused_by_name(config: str, tmp_path: Path, text: st
     [
         (("census/x", "rows.json"), {}, "census/x: names no version; give NAME/3, NAME@alias or NAME"),
         (("census", "absent.json"), {}, "ROWS absent.json: cannot be read (No such file or directory)"),
+        (("census", "absent.csv"), {}, "ROWS absent.csv: no such file or folder"),
+        (("census", "rows.xyz"), {}, "rows.xyz: its kind cannot be inferred from its name"),
+        (("census",), {}, "ROWS: missing; give a file of rows"),
+        (("census", "-"), {"row_id": "a"}, "--row-id a: 'a' is no row_id"),
         (("census", "x"), {"json_file": "/nowhere/x"}, "--json /nowhere/x: the folder does not exist"),
         (
             ("census", "x"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
@@ -24,9 +25,12 @@ from mlspark.errors import (
 )
 from mlspark.registry import versions
 from mlspark.registry.package import Package
+from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import batch
+from mlspark.scoring.explain import Explainer
 from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
+from mlspark.stages import explanation
 from mlspark.stages.score import score
 from mlspark.tracking import runs
 
@@ -414,3 +418,40 @@ def test_rows_go_to_python_whole_where_spark_has_no_functions_of_arrow(
     into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
     register(into, package(joined=False))
     assert probabilities(spark, score(spark, into)) == EXPECTED
+
+
+@pytest.mark.slow
+def test_explained_rows_are_the_scored_ones_and_the_refused_ones(spark: SparkSession, home: Path) -> None:
+    file = write(home / "explained.csv", NAMES, header=True)
+    lines = file.read_text().splitlines()
+    bad = lines[1].replace("red", "pink")  # 1 of 13: the contract takes a tenth
+    file.write_text("\n".join([*lines[:3], bad, *lines[3:], *lines[1:] * 2]) + "\n")
+    pipeline = settings(home, file, "scoring.source.header=true")
+    report = score(spark, pipeline)
+    scored = tables.read(spark, report["output"]).where(f"score_id = '{_id(report)}'").collect()
+    expected = {row["row_number"]: (row["row_id"], row["probability"], row["prediction"]) for row in scored}
+    model = ModelVersion("example", 1, package(joined=False))
+    tensors, random = model.package.encoder.tensors(model.package.task), np.random.default_rng(0)
+    others = {
+        "dense": random.normal(size=(20, tensors.num_dense)).astype(np.float32),
+        "ids": np.ones((20, len(tensors.cardinalities)), np.int64),
+    }
+    of_version, source = Explainer(model.package, others), pipeline.scoring.source
+    assert source is not None
+
+    def explained(**options: Any) -> tuple[explanation.ExplainedRow, ...]:
+        raw = explanation.of_source(spark, model, source, (), root=pipeline.sources.root, **options)
+        return explanation.explained(model, of_version, raw, baseline="other rows").rows
+
+    rows = explained()
+    predicted = {row.number: (row.row_id, *row.prediction.values()) for row in rows if not row.refused}
+    assert predicted == expected
+    [refused] = [row for row in rows if row.refused]
+    assert (refused.number, [broken.reason for broken in refused.refused]) == (2, list(report["reasons"]))
+    assert str(refused.refused[0]) == "text.allowed: row 2 has 'pink'"
+    assert all(abs(row.error) < 1e-3 for row in rows)
+    assert [row.number for row in explained(most=3)] == [0, 1, 2]
+    alike = [number for number, (row_id, *_) in sorted(expected.items()) if row_id == expected[3][0]]
+    assert [row.number for row in explained(row_ids=[expected[3][0]])] == alike == [3, 7, 11]
+    with pytest.raises(ConfigError, match=r"--row-id 5: no good row of .*explained.csv has it"):
+        explained(row_ids=[5])
