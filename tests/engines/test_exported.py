@@ -92,7 +92,7 @@ def test_every_family_of_networks_gives_eagers_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["softmax", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tabular", "resnet20"))]
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("softmax", "tabular", "resnet20")]
 )
 def test_compiled_networks_give_eagers_outputs_for_any_number_of_rows(name: str) -> None:
     settings, tensors = NETWORKS[name]

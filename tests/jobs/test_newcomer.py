@@ -88,6 +88,7 @@ def test_table_of_pandas_is_prepared_whole(spark: SparkSession, tmp_path: Path, 
     assert {"native_country__Chile", "native_country__Peru"} <= set(rows.columns)
 
 
+@pytest.mark.slow
 def test_scores_come_back_in_the_newcomers_own_words(spark: SparkSession, tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "people", spark, LABELS["integers"])
     prepare(spark, settings)

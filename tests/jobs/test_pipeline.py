@@ -342,6 +342,7 @@ def test_slices_of_a_promotion_are_those_of_the_raw_rows(
     assert all_rows <= max(by_sex["figures"]["losses"].values()) + 1e-9
 
 
+@pytest.mark.slow
 def test_training_ends_at_a_checkpoint_when_its_budget_does_and_goes_on_with_a_larger_one(
     spark: SparkSession, census: Path, pipeline: dict[str, Any], tmp_path: Path
 ) -> None:

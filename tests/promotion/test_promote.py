@@ -142,7 +142,7 @@ def test_rows_that_both_were_evaluated_on_are_compared(registry: Registry) -> No
     promote(registry.settings)
     registry.add(10, row_id=np.arange(NUM_ROWS) + 300)
     report = promote(registry.set("promotion.min_rows=101"))
-    assert report["reasons"] == ["only 100 test rows were evaluated of both versions, at least 101 are wanted"]
+    assert report["reasons"] == ["only 100 test rows are kept of both versions, at least 101 are wanted"]
     assert promote(registry.set("promotion.min_rows=100"))["verdict"] == "kept_out"
 
 

@@ -408,7 +408,7 @@ def test_answers_are_logged_with_those_of_a_shadow_version(client: MlflowClient,
         assert ask_arrow(server, stream(rows({"small": 7}))).status == 200
         assert server.ask("/predict", RECORD | {"small": None}).status == 422
         assert server.ask("/ready").json["shadow"] == 2
-        wait_until(lambda: log.exists() and DeltaTable(log).to_pyarrow_table().num_rows)
+        wait_until(lambda: DeltaTable.is_deltatable(str(log)) and DeltaTable(log).to_pyarrow_table().num_rows)
         assert server.ask("/predict", RECORD | {"small": 8}).status == 200
         assert server.end() == 0  # what waits is written
     logged = DeltaTable(log).to_pyarrow_table()

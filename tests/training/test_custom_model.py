@@ -48,6 +48,7 @@ def linear(bias: bool) -> Callable[[Tensors, int], nn.Module]:
     return Linear
 
 
+@pytest.mark.slow
 def test_functions_of_a_notebook_are_trained(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     def hinge(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return (1 - (2 * label - 1) * logits).relu()
@@ -101,6 +102,7 @@ def test_session_is_found_in_another_thread(spark: SparkSession, tmp_path: Path,
         ).result()
 
 
+@pytest.mark.slow
 def test_function_that_fails_is_named_with_its_own_exception(
     spark: SparkSession, tmp_path: Path, snapshot: Snapshot
 ) -> None:
@@ -110,6 +112,7 @@ def test_function_that_fails_is_named_with_its_own_exception(
     assert ", in fail" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, epochs=500)
 
