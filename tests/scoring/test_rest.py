@@ -106,6 +106,10 @@ def test_bad_rows_refuse_all_or_are_reported_beside_the_others(server: Server) -
         (b"{}", 422, "breaks the contract"),
         (b'"' + b"x" * 2**20 + b'"', 413, "more than 1,048,576 bytes"),
     ],
+    ids=[
+        "nothing", "a brace", "Latin-1", "NaN", "-Infinity", "a key twice", "5,000 digits", "100,000 brackets",
+        "900 lists", "300 objects", "a list", "null", "1e400", "4,000 digits", "surrogates", "no column", "too large",
+    ],
 )  # fmt: skip
 def test_odd_bodies_are_refused_in_words(server: Server, body: bytes, status: int, words: str) -> None:
     answer = server.ask("/predict", body)

@@ -23,17 +23,22 @@ async def read(request: Request, limits: Limits) -> bytes:
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise Refused(415, f"content-encoding {encoding!r} is not taken; send the body as it is", headers=_CLOSE)
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limits.body_bytes:
+    length = int(declared) if declared.isdigit() else 0
+    if length > 2 * limits.body_bytes:
         raise too_large
     chunks, num_bytes = [], 0
     try:
         async for chunk in request.stream():
             num_bytes += len(chunk)
-            if num_bytes > limits.body_bytes:
+            if num_bytes <= limits.body_bytes:
+                chunks.append(chunk)
+            elif length < num_bytes:  # it has not said where it ends
                 raise too_large
-            chunks.append(chunk)
     except ClientDisconnect:
         raise Refused(400, "the body ended before its end", headers=_CLOSE) from None
+    if num_bytes > limits.body_bytes:
+        # After all of it, where it is not much more: who is still sending does not look at an answer.
+        raise too_large
     return b"".join(chunks)
 
 
