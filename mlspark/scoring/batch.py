@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -193,7 +194,9 @@ def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, Data
     struct = StructType([StructField(name, of, nullable=False) for name, of in types.items()])
     if hasattr(F, "arrow_udf"):
         # Only what the model reads goes to Python, and only predictions come back: the other columns stay with Spark.
-        udf = F.arrow_udf(predict, struct, F.ArrowUDFType.SCALAR_ITER)  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it prefers hints, which cannot say "one or more columns"
+            udf = F.arrow_udf(predict, struct, F.ArrowUDFType.SCALAR_ITER)  # type: ignore[attr-defined]
         scored = inputs.withColumn(_PREDICTED, udf(*read))
         return scored.select(*kept, *(F.col(_PREDICTED)[name].alias(name) for name in types))
     whole = StructType([*inputs.schema.fields[:-num_read], *struct.fields])

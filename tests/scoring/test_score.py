@@ -286,6 +286,7 @@ def test_columns_called_like_those_of_scoring_stand_beside_them(spark: SparkSess
     assert (again["already_done"], again["renamed"]) == (True, written)
 
 
+@pytest.mark.filterwarnings("error:.*arrow UDF:UserWarning")  # jobs write nothing on standard error
 def test_threshold_is_the_version_s(spark: SparkSession, tmp_path: Path) -> None:
     into = settings(tmp_path, write(tmp_path / "rows.csv", NAMES))
     for threshold, expected in ((0.001, "yes"), (0.999, "no")):
