@@ -25,7 +25,7 @@ def rows_of(text: str, name: str) -> list[Row]:
         ConfigError: not JSON, or not of rows.
     """
     try:
-        value = _parsed(text)
+        value = parsed(text)
     except (ValueError, RecursionError) as error:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2 or not lines[0].rstrip().endswith("}"):
@@ -39,7 +39,13 @@ def rows_of(text: str, name: str) -> list[Row]:
     return [_row(row, f"{name}: row {number}") for number, row in enumerate(values)]
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """Return the value of a JSON text in which nothing is chosen in silence.
+
+    Raises:
+        ValueError: it is no JSON, has NaN or an infinity, an object with a key twice, or a number of thousands of digits.
+        RecursionError: it is nested too deeply.
+    """
     return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
 
 
@@ -58,7 +64,7 @@ def _constant(text: str) -> Any:
 
 def _line(line: str, number: int, name: str) -> Any:
     try:
-        return _parsed(line)
+        return parsed(line)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: row {number}: not JSON: {error}; give one object a line") from None
 

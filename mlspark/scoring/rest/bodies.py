@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from mlspark.scoring import rows_of_json
 from mlspark.scoring.rest.limits import Limits, Refused
 
 _CLOSE = {"connection": "close"}
@@ -55,7 +56,7 @@ def parsed(body: bytes) -> Any:
             of digits; says where.
     """
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        return rows_of_json.parsed(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -64,16 +65,3 @@ def parsed(body: bytes) -> Any:
         raise Refused(400, "the body is nested too deeply; a row is an object of column: value") from None
     except ValueError as error:  # also of a number with more digits than Python reads
         raise Refused(400, f"the body is not JSON that is taken: {str(error)[:200]}") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice[:100]!r} is given twice in one object")
-    return value
-
-
-def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON; a missing value is null")
