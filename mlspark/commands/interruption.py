@@ -43,7 +43,8 @@ def raised(spark: SparkSession) -> Iterator[None]:
     """Have SIGINT and SIGTERM raise Interruption meanwhile, Spark's jobs cancelled; a second one ends the process at once.
 
     Spark's own handler does so for SIGINT, too, but lets Spark log each task that it cancels with two traces. What fails on
-    the way out, like the closed connection to Java, is not told in place of the interruption.
+    the way out, like the closed connection to Java, is not told in place of the interruption, and code that swallows the
+    exception does not make it unsaid.
     """
     interruptions: list[Interruption] = []
 
@@ -80,6 +81,8 @@ def raised(spark: SparkSession) -> Iterator[None]:
         _leave_to_python()
     try:
         yield
+        if interruptions:  # raised within a finalizer, say, where Python drops it
+            raise interruptions[0]
     except Exception:
         if interruptions:
             raise interruptions[0] from None

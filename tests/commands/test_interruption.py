@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -59,3 +60,24 @@ def test_what_fails_on_the_way_out_is_not_told_in_its_place(spark: SparkSession)
     finally:
         spark.sparkContext.setLogLevel("ERROR")
     assert interruption.status(raised.value) == 143
+
+
+def test_interruption_that_is_swallowed_is_said_at_the_end(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[type[BaseException] | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.exc_type))
+
+    class Finalized:
+        """Python drops what a finalizer raises, as it does where py4j tells Java that an object is not needed any more."""
+
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(60)
+
+    try:
+        with pytest.raises(Interruption), interruption.raised(spark):
+            Finalized()
+        assert dropped == [Interruption]
+    finally:
+        spark.sparkContext.setLogLevel("ERROR")

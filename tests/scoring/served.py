@@ -34,7 +34,7 @@ def serving(model_uri: str) -> Iterator[str]:
         deadline = time.monotonic() + 240
         while True:
             try:
-                urllib.request.urlopen(f"{url}/ping", timeout=5)
+                urllib.request.urlopen(f"{url}/ping", timeout=60)
                 break
             except OSError:
                 assert process.poll() is None, "the server ended"
@@ -43,7 +43,7 @@ def serving(model_uri: str) -> Iterator[str]:
         yield f"{url}/invocations"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def post(url: str, body: dict[str, Any]) -> Any:

@@ -66,7 +66,7 @@ def test_hostile_text_is_refused_with_its_place_and_at_once(case: str) -> None:
     with pytest.raises(YamlProblem) as refused:
         yaml_file.parse(text)
     # In milliseconds where libyaml is there; a loaded machine is given a thousand times that.
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert message in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert "\n" not in str(refused.value)

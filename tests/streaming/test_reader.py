@@ -117,7 +117,7 @@ def test_killed_process_is_an_error_that_names_file_and_row_group(tmp_path):
         DatasetError, match=r"part-00000\.parquet: row group 20: the reader's process was killed by signal 9"
     ):
         read(snapshot, transform=die_at_60, pool="process", workers=2)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 240
 
 
 def test_transform_must_keep_the_rows(tmp_path):
@@ -196,7 +196,7 @@ def test_read_ahead_is_bounded_in_bytes(tmp_path, read_ahead, most):
         for taken in range(1, 41):
             next(reader)
             if taken in (10, 20):
-                expected, deadline = min(most, 40 - taken), time.monotonic() + 20
+                expected, deadline = min(most, 40 - taken), time.monotonic() + 120
                 while len(decoded) - taken < expected and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.05)

@@ -510,7 +510,7 @@ def test_threads_of_a_stream_that_nobody_closes_end(table, steps):
         next(batches)
     del batches
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert threading.active_count() <= before

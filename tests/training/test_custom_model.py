@@ -123,7 +123,7 @@ def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path:
     started = time.monotonic()
     with pytest.raises(InterruptedError, match="enough"):
         launch(spark, spec, prune)
-    assert time.monotonic() - started < 90
+    assert time.monotonic() - started < 240
     assert_no_rank_is_left(spec)
     assert checkpoint.newest(spec.checkpoints_uri, spec.identity(snapshot.fingerprint)) is not None
 
@@ -155,7 +155,7 @@ def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
     spec, may_end = new_run(tmp_path / "run", snapshot, recovery=recovery), tmp_path / "may_end"
 
     def occupy(_: int) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not may_end.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
 

@@ -38,7 +38,7 @@ def heard(connection: socket.socket) -> bytes:
 
 def connect(listener: Listener) -> socket.socket:
     host, _, port = listener.address.partition(":")
-    return socket.create_connection((host, int(port)), timeout=10.0)
+    return socket.create_connection((host, int(port)), timeout=120.0)
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ SUPERVISED = [sys.executable, "-m", "mlspark.training.rank_supervisor"]
     [("raise SystemExit(3)", 3), ("pass", 0), ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137)],
 )
 def test_supervisor_passes_the_status_on(code: str, status: int) -> None:
-    done = subprocess.run([*SUPERVISED, sys.executable, "-c", code], timeout=30, check=False)
+    done = subprocess.run([*SUPERVISED, sys.executable, "-c", code], timeout=240, check=False)
     assert done.returncode == status
 
 

@@ -97,7 +97,7 @@ def test_first_sign_of_life_comes_before_torch_is_imported(tmp_path: Path, snaps
 def test_failure_of_any_length_and_letters_is_recorded(tmp_path: Path, snapshot: Snapshot) -> None:
     spec = of_model(tmp_path, snapshot, "fails")
     rank = started(spec, tmp_path)
-    output, _ = rank.communicate(timeout=120.0)
+    output, _ = rank.communicate(timeout=240.0)
     assert rank.returncode == 1
     assert len(output) < 200_000
     record = storage.read_json(storage.join(spec.attempt_uri, "rank-0.error.json"))
@@ -114,11 +114,11 @@ def test_rank_that_is_done_ends_whatever_its_code_left(tmp_path: Path, snapshot:
     spec = of_model(tmp_path, snapshot, "does_not_end", end_seconds=1.0)
     started_at = time.monotonic()
     rank = started(spec, tmp_path)
-    output, _ = rank.communicate(timeout=120.0)
+    output, _ = rank.communicate(timeout=240.0)
     assert rank.returncode == 0, output
     assert b"the rank is done and does not end" in output
     assert storage.exists(storage.join(spec.attempt_uri, "rank-0.json"))
-    assert time.monotonic() - started_at < 110
+    assert time.monotonic() - started_at < 230
 
 
 def test_rank_whose_driver_is_gone_ends_whatever_its_code_does(tmp_path: Path, snapshot: Snapshot) -> None:

@@ -148,7 +148,7 @@ def test_ctrl_c_ends_the_running_trials_and_keeps_the_study(
     both_train = threading.Barrier(2)
 
     def train_forever(spark: SparkSession, spec: TrainingSpec, on_event: OnEvent) -> Any:
-        if both_train.wait(timeout=30) == 0:
+        if both_train.wait(timeout=240) == 0:
             os.kill(os.getpid(), signal.SIGINT)
         while True:
             on_event(Resumed(1, 1))
