@@ -13,21 +13,20 @@ from pyspark.sql import SparkSession
 
 from mlspark import storage
 from mlspark.engines import engine
-from mlspark.errors import ConfigError, ContractError, MlsparkError, one_line
-from mlspark.evaluation import comparison_report, latency, predictions, slices
+from mlspark.errors import ConfigError, MlsparkError, one_line
+from mlspark.evaluation import comparison_report, latency, predictions, slices, split_rows
 from mlspark.evaluation.compared import Compared, ComparedVersion
 from mlspark.evaluation.comparison import RESAMPLES, SEED, compare
-from mlspark.evaluation.examined_rows import read_rows
 from mlspark.evaluation.paired_rows import ComparisonError, check_tasks, counting, same_rows
 from mlspark.evaluation.predictions import Predictions, PredictionsError
 from mlspark.features.tensors import Tensors
 from mlspark.registry import versions
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import latency as raw_latency
-from mlspark.scoring.predictor import Predictor
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import raw_rows
 from mlspark.stages.evaluation import words_of
+from mlspark.stages.rescoring import Rescored, rescore
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.task import Task
 from mlspark.tracking import runs
@@ -79,15 +78,16 @@ def compare_versions(settings: Settings, wanted: Wanted, spark: Spark) -> Compar
     for other in found[1:]:
         check_tasks(first, other.package.task, names=(label_of(found[0]), label_of(other)))
     metric = first.metric(wanted.metric, setting="--metric") if wanted.metric else slices.default_metric(first)
-    origin, remarks, raw = f"kept predictions of the {wanted.split} rows", list[str](), None
+    origin, remarks, anew = f"kept predictions of the {wanted.split} rows", list[str](), None
     try:
         kept = _kept(settings, found, wanted.split)
     except (ComparisonError, PredictionsError) as error:
         logger.info("compare: %s", one_line(str(error)))
         logger.info("compare: scoring the %s rows of the sources with each version", wanted.split)
-        raw = raw_rows.of_split(spark(), settings, wanted.split, _columns(found, wanted), first)
-        raw, remarks = _unlearned(spark(), settings, found, raw)
-        kept = [_scored(each, raw) for each in found]
+        packages = {label_of(each): each.package for each in found}
+        anew = rescore(spark(), settings, wanted.split, packages, wanted.slices, first)
+        anew, remarks = _unlearned(spark(), settings, found, anew)
+        kept = [_in_order(anew.predictions(label)) for label in packages]
         origin = f"{wanted.split} rows of the sources, scored here with each version, for they kept no same rows"
     names = [label_of(each) for each in found]
     judged = [slices.Judged(name, each.package.task, rows) for name, each, rows in zip(names, found, kept, strict=True)]
@@ -98,7 +98,7 @@ def compare_versions(settings: Settings, wanted: Wanted, spark: Spark) -> Compar
         )
         for other in judged[1:]
     )  # fmt: skip
-    columns = _slice_values(settings, wanted, spark, raw, kept[0], first)
+    columns = _slice_values(settings, wanted, spark, None if anew is None else anew.rows, kept[0], first)
     by_column = tuple(
         slices.by_slice(
             name, values, judged, metric=metric, confidence=wanted.confidence, resamples=wanted.resamples, seed=SEED
@@ -106,7 +106,7 @@ def compare_versions(settings: Settings, wanted: Wanted, spark: Spark) -> Compar
         for name, values in columns.items()
     )
     of_versions = tuple(
-        _version(client, settings, each, rows, wanted, raw, remarks) for each, rows in zip(found, kept, strict=True)
+        _version(client, settings, each, rows, wanted, anew, remarks) for each, rows in zip(found, kept, strict=True)
     )
     compared = Compared(wanted.split, origin, of_versions, comparisons, by_column, tuple(remarks))
     _keep(client, settings, compared)
@@ -156,20 +156,15 @@ def _run_uri(settings: Settings, version: ModelVersion) -> str:
     return storage.join(settings.root, "runs", version.package.provenance["run_id"])
 
 
-def _columns(found: Sequence[ModelVersion], wanted: Wanted) -> list[str]:
-    """Return the raw columns that scoring and slices need."""
-    needed = (name for each in found for name in each.package.input_contract.names)
-    return list(dict.fromkeys([*needed, *wanted.slices]))
-
-
 def _unlearned(
-    spark: SparkSession, settings: Settings, found: Sequence[ModelVersion], raw: pa.Table
-) -> tuple[pa.Table, list[str]]:
+    spark: SparkSession, settings: Settings, found: Sequence[ModelVersion], anew: Rescored
+) -> tuple[Rescored, list[str]]:
     """Return the rows that no version was trained on, and remarks on the others: of rows it knows a version looks better.
 
     Raises:
         ComparisonError: no rows are left.
     """
+    raw = anew.rows
     remarks, is_left = [], np.ones(raw.num_rows, bool)
     for each in found:
         label, provenance = label_of(each), each.package.provenance
@@ -188,24 +183,12 @@ def _unlearned(
             f"sources{'; ' if remarks else ''}{' '.join(remarks)}); give --split another split, or a --config whose "
             f"sources.test no version has learnt from"
         )
-    return raw.filter(pa.array(is_left)), remarks
+    return anew.where(is_left), remarks
 
 
-def _scored(version: ModelVersion, raw: pa.Table) -> Predictions:
-    """Return a version's outputs of raw rows, in their order."""
-    row_id, label, weight = raw_rows.OWN
-    predictor = Predictor(version.package)
-    try:
-        outputs = predictor.outputs(raw.select(list(version.package.input_contract.names)))
-    except ContractError as error:
-        raise ComparisonError(f"{label_of(version)} cannot score the rows of the sources: {error}") from error
-    found = Predictions.of(
-        raw[row_id].to_numpy(),
-        raw[label].to_numpy(),
-        outputs,
-        raw[weight].to_numpy() if weight in raw.column_names else None,
-    )
-    return counting(same_rows(found, found, names=("", ""))[0])
+def _in_order(rows: Predictions) -> Predictions:
+    """Return the rows of a weight above 0 in the order of kept ones."""
+    return counting(same_rows(rows, rows, names=("", ""))[0])
 
 
 def _slice_values(
@@ -249,14 +232,14 @@ def _version(
     version: ModelVersion,
     rows: Predictions,
     wanted: Wanted,
-    raw: pa.Table | None,
+    anew: Rescored | None,
     remarks: list[str],
 ) -> ComparedVersion:
     package = version.package
     try:
         row = versions.example(client, version.name, version.version, retry_seconds=settings.tracking.retry_seconds)
         of_raw = None if row is None else raw_latency.milliseconds(package, row)
-        encoded = _encoded(settings, version, wanted.split, raw)
+        encoded = _encoded(settings, version, wanted.split, anew)
         taken = latency.measure(package.task, engine.load(package.files), encoded, raw_row_milliseconds=of_raw)
     except MlsparkError as error:
         taken = None
@@ -276,16 +259,18 @@ def _version(
     )
 
 
-def _encoded(settings: Settings, version: ModelVersion, split: str, raw: pa.Table | None) -> Mapping[str, NDArray[Any]]:
-    """Return the tensors of some rows of the split: of raw ones where they are at hand, else of the feature table."""
-    if raw is not None:
-        some = raw.slice(0, latency.BATCH_ROWS).select(list(version.package.input_contract.names))
-        return Predictor(version.package).encoded(some)
+def _encoded(
+    settings: Settings, version: ModelVersion, split: str, anew: Rescored | None
+) -> Mapping[str, NDArray[Any]]:
+    """Return the tensors of some rows: of the sources where these were scored anew, else of the feature table."""
+    if anew is not None:
+        return anew.examples[label_of(version)]
     uri = storage.join(_run_uri(settings, version), "snapshot.json")
     if not storage.exists(uri):
         raise ComparisonError(f"its run has no {uri}")
     tensors = Tensors.from_json(json.loads(version.package.files["model.json"])["tensors"])
-    return tensors.pick(read_rows(Snapshot.load(uri), split, tensors, None))
+    of_split = Snapshot.load(uri).where(split=split)
+    return tensors.pick(split_rows.drawn(of_split, tensors, most=latency.BATCH_ROWS))
 
 
 def _keep(client: Client, settings: Settings, compared: Compared) -> None:

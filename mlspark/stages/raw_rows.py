@@ -1,11 +1,11 @@
 """The raw rows of a split, as the sources hold them now, each with the id by which predictions know it. Driver."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import tables
@@ -17,6 +17,7 @@ from mlspark.features import split
 from mlspark.features.labels import label_columns
 from mlspark.intake import join_types
 from mlspark.intake import joins as joining
+from mlspark.intake.pictures import PictureFeature
 from mlspark.intake.rows import conform
 from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
@@ -43,7 +44,21 @@ def check_columns(settings: Settings, columns: Sequence[str]) -> Contract:
 
 @computed_in_utc
 def of_split(spark: SparkSession, settings: Settings, name: str, columns: Sequence[str], task: Task) -> pa.Table:
-    """Return the good rows of a split on the driver, with `OWN` in front.
+    """Return the good rows of a split on the driver, with `OWN` in front; arguments and errors of `opened`."""
+    with opened(spark, settings, name, columns, task) as rows:
+        return rows.toArrow()
+
+
+@contextmanager
+def opened(
+    spark: SparkSession,
+    settings: Settings,
+    name: str,
+    columns: Sequence[str],
+    task: Task,
+    picture_features: Sequence[PictureFeature] = (),
+) -> Iterator[DataFrame]:
+    """Yield the good rows of a split, with `OWN` in front. Lazy, but for a job for each join; in a session of UTC.
 
     Args:
         spark: the session.
@@ -51,6 +66,7 @@ def of_split(spark: SparkSession, settings: Settings, name: str, columns: Sequen
         name: of the split.
         columns: of the contract or of joins.
         task: resolved; says what label and weight are.
+        picture_features: rows are bad whose pictures cannot be decoded for them.
 
     Raises:
         ConfigError: a column is not there.
@@ -58,7 +74,9 @@ def of_split(spark: SparkSession, settings: Settings, name: str, columns: Sequen
     """
     contract = check_columns(settings, columns)
     with ExitStack() as stack:
-        rows = conform(spark, find_sources(spark, settings), contract)
+        media = {rule.name for rule in contract.columns if rule.media}
+        looked_at = [feature for feature in picture_features if feature.column in media]
+        rows = conform(spark, find_sources(spark, settings), contract, looked_at)
         rows = split.place(rows, settings.split, contract, weight=settings.task.weight)
         good = rows.where(~check_spark.is_bad()).where(F.col(SPLIT) == name)
         if not set(columns) <= set(contract.names):
@@ -66,10 +84,10 @@ def of_split(spark: SparkSession, settings: Settings, name: str, columns: Sequen
             stack.enter_context(joining.computing(joins))
             good = joining.attach(good, stack.enter_context(joining.read(spark, joins)).good, joins)
         label, *weight = label_columns(task, contract)
-        found = good.select(
+        selected = good.select(
             F.col(ROW_ID).alias(OWN[0]), label.alias(OWN[1]), *(each.alias(OWN[2]) for each in weight), *columns
         )
-        return found.where(F.col(OWN[1]).isNotNull()).toArrow()
+        yield selected.where(F.col(OWN[1]).isNotNull())
 
 
 @computed_in_utc
