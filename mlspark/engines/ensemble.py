@@ -53,7 +53,7 @@ def pack(
     }
     files = {"model.json": (json.dumps(description, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     for name, of_member in members.items():
-        files |= {f"{_FOLDER}{name}/{file}": content for file, content in of_member.items()}
+        files |= placed(name, of_member)
     load(files)  # what cannot be loaded here cannot be loaded anywhere
     return files
 
@@ -75,6 +75,11 @@ def load(files: Mapping[str, bytes], *, threads: int = 0) -> "Ensemble":
     return Ensemble(
         engines, Combination.from_json(description["combination"]), Tensors.from_json(description["tensors"])
     )
+
+
+def placed(name: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return a member's files by their names among those of the ensemble."""
+    return {f"{_FOLDER}{name}/{file}": content for file, content in files.items()}
 
 
 def members(files: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlspark.engines import engine_file
+from mlspark.engines import engine_file, ensemble
 from mlspark.registry.package import Package
 from mlspark.tasks.classes import ClassTask
 from mlspark.tasks.metrics import title
@@ -32,11 +32,17 @@ def _what(package: Package) -> Iterator[str]:
     predictions = ", ".join(f"`{column}` ({kind})" for column, kind in task.prediction_types.items())
     yield f"Gives {predictions}."
     yield ""
-    yield f"Model: {_settings(model.get('model', {}))}. Engine: {engine_file.words(package.files)}."
+    yield f"Model: {_settings(model.get('model', {}))}. Engine: {_engine(package.files)}."
     yield (
         f"Rows that break the contract `{package.contract.name}` are refused or quarantined with their reasons, never "
         f"predicted."
     )
+
+
+def _engine(files: Mapping[str, bytes]) -> str:
+    """Return which engine runs the version, of an ensemble also those of its members."""
+    members = [f"{name} by {engine_file.words(of_member)}" for name, of_member in ensemble.members(files)]
+    return engine_file.words(files) + (f" ({', '.join(members)})" if members else "")
 
 
 def _quality(provenance: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The optimize stage: a version of a network becomes one that the fastest engine runs which loses little enough. Driver.
 
+Of an ensemble all networks among its members are run by that engine; members of another kind stay as they are.
+
 The new version has the same weights, encoder, contract and task, and beside them what its engine reads. It is evaluated as
 any other: on its validation and test rows, whose predictions are kept with a run of its own.
 """
@@ -97,13 +99,16 @@ def optimize(settings: Settings, name: str, wanted: int | str, choice: Choice, *
 
 
 def _refuse_other(source: ModelVersion) -> None:
-    """Raise RegistryError for a version that has no network, or is optimised already."""
+    """Raise RegistryError for a version that has no network as it was trained, or is optimised already."""
     of = f"model {source.name} version {source.version}"
     if origin := source.package.provenance.get("optimized_from"):
         raise RegistryError(f"{of}: it was optimised from {origin}; optimise that one")
-    kind = engine_file.name_of(source.package.files)
-    if kind != EAGER:
-        raise RegistryError(f"{of}: engine {kind}; networks alone are optimised: no other engine runs {kind}")
+    kinds = [str(engine_file.name_of(files)) for files in engine.models(source.package.files)]
+    if EAGER not in kinds:
+        members = f" of {', '.join(dict.fromkeys(kinds[1:]))}" if kinds[1:] else ""
+        raise RegistryError(
+            f"{of}: engine {kinds[0]}{members}; networks as they were trained alone are optimised: nothing else runs these"
+        )
 
 
 def _spec(source: ModelVersion) -> TrainingSpec:

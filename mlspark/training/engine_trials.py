@@ -1,6 +1,7 @@
 """A trained network run by other engines: how far off their outputs are, what they lose, how fast they are. Driver.
 
-Nothing is written: what is tried may be refused.
+Of an ensemble each network among its members is, and what counts is the outputs of all combined. Nothing is written: what is
+tried may be refused.
 """
 
 import logging
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.engines import engine, pieces
+from mlspark.engines import engine, ensemble, pieces
 from mlspark.engines.agreement import TOLERANCE, difference
-from mlspark.engines.candidates import CANDIDATES, Source
+from mlspark.engines.candidates import CANDIDATES, Candidate, Source
 from mlspark.engines.eager import Eager
 from mlspark.engines.engine import Engine
+from mlspark.engines.ensemble import Ensemble
 from mlspark.errors import ConfigError, RegistryError, one_line
 from mlspark.streaming.feature_table import open_feature_table
 from mlspark.streaming.settings import StreamingSettings
@@ -104,14 +106,13 @@ def run(spec: TrainingSpec, splits: Mapping[str, Snapshot], files: Mapping[str, 
     Args:
         spec: tensors and task of the model.
         splits: train, of which rows calibrate int8, and validation, at least one row each.
-        files: of the network, as it was trained.
+        files: of a network, or of an ensemble with one, as it was trained.
         choice: what is tried, and how it is judged.
     """
-    network = engine.load(files, threads=choice.threads)
-    assert isinstance(network, Eager), type(network)
-    source = Source(network, _calibration(spec, splits["train"]))
+    as_trained = engine.load(files, threads=choice.threads)
+    sources = _sources(files, as_trained, _calibration(spec, splits["train"]))
     trials = [Trial(EAGER)]
-    engines: dict[str, Engine] = {EAGER: network}
+    engines: dict[str, Engine] = {EAGER: as_trained}
     for name, candidate in CANDIDATES.items():
         if choice.engine not in ("", name):
             continue
@@ -121,7 +122,7 @@ def run(spec: TrainingSpec, splits: Mapping[str, Snapshot], files: Mapping[str, 
             continue
         started = time.monotonic()
         try:
-            trial.files = candidate.pack(source)
+            trial.files = _packed(candidate, sources)
             engines[name] = engine.load({**files, **trial.files}, threads=choice.threads)
         except RegistryError as error:
             trial.refusal = one_line(str(error))
@@ -136,6 +137,37 @@ def run(spec: TrainingSpec, splits: Mapping[str, Snapshot], files: Mapping[str, 
     for name, rate in _speeds(timed, _repeated(rows, choice.batch_rows or pieces.rows_at_once(spec.tensors))).items():
         next(trial for trial in trials if trial.name == name).rows_per_second = rate
     return trials
+
+
+def _sources(files: Mapping[str, bytes], as_trained: Engine, calibration: Sequence[Arrays]) -> dict[str, Source]:
+    """Return each network by the member's name, "" where the model is one itself; all are calibrated by the same rows."""
+    if isinstance(as_trained, Eager):
+        return {"": Source(as_trained, calibration)}
+    assert isinstance(as_trained, Ensemble), type(as_trained)
+    names = (name for name, _ in ensemble.members(files))
+    return {
+        name: Source(member, calibration)
+        for name, member in zip(names, as_trained.engines, strict=True)
+        if isinstance(member, Eager)
+    }
+
+
+def _packed(candidate: Candidate, sources: Mapping[str, Source]) -> dict[str, bytes]:
+    """Return the files of an engine, for each network in its member's folder.
+
+    Raises:
+        RegistryError: a network cannot be exported; names the member.
+    """
+    files: dict[str, bytes] = {}
+    for name, source in sources.items():
+        try:
+            of_network = candidate.pack(source)
+        except RegistryError as error:
+            if not name:
+                raise
+            raise RegistryError(f"member {name}: {error}") from error
+        files |= ensemble.placed(name, of_network) if name else of_network
+    return files
 
 
 def _calibration(spec: TrainingSpec, train: Snapshot) -> list[Arrays]:

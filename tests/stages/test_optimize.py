@@ -11,11 +11,15 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from mlspark import models
 from mlspark.commands import evaluate, optimize
-from mlspark.engines import candidates, engine
+from mlspark.engines import candidates, engine, ensemble, onnx_engine, trees
 from mlspark.engines.candidates import Candidate, Source
+from mlspark.engines.combination import Combination
 from mlspark.errors import ConfigError, RegistryError
 from mlspark.evaluation import predictions
+from mlspark.models import trees as tree_models
+from mlspark.models.trees import Rows, TreesSettings
 from mlspark.registry import versions
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
@@ -186,6 +190,58 @@ def test_the_fastest_that_is_not_refused_is_taken() -> None:
     assert Choice().of(trials).name == "onnx"
     trials[0].rows_per_second = 31.0
     assert Choice().of(trials).name == "eager"
+
+
+def of_both(registered: Registered, name: str, network: bool = True) -> None:
+    """Register an ensemble of trees, and of the network of census/1 with `network`."""
+    package = registered.package
+    tensors, random = package.encoder.tensors(package.task), np.random.default_rng(1)
+    some = {"dense": random.normal(size=(200, tensors.num_dense)).astype(np.float32)}
+    some["ids"] = np.stack([random.integers(0, ids, 200) for ids in tensors.cardinalities], axis=1)
+    settings = TreesSettings(num_rounds=3, early_stopping_rounds=0, threads=1, max_depth=2)
+    label = (some["dense"][:, 0] > 0).astype(np.float32)
+    booster = tree_models.grow(settings, package.task, tensors, train=Rows(some, label), validation=None, seed=1)
+    first = {file: package.files[file] for file in ("model.json", "weights.safetensors")}
+    of_trees = trees.pack(settings, tensors, 1, booster)
+    members = {"network" if network else "others": first if network else of_trees, "trees": of_trees}
+    kinds = [{"model": json.loads(files["model.json"])["model"], "name": name} for name, files in members.items()]
+    ensemble_settings = models.from_json({"kind": "ensemble", "members": kinds})
+    rule = Combination("mean", package.task.link, weights=(1 / len(members),) * len(members))
+    made = Package.pack(
+        model=ensemble.pack(ensemble_settings, tensors, 1, rule, members),
+        encoder=package.encoder, contract=package.contract, task=package.task, provenance=package.provenance,
+    )  # fmt: skip
+    versions.register(registered.client, made, run_id=package.provenance["run_id"], name=name, alias="champion")
+
+
+def test_the_networks_of_an_ensemble_are_run_by_the_engine_and_its_trees_stay(registered: Registered) -> None:
+    of_both(registered, "both")
+    optimize.run([str(registered.config)], version="both/1", engine="onnx")
+    source, made = (versions.find(registered.client, "both", number).package for number in (1, 2))
+    assert set(made.files) - set(source.files) == {f"members/network/{name}" for name in ("engine.json", "model.onnx")}
+    by_name = dict(zip(("network", "trees"), engine.load(made.files).engines, strict=True))  # type: ignore[attr-defined]
+    assert isinstance(by_name["network"], onnx_engine.OnnxEngine)
+    assert isinstance(by_name["trees"], trees.Trees)
+    rows = example.rows({}, {"small": 1}, {"text": "blue"})
+    mine, as_trained = (Predictor(package).predict(rows)["probability"] for package in (made, source))
+    np.testing.assert_allclose(mine, as_trained, atol=1e-5)
+    report = made.provenance["optimization"]
+    assert report["engines"]["onnx"]["difference"] < 1e-4
+    kept = predictions.read(
+        predictions.uri_of(f"{registered.settings.root}/runs/{made.provenance['run_id']}", "validation")
+    )
+    assert kept.metrics(made.task)["accuracy"] == report["engines"]["onnx"]["metric"]  # of the whole ensemble
+    description = registered.client.get_model_version("both", "2").description
+    assert "Engine: ensemble (network by onnx float32, trees by trees)." in description
+    assert {"onnxruntime", "xgboost"} <= {line.partition("==")[0] for line in made.requirements}
+
+
+def test_an_ensemble_without_networks_is_refused(registered: Registered) -> None:
+    of_both(registered, "forest", network=False)
+    with pytest.raises(
+        RegistryError, match="forest version 1: engine ensemble of trees; networks as they were trained"
+    ):
+        optimize.run([str(registered.config)], version="forest/1")
 
 
 def test_what_cannot_be_optimised_is_named(registered: Registered) -> None:
