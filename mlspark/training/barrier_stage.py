@@ -153,14 +153,28 @@ def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event
         try:
             distributor._run("mlspark.training.rank", run_rank, spec.uri, environment, functions, shows_output)
         except BaseException as raised:
-            error = raised
-            if not isinstance(raised, Exception):
+            error = _first_cause(raised)
+            if not isinstance(error, Exception):
                 listener.stop()  # the user interrupts: time for a checkpoint
         # Spark does not wait for what it has killed.
         if not listener.wait_closed(GRACE_SECONDS + 5.0):
             logger.warning("a rank of %s does not end", spec.run_uri)
         listener.wait_delivered()
         _raise_failure(spec, world_size, listener, verdict, error)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the interruption that `error` came in place of; `error` itself where there was none.
+
+    An interruption breaks off the answer of Java that is waited for. What pyspark then asks Java for on the way out, as at
+    the end of the call site of `collect`, may fail too, and that failure looks like one of the ranks.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, KeyboardInterrupt):
+            return at
+        at = at.__context__
+    return error
 
 
 def _raise_failure(
