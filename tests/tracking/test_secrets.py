@@ -69,11 +69,14 @@ def test_password_of_the_environment_is_told_to_the_server_alone(
     if not is_there:
         server.http.shutdown()
         server.http.server_close()
-    settings = census_settings(Path("unused"), tmp_path, "tracking.retry_seconds=0.6")
-    said = [settings.to_yaml()]
-    with pytest.raises(TrackingError, match="MLflow did not open the experiment") as refused:
-        runs.connect(settings.tracking, settings.root)
-    said.append(str(refused.value))
+    said = []
+    for seconds in (0.6, 6, 60):  # until there was time for a second try
+        settings = census_settings(Path("unused"), tmp_path, f"tracking.retry_seconds={seconds}")
+        with pytest.raises(TrackingError, match="MLflow did not open the experiment") as refused:
+            runs.connect(settings.tracking, settings.root)
+        said += [settings.to_yaml(), str(refused.value)]
+        if "MLflow did not open the experiment, trying again" in caplog.text:
+            break
     client = mlflow.MlflowClient()
     with pytest.raises(TrackingError, match="MLflow did not find model census") as refused:
         versions.find(client, "census", "champion", retry_seconds=0.0)
@@ -86,7 +89,7 @@ def test_password_of_the_environment_is_told_to_the_server_alone(
     told = "\n".join([*said, caplog.text, output.out, output.err])
     assert server.address in told  # the server is named
     assert SECRET not in told
-    assert "ann" not in "".join(said[1:])
+    assert "ann" not in "".join(said[1::2])
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or SECRET.encode() not in file.read_bytes()
     if is_there:
