@@ -1,6 +1,7 @@
 """A comparison in words: the tables that terminal and page show. Runs anywhere; needs no Spark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mlspark.evaluation.compared import Compared
 from mlspark.evaluation.comparison import Comparison, Difference
@@ -144,7 +145,7 @@ def _rates(each: Slice) -> tuple[Cell, ...]:
 
 def _demands(compared: Compared) -> ReportTable:
     rows, measured = [], False
-    costs = list(dict.fromkeys(name for each in compared.versions for name in each.cost))
+    has_costs = any(each.cost for each in compared.versions)
     for each in compared.versions:
         times = [_UNKNOWN] * 3
         if each.latency is not None:
@@ -154,17 +155,33 @@ def _demands(compared: Compared) -> ReportTable:
             times.append(f"{each.latency.batch_milliseconds:.2f} ms")
         seconds = _UNKNOWN if each.train_seconds is None else f"{each.train_seconds:,.1f} s"
         texts = [each.label, f"{each.size_bytes / 1e6:,.2f} MB", seconds, *times]
-        rows.append(tuple(Cell(text) for text in [*texts, *(str(each.cost.get(name, _UNKNOWN)) for name in costs)]))
+        rows.append(tuple(map(Cell, [*texts, *([_cost(each.cost)] if has_costs else [])])))
     batch = max((each.latency.batch_rows for each in compared.versions if each.latency is not None), default=0)
     note = "Size: all files of the version. Training: seconds in training alone."
+    note += " Cost: of the whole job." if has_costs else ""
     if measured:
         note += " Latency: medians here, of a raw row that is checked, encoded and predicted, and from encoded rows on."
     return ReportTable(
         "What they take",
-        ("version", "size", "training", "one raw row", "encoded row", f"{batch or 'many'} encoded rows", *costs),
+        (
+            "version",
+            "size",
+            "training",
+            "one raw row",
+            "encoded row",
+            f"{batch or 'many'} encoded rows",
+            *(["cost"] if has_costs else []),
+        ),
         tuple(rows),
         (note,),
     )
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """Return what a training cost, and on which machines."""
+    if not cost:
+        return _UNKNOWN
+    return f"{cost['amount']:.4f} {cost['currency']} ({cost['seconds']:,.0f} s of {cost['count']} x {cost['tier']})"
 
 
 def _difference(difference: Difference) -> Cell:

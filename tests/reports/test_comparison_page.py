@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mlspark.cost import Price
 from mlspark.evaluation import comparison_report, slices
 from mlspark.evaluation.compared import Compared, ComparedVersion
 from mlspark.evaluation.comparison import compare, holm
@@ -14,6 +15,7 @@ from mlspark.reports.comparison_page import BAD
 from tests.evaluation.two_models import BINARY, NUMBER, kept
 
 ROWS = 400
+COST = Price("small", 2, 36.0, "EUR", "a price list", "2026-11-28").to_json(90.0)
 
 
 def compared(task: Any) -> Compared:
@@ -23,7 +25,7 @@ def compared(task: Any) -> Compared:
     of_versions = tuple(
         ComparedVersion(
             each.name, "run", "trees (<script>)", task, each.rows, each.rows.metrics(task), 1_500_000, 12.5,
-            Latency(1.2, 0.2, 256, 3.4), {"training": "0.02 EUR"},
+            Latency(1.2, 0.2, 256, 3.4), COST,
         )
         for each in judged
     )  # fmt: skip
@@ -46,7 +48,8 @@ def test_page_shows_all_parts_and_escapes_values(task: Any) -> None:
     for part in ("<script", "<b>Female", "src=", "url("):
         assert part not in page
     assert "12 rows are left out." in page
-    assert "0.02 EUR" in page
+    assert "1.8000 EUR (90 s of 2 x small)" in page
+    assert "a price list" not in page  # that is in the JSON
     assert ("<h2>Calibration</h2>" in page) == (task is BINARY)
     assert ("Wilcoxon" in page) == (task is NUMBER)
     assert page.count('class="num worse"') >= 3
@@ -69,7 +72,7 @@ def test_json_has_every_figure() -> None:
     read = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [each["version"] for each in read["versions"]] == ["census/1", "census/2", "census/3"]
     assert read["versions"][0]["latency"]["batch_rows"] == 256
-    assert read["versions"][0]["cost"] == {"training": "0.02 EUR"}
+    assert read["versions"][0]["cost"] == COST
     assert sum(bin_["weight"] for bin_ in read["versions"][0]["calibration"]) == ROWS
     assert read["comparisons"][0]["adjusted_p_values"]["roc_auc"] == found.adjusted["roc_auc"][0]
     assert read["slices"][0]["slices"][0]["differences"]["census/2"]["better"] == "a"
