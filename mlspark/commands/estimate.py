@@ -45,6 +45,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         return [*said, f"from {runs} like it; how far that is from the truth is not known before the second"]
     return [
         *said,
-        f"from {runs} like it, each of which the others miss by {100 * found['median_error']:.0f} % in the median, "
-        f"{100 * found['greatest_error']:.0f} % at most",
+        f"from {runs} like it; estimates of each from the others miss it by {100 * found['least_error']:.0f} % at least, "
+        f"{100 * found['median_error']:.0f} % in the median, {100 * found['greatest_error']:.0f} % at most",
     ]

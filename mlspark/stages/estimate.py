@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import linprog
 
 from mlspark.errors import ConfigError
 from mlspark.features import prepared as preparations
@@ -35,6 +35,7 @@ class Estimate:
             "work": self.work,
             "seconds": round(self.seconds, 3),
             "num_runs": self.num_runs,
+            "least_error": min(self.errors) if self.errors else None,
             "median_error": statistics.median(self.errors) if self.errors else None,
             "greatest_error": max(self.errors) if self.errors else None,
         }
@@ -64,35 +65,71 @@ def estimate(settings: Settings, job: str, *, rows: int | None = None) -> dict[s
         )
     if rows is None:
         rows = _training_rows(settings) if job == "train" else max(record.work for record in records)
-    found = of_records(records, rows * _passes(settings) if job == "train" else rows)
+    found = of_records(records, rows, _passes(settings) if job == "train" else 1)
     cost = None if price is None else price.to_json(found.seconds)
     return {"job": job, "rows": rows, **found.to_json(), "cost": cost}
 
 
-def of_records(records: Sequence[JobRecord], work: int) -> Estimate:
-    """Return the estimate of so much work from at least one record."""
+def of_records(records: Sequence[JobRecord], rows: int, passes: int = 1) -> Estimate:
+    """Return the estimate of a job of so many rows, each gone through so often, from at least one record."""
     errors = []
     for place, left_out in enumerate(records):
         others = [*records[:place], *records[place + 1 :]]
         if others:
-            errors.append(abs(_seconds(others, left_out.work) / left_out.seconds - 1))
-    return Estimate(work, _seconds(records, work), len(records), tuple(errors))
+            errors.append(abs(_seconds(others, left_out.work, left_out.rows) / left_out.seconds - 1))
+    return Estimate(rows * passes, _seconds(records, rows * passes, rows), len(records), tuple(errors))
 
 
-def _seconds(records: Sequence[JobRecord], work: int) -> float:
-    """Return the time of so much work: a part that is always there, and one that grows with it; neither below 0.
+def _seconds(records: Sequence[JobRecord], work: int, rows: int | None) -> float:
+    """Return the time of so much work, with so many rows; None: not known.
 
-    Of jobs of one size these cannot be told apart, but for the time in training; without that, all of it grows.
+    Where the time in training is known, it grows with the work, and the time around it with the rows: those are read,
+    evaluated and counted once, however many epochs there are. Else all of it grows with the work.
     """
-    sizes, seconds = np.array([record.work for record in records], float), np.array([r.seconds for r in records])
-    if len(set(sizes)) > 1:
-        scale = sizes.max()
-        # Weighted by 1 / seconds: it is the share that counts by which a job is missed.
-        (fixed, growing), _ = nnls(np.column_stack([1 / seconds, sizes / scale / seconds]), np.ones(len(sizes)))
-        return float(fixed + growing * work / scale)
+    seconds, works = [record.seconds for record in records], [record.work for record in records]
     busy = [record.busy_seconds for record in records if record.busy_seconds is not None]
-    growing = float(np.mean(busy)) if len(busy) == len(records) else float(seconds.mean())
-    return float(seconds.mean() - growing + growing * work / sizes[0])
+    if len(busy) < len(records):
+        return _Line.through(works, seconds).at(work)
+    around = [whole - in_training for whole, in_training in zip(seconds, busy, strict=True)]
+    known_rows = [record.rows for record in records if record.rows is not None]
+    if rows is None or len(known_rows) < len(records) or len(set(known_rows)) == 1:
+        of_others = statistics.median(around)
+    else:
+        of_others = _Line.through(known_rows, around).at(rows)
+    return of_others + _Line.through(works, busy).at(work)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A part that is always there, and one that grows; neither below 0."""
+
+    fixed: float
+    growing: float
+
+    @classmethod
+    def through(cls, sizes: Sequence[int], seconds: Sequence[float]) -> "_Line":
+        """Return the line with the least sum of relative errors; of one size all of it grows, by the median.
+
+        Of absolute values and not of squares: one job that ran beside others, and took thrice as long, moves no line through
+        several.
+        """
+        if len(set(sizes)) == 1:
+            return cls(0.0, statistics.median(seconds) / sizes[0])
+        scale, taken = max(sizes), np.maximum(np.array(seconds, float), 1e-3)
+        relative = np.column_stack([1 / taken, np.array(sizes) / scale / taken])
+        apart = np.eye(len(sizes))
+        # Variables: fixed, growing, and the absolute error of each job.
+        found = linprog(
+            np.r_[0.0, 0.0, np.ones(len(sizes))],
+            A_ub=np.block([[relative, -apart], [-relative, -apart]]),
+            b_ub=np.r_[np.ones(len(sizes)), -np.ones(len(sizes))],
+            method="highs",
+        )
+        assert found.success, found.message
+        return cls(float(found.x[0]), float(found.x[1]) / scale)
+
+    def at(self, size: int) -> float:
+        return self.fixed + self.growing * size
 
 
 def _passes(settings: Settings) -> int:

@@ -28,14 +28,17 @@ class JobRecord:
     """Of it in training; None: not known."""
     speed: str
     """Digest of what decides how fast it is: model, batch, ranks, tier, number of machines."""
+    rows: int | None = None
+    """Rows that it went through, each as often as there are epochs or rounds; None: not known, as of earlier records."""
 
 
 def keep(settings: Settings, job: str, report: Mapping[str, Any], seconds: float) -> None:
     """Keep the record of a job, from its report; of one that found its work done, or went on with an earlier one, none."""
-    work = _work(job, report)
-    if job not in JOBS or report.get("already_done") or report.get("restarts") or work is None:
+    rows_and_passes = _rows_and_passes(job, report)
+    if job not in JOBS or report.get("already_done") or report.get("restarts") or rows_and_passes is None:
         return
-    record = JobRecord(work, round(seconds, 3), report.get("train_seconds"), speed(settings, job))
+    rows, passes = rows_and_passes
+    record = JobRecord(rows * passes, round(seconds, 3), report.get("train_seconds"), speed(settings, job), rows=rows)
     try:
         storage.write_json(storage.join(_folder(settings, job), f"{uuid.uuid4().hex}.json"), asdict(record))
     except OSError as error:  # what the job did stands
@@ -59,13 +62,13 @@ def speed(settings: Settings, job: str) -> str:
     return storage.digest(decides)[:16]
 
 
-def _work(job: str, report: Mapping[str, Any]) -> int | None:
-    """Return the work of a job; None where it is not known, as of ensembles."""
+def _rows_and_passes(job: str, report: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the rows of a job, and how often it went through them; None where it is not known, as of ensembles."""
     if job == "score":
-        return int(report["rows_read"])
+        return int(report["rows_read"]), 1
     if "rows_per_epoch" in report:
-        return int(report["rows_per_epoch"] * report["epochs"])
-    return int(report["rows"] * report["rounds"]) if "rounds" in report else None
+        return int(report["rows_per_epoch"]), int(report["epochs"])
+    return (int(report["rows"]), int(report["rounds"])) if "rounds" in report else None
 
 
 def _folder(settings: Settings, job: str) -> str:

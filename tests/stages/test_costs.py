@@ -99,6 +99,24 @@ def test_estimates_are_a_line_through_the_jobs_that_were_done() -> None:
     assert missed.errors[3] == pytest.approx(0.1)
 
 
+def test_a_job_that_ran_beside_others_moves_no_estimate() -> None:
+    jobs = [JobRecord(work, 10 + work / 100, None, "") for work in (1000, 2000, 4000, 8000)]
+    slow = JobRecord(3000, 120.0, None, "")
+    assert of_records([*jobs, slow], 6000).seconds == pytest.approx(70)
+    assert of_records([*jobs, slow], 6000).errors == pytest.approx((0.0, 0.0, 0.0, 0.0, 2 / 3))
+
+
+def test_time_around_training_grows_with_rows_and_not_with_epochs() -> None:
+    """5 s, a hundredth of a second for each row read, and a thousandth for each row of each epoch."""
+    jobs = [
+        JobRecord(rows * epochs, 5 + rows / 100 + rows * epochs / 1000, rows * epochs / 1000, "", rows=rows)
+        for rows, epochs in ((1000, 1), (1000, 20), (3000, 5), (2000, 2))
+    ]
+    found = of_records(jobs, 6000, 10)
+    assert (found.work, found.seconds) == (60_000, pytest.approx(5 + 60 + 60))
+    assert max(found.errors) < 1e-6
+
+
 def test_one_job_tells_what_grows_by_its_time_in_training() -> None:
     assert of_records([JobRecord(1000, 30.0, 20.0, "")], 2000).seconds == pytest.approx(50)
     assert of_records([JobRecord(1000, 30.0, None, "")], 2000).seconds == pytest.approx(60)
@@ -131,6 +149,6 @@ def test_jobs_are_estimated_from_those_of_the_same_model_machines_and_ranks(
     command.estimate("score", [str(tmp_path / "census.yaml")], rows=5000)
     assert capsys.readouterr().out == (
         "score: 5,000 rows take about 60 s, 0.6000 EUR (1 x small)\n"
-        "from 3 jobs like it, each of which the others miss by 0 % in the median, 0 % at most\n"
+        "from 3 jobs like it; estimates of each from the others miss it by 0 % at least, 0 % in the median, 0 % at most\n"
     )
     assert estimate(of, "score")["rows"] == 3000
