@@ -1,7 +1,7 @@
 """Stored pictures into the tensor of a batch: decoded, cropped, augmented. Runs anywhere, in threads side by side."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,3 +159,13 @@ def _resized(pixels: NDArray[np.uint8], spec: PictureSpec) -> NDArray[np.uint8]:
     how = Image.Resampling[spec.interpolation.upper()]
     values = np.asarray(image.resize((spec.width, spec.height), how))
     return values[np.newaxis] if spec.mode == "L" else values.transpose(2, 0, 1)
+
+
+def check_augment(pictures: Mapping[str, PictureSpec], augment: Mapping[str, Sequence[Augmentation]]) -> None:
+    """Raise ConfigError where what is done to pictures at random names none of `pictures`, or does not fit them."""
+    for name, augmentations in augment.items():
+        picture = pictures.get(name)
+        if picture is None:
+            known = f"there are {', '.join(pictures)}" if pictures else "there are none"
+            raise ConfigError(f"training.augment names {name}, which is no feature of pictures; {known}")
+        Filling(picture, tuple(augmentations)).check(f"training.augment.{name}")

@@ -13,11 +13,11 @@ from mlspark.features.kinds.image import ImageFeature, other_decoder
 from mlspark.features.prepared import Prepared
 from mlspark.features.tensors import Tensors
 from mlspark.intake import join_types
+from mlspark.pictures.filling import check_augment
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import files
 from mlspark.sources.settings import FilesSettings, SourceSettings
 from mlspark.sources.source import absolute_uri
-from mlspark.streaming.feature_table import check_augment
 from mlspark.tasks.task import Task
 from mlspark.training import members
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
 from mlspark.pictures.augment import Augmentation
-from mlspark.pictures.filling import Filling
+from mlspark.pictures.filling import check_augment
 from mlspark.pictures.mixing import Mix
-from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.decoding import FieldSpec
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.settings import StreamingSettings
@@ -79,16 +77,6 @@ def open_feature_table(
         memory_bytes=memory_bytes,
         pin_memory=pin_memory,
     )
-
-
-def check_augment(pictures: Mapping[str, PictureSpec], augment: Mapping[str, Sequence[Augmentation]]) -> None:
-    """Raise ConfigError where what is done to pictures at random names none of `pictures`, or does not fit them."""
-    for name, augmentations in augment.items():
-        picture = pictures.get(name)
-        if picture is None:
-            known = f"there are {', '.join(pictures)}" if pictures else "there are none"
-            raise ConfigError(f"training.augment names {name}, which is no feature of pictures; {known}")
-        Filling(picture, tuple(augmentations)).check(f"training.augment.{name}")
 
 
 def feature_fields(

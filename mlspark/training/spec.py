@@ -9,8 +9,8 @@ from mlspark import models, storage
 from mlspark.errors import ConfigError
 from mlspark.features.tensors import Tensors
 from mlspark.models.model import Model
+from mlspark.pictures.filling import check_augment
 from mlspark.streaming import mixing
-from mlspark.streaming.feature_table import check_augment
 from mlspark.streaming.settings import StreamingSettings
 from mlspark.tasks import kinds as tasks
 from mlspark.tasks.task import Task

@@ -17,8 +17,8 @@ from mlspark.features.kinds.categories import safe_names
 from mlspark.features.kinds.image import ImageFeature
 from mlspark.features.settings import FeaturesSettings
 from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.pictures.filling import check_augment
 from mlspark.settings import loading
-from mlspark.streaming.feature_table import check_augment
 from mlspark.tasks.kinds import from_settings
 
 from ..conftest import ROOT
