@@ -2,12 +2,8 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from mlspark import cost
-from mlspark.cost import Machines, Price
-from mlspark.errors import ConfigError
-from mlspark.settings import loading
+from mlspark.cost import Price
+from mlspark.settings import machines
 from mlspark.settings.pipeline import Settings
 
 
@@ -17,19 +13,7 @@ def price(settings: Settings) -> Price | None:
     Raises:
         ConfigError: the file of machines cannot be read or is wrong, or there is no such tier.
     """
-    of = settings.cost
-    if not of.tier:
-        return None
-    content = loading.read(of.machines, option="cost.machines")
-    try:
-        machines = Machines.model_validate(content)
-    except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-            for problem in error.errors()
-        )
-        raise ConfigError(f"{of.machines}: {'; '.join(problems)}") from None
-    return cost.price(of, machines)
+    return machines.price(settings.cost)
 
 
 def of(settings: Settings, seconds: float) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mlspark.errors import ConfigError
 from mlspark.section import Section
-from mlspark.settings import loading
+from mlspark.settings import loading, merging
 from mlspark.settings.pipeline import Settings
 
 SECTIONS = ("model", "training", "streaming")
@@ -126,7 +126,7 @@ def load(file: str, settings: Settings) -> Search:
     Raises:
         ConfigError: one line naming every wrong key with its remedy.
     """
-    content = {str(key): value for key, value in loading.read(file, option="--search").items()}
+    content = {str(key): value for key, value in merging.read(file, option="--search").items()}
     problems, space = [], {}
     for key, entry in content.items():
         try:
