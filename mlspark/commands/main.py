@@ -14,6 +14,7 @@ from mlspark.commands import options
 from mlspark.errors import MlsparkError
 
 COMMANDS = {
+    "cancel": "End jobs of the queue, and all their processes.",
     "check": "Check a pipeline's settings, contracts and features, without data and without Spark.",
     "compare": "Compare versions on the same rows: differences with intervals and tests, slices, latency, size.",
     "contract": "Draft a contract from data; hold data against a contract.",
@@ -24,15 +25,21 @@ COMMANDS = {
     "explain-features": "Show how one raw row becomes its numbers.",
     "fetch": "Download a public data set.",
     "importance": "Show what each raw column is worth to a version.",
+    "jobs": "List the jobs of the queue.",
+    "logs": "Print what the stages of a job have printed.",
     "models": "List networks for pictures by name, and what they cost here.",
     "monitor": "Compare scored rows, scores and late labels with what their version was trained on.",
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",
+    "retry": "Queue a job once more that failed.",
+    "schedule": "Submit jobs when it is time, as cron does, none while the one before runs.",
     "serve": "Answer rows over HTTP with the predictions of a version.",
     "stream-bench": "Stream a table as training would; print rows/s, waiting, memory.",
+    "submit": "Queue the stages of a pipeline as a job that runs in the background.",
     "tune": "Search settings of the training by the validation rows.",
     "version": "Print the version.",
+    "wait": "Wait for the end of jobs, with their exit status.",
 }
 
 

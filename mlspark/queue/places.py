@@ -1,0 +1,108 @@
+"""Where everything of a queue stands below its folder, and the locks by which one process knows that another lives."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlspark.errors import StorageError
+from mlspark.queue.job import Attempt, Job
+
+VARIABLE = "MLSPARK_QUEUE"
+_WORKER_SECONDS = 1.0
+"""Seconds that a worker tries for its lock, which others hold for a moment when they ask whether there is a worker."""
+
+END_FILE, STOP_FILE, COMMAND_FILE, LOCK_FILE = "end.json", "stop", "command.json", "supervisor.lock"
+LOG_FILE, REPORT_FILE, SETTINGS_FILE, SECONDS_FILE = "log", "report.json", "settings.yaml", "seconds"
+"""Files of an attempt."""
+
+
+class Places:
+    """A queue's folder and what is in it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder where there is none, for its owner alone: logs may say what nobody else is to read.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        self.folder = folder.absolute()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{folder}: cannot be made ({error.strerror}); set {VARIABLE} to a folder that is yours"
+            ) from error
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "queue.sqlite"
+
+    def job(self, job: Job) -> Path:
+        return self.folder / "jobs" / job.id
+
+    def attempt(self, job: Job, attempt: Attempt) -> Path:
+        """Return the folder of an attempt: its number, and the stage for people to see."""
+        return self.job(job) / f"{attempt.number:03}-{job.submission.stages[attempt.stage].name}"
+
+    def report(self, job: Job, stage: str) -> Path:
+        """Return where the report of a stage is kept, once it has succeeded."""
+        return self.job(job) / f"{stage}.json"
+
+    @contextmanager
+    def worker(self) -> Iterator[bool]:
+        """Be the queue's worker while the context lasts; yield False where another one is."""
+        with open(self.folder / "worker.lock", "ab") as file:
+            deadline = time.monotonic() + _WORKER_SECONDS
+            while not (is_ours := locked(file.fileno())) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            yield is_ours
+
+    def has_worker(self) -> bool:
+        """Return whether a worker lives."""
+        return is_held(self.folder / "worker.lock")
+
+    def start_worker(self) -> None:
+        """Start a worker where none lives: a process in a session of its own, which ends when nothing is left to do."""
+        if self.has_worker():
+            return
+        command = [sys.executable, "-P", "-m", "mlspark.queue.worker", str(self.folder)]
+        with open(self.folder / "worker.log", "ab") as log:
+            process = subprocess.Popen(  # noqa: S603 (our own program)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            )
+        process.returncode = 0  # it goes on when this process ends, which nobody needs to be warned of
+
+
+def default() -> Places:
+    """Return the queue in $MLSPARK_QUEUE, else in .mlspark/queue of the working folder. Raises StorageError."""
+    return Places(Path(os.environ.get(VARIABLE) or ".mlspark/queue"))
+
+
+def locked(descriptor: int) -> bool:
+    """Lock an open file for this process and those that inherit the descriptor; return False where another one has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_held(file: Path) -> bool:
+    """Return whether a living process has `file` locked: a lock goes with its last process, however that ended."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who ask at once do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
