@@ -1,6 +1,8 @@
 """Workers, supervisors and stages as real processes: what becomes of jobs, whoever is killed."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,10 @@ def waits_for(file: Path, *, first: str = "") -> str:
 
 def started(folder: Path) -> list[int]:
     return [int(path.name.rpartition("-")[2]) for path in folder.glob("started-*")]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_stages_run_one_after_the_other_and_leave_their_reports(queue: Queue) -> None:
@@ -122,13 +128,30 @@ def test_a_stage_whose_supervisor_was_killed_is_ended_and_runs_again(queue: Queu
     queue.start_worker()
     wait_until(lambda: started(tmp_path))
     [stage] = started(tmp_path)
-    parent = int(Path(f"/proc/{stage}/stat").read_text().rpartition(")")[2].split()[1])
-    kill(parent)
+    kill(parent_of(stage))
     wait_until(lambda: len(started(tmp_path)) == 2)
     assert not is_alive(stage)
     (tmp_path / "go").touch()
     assert queue.ended(job).state == "succeeded"
     assert queue.states(job) == ["lost", "succeeded"]
+
+
+def test_a_stage_whose_supervisor_is_asked_to_end_is_interrupted_and_runs_again(queue: Queue, tmp_path: Path) -> None:
+    """As all processes are when the machine is shut down."""
+    job = queue.submit(waits_for(tmp_path / "go"), limits=Limits(retries=0))
+    first = queue.start_worker()
+    wait_until(lambda: started(tmp_path))
+    [stage] = started(tmp_path)
+    first.terminate()
+    os.kill(parent_of(stage), signal.SIGTERM)
+    assert first.wait(60) == 0
+    wait_until(lambda: not is_alive(stage))
+    queue.start_worker()
+    wait_until(lambda: len(started(tmp_path)) == 2)
+    (tmp_path / "go").touch()
+    assert queue.ended(job).state == "succeeded"
+    assert queue.states(job) == ["interrupted", "succeeded"]
+    assert queue.attempts(job)[0].exit_status == 130
 
 
 def test_an_attempt_that_was_recorded_but_never_started_is_lost(queue: Queue) -> None:
@@ -158,6 +181,7 @@ def test_one_worker_for_a_queue_which_ends_when_nothing_is_left(queue: Queue) ->
     wait_until(queue.places.has_worker)
     assert queue.start_worker().wait(60) == 0
     assert first.poll() is None
+    assert (queue.places.folder / "worker.lock").read_text() == f"{first.pid}\n"
     first.kill()
     first.wait()
     job = queue.submit("pass")
