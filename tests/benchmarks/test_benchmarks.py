@@ -31,6 +31,10 @@ KEYS = {
     "prepare_scale.py": {"rules_ratio", "scale_10x", "driver_rss_ratio", "source_reads"},
     "promotion_kills.py": {"kills", "none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone"},
     "pytabkit_census.py": {"XGB_TD"},
+    "queue_kills.py": {
+        "jobs", "worker_kills", "crashes", "lost", "several_ends", "wrong_ends", "done_twice", "begun_twice", "ran_together",
+        "left_processes", "submit_median_s",
+    },
     "scoring.py": {
         "over_predict_batch_udf", "over_spark_udf", "over_bare", "optimised_over_ours", "growth_10x", "most_different",
     },
@@ -122,6 +126,14 @@ def test_killed_promotions_leave_one_version_in_use(tmp_path: Path) -> None:
     assert found["kills"] == 3
     names = ("none_in_use", "several_in_use", "wrong_in_use", "wrong_audit", "left_undone")
     assert [found[name] for name in names] == [0] * 5
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_no_job(tmp_path: Path) -> None:
+    found = figures("queue_kills.py", tmp_path / "kills.json")
+    assert (found["jobs"], found["worker_kills"], found["crashes"]) == (12, 2, 1)
+    names = ("lost", "several_ends", "wrong_ends", "done_twice", "begun_twice", "ran_together", "left_processes")
+    assert [found[name] for name in names] == [0] * 7
 
 
 @pytest.mark.slow
