@@ -29,6 +29,7 @@ COMMANDS = {
     "logs": "Print what the stages of a job have printed.",
     "models": "List networks for pictures by name, and what they cost here.",
     "monitor": "Compare scored rows, scores and late labels with what their version was trained on.",
+    "new": "Make a project of your own from a CSV file.",
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",

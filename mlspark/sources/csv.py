@@ -128,7 +128,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
         *text_lines.damage(line, settings.max_line_bytes),
         (repeats_header, F.lit("repeated header")),
         (quotes % 2 == 1, F.lit("unclosed quote")),
-        (line.contains('"') & ~line.rlike(_well_quoted(settings.separator)), F.lit("quote inside a field")),
+        (line.contains('"') & ~line.rlike(well_quoted(settings.separator)), F.lit("quote inside a field")),
         (F.col(f"{_FIELDS}.{_CORRUPT}").isNotNull(), F.lit(f"not {len(names)} fields")),
     ]
     named_here = dict(zip(names, contract.named_here(names), strict=True))
@@ -148,13 +148,13 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
 
 def _names(header: str, separator: str) -> list[str] | None:
     """Return the column names of a header, or None when its quotes are no quotes."""
-    if not re.search(_well_quoted(separator), header):
+    if not re.search(well_quoted(separator), header):
         return None
     names = re.findall(rf"(?:^|{re.escape(separator)})({_field(separator)})", header)
     return [name.strip().removeprefix('"').removesuffix('"').replace('""', '"') for name in names]
 
 
-def _well_quoted(separator: str) -> str:
+def well_quoted(separator: str) -> str:
     """Return the pattern, Python's and Java's, of a line whose quotes open and close fields."""
     return rf"\A(?:{_field(separator)}{re.escape(separator)})*+{_field(separator)}(?![\s\S])"
 

@@ -1,0 +1,163 @@
+"""What the columns of a CSV file are, though some values be dirty: type, missing values, categories. Runs anywhere.
+
+`contract infer` takes the narrowest type that all values have. Here a type is that of nearly all values: the others are
+errors, whose rows the contract then quarantines.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from mlspark.contracts.shapes import MARKERS
+
+CLEAN_SHARE = 0.95
+"""Share of a column's values that decides its type."""
+WHOLE_SHARE = 0.99
+"""Share of a column's numbers from which on they are whole ones, and others are errors."""
+_AMBIGUOUS = {"-", "--", ".", "None", "none"}
+"""Markers that can be values of a text column."""
+_ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|index|idx|row|rownum|nr)$", re.IGNORECASE)
+_LONGEST_CATEGORY = 50
+_KEY_SHARE = 0.98
+_NUMBERS = ("int", "bigint", "number", "long")
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column holds."""
+
+    name: str
+    """Name in the contract."""
+    header: str
+    """Name in the file."""
+    type: str
+    """boolean, int, bigint, double, date, timestamp or string."""
+    markers: tuple[str, ...]
+    """Texts in it that mark a missing value."""
+    num_missing: int
+    dirty: Mapping[str, int]
+    """Value of another type -> rows that have it."""
+    values: Mapping[str, int]
+    """Clean value -> rows that have it."""
+    num_rows: int
+
+    @property
+    def num_values(self) -> int:
+        return sum(self.values.values())
+
+    @property
+    def distinct(self) -> int:
+        return len(self.values)
+
+    @property
+    def is_number(self) -> bool:
+        return self.type in ("int", "bigint", "double")
+
+    @property
+    def is_like_an_id(self) -> bool:
+        """Whether it names rows, and says nothing about them."""
+        if self.type not in ("int", "bigint", "string") or not self.values:
+            return False
+        if _ID_NAME.search(self.name):
+            return self.distinct > min(50, self.num_values / 2)
+        if self.distinct < self.num_values:
+            return False
+        if self.type == "string":
+            return all(" " not in value for value in self.values)
+        numbers = [int(value) for value in self.values]
+        return max(numbers) - min(numbers) == len(numbers) - 1  # 1, 2, 3, ...
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it names each row, but for a few errors."""
+        return self.is_like_an_id and self.num_missing == 0 and self.distinct >= _KEY_SHARE * self.num_values
+
+    @property
+    def is_free_text(self) -> bool:
+        """Whether it is text that differs in most rows."""
+        length = sum(len(value) * rows for value, rows in self.values.items()) / max(1, self.num_values)
+        return self.type == "string" and (self.distinct > self.num_values / 2 or length > _LONGEST_CATEGORY)
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether its skewness is beyond 2: a long tail, or errors far out."""
+        numbers = [(float(value), rows) for value, rows in self.values.items()]
+        total = self.num_values
+        mean = math.fsum(number / total * rows for number, rows in numbers)
+        largest = max(abs(number - mean) for number, _ in numbers) or 1.0
+        second = math.fsum(((number - mean) / largest) ** 2 * rows for number, rows in numbers) / total
+        third = math.fsum(((number - mean) / largest) ** 3 * rows for number, rows in numbers) / total
+        return second > 0 and abs(third) / second**1.5 > 2
+
+    def ordered_values(self) -> list[str]:
+        """Return the clean values in ascending order of the type."""
+        return sorted(self.values, key=float if self.is_number else str)
+
+
+def of(name: str, header: str, texts: Sequence[str | None]) -> Column:
+    """Return what the texts of a column are.
+
+    Args:
+        name: the column's in the contract.
+        header: the column's in the file.
+        texts: of its rows; None where a field is empty.
+    """
+    counts = Counter(text for text in texts if text is not None)
+    shapes = {text: _shape(text) for text in counts if text not in MARKERS}
+    kind, fitting = _type(shapes, counts)
+    markers = [text for text in counts if text in MARKERS and (kind != "string" or text not in _AMBIGUOUS)]
+    values = {
+        text: rows for text, rows in counts.items() if text not in markers and (kind == "string" or text in fitting)
+    }
+    dirty = {text: rows for text, rows in counts.items() if text not in values and text not in markers}
+    missing = len(texts) - sum(values.values()) - sum(dirty.values())
+    return Column(name, header, kind, tuple(sorted(markers)), missing, dirty, values, len(texts))
+
+
+def _type(shapes: Mapping[str, str], counts: Mapping[str, int]) -> tuple[str, set[str]]:
+    """Return the type of nearly all values, and the values that have it."""
+    total = sum(counts[text] for text in shapes)
+    families = {"boolean": ("boolean",), "number": _NUMBERS, "date": ("date",), "timestamp": ("date", "timestamp")}
+    for family, allowed in families.items():
+        fitting = {text for text, shape in shapes.items() if shape in allowed}
+        if not fitting or sum(counts[text] for text in fitting) < CLEAN_SHARE * total:
+            continue
+        if family != "number":
+            return family, fitting
+        seen = Counter[str]()
+        for text in fitting:
+            seen[shapes[text]] += counts[text]
+        if seen["long"] > total / 2:
+            break  # more digits than a double holds: a name, not an amount
+        for whole, allowed in (("int", ("int",)), ("bigint", ("int", "bigint"))):
+            if sum(seen[shape] for shape in allowed) >= WHOLE_SHARE * seen.total():
+                return whole, {text for text in fitting if shapes[text] in allowed}
+        return "double", fitting
+    return "string", set(shapes)
+
+
+def _shape(text: str) -> str:
+    """Return what `contracts.shapes` calls the shape of a text."""
+    if re.match(r"[+-]?0\d", text):
+        return "text"
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        number = int(text) if len(text) < 25 else 10**30
+        return "int" if -(2**31) <= number < 2**31 else "bigint" if -(2**63) <= number < 2**63 else "long"
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+        return "number" if math.isfinite(float(text)) else "text"
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) and _is_moment(text, date):
+        return "date"
+    if re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", text, re.ASCII) and _is_moment(text, datetime):
+        return "timestamp"
+    return "boolean" if text.lower() in ("true", "false") else "text"
+
+
+def _is_moment(text: str, kind: type[date]) -> bool:
+    try:
+        kind.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
