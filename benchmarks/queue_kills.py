@@ -131,7 +131,7 @@ class Queue:
             seconds = self.draw.choice((60, 3600, 86_400, 365 * 86_400)) * self.draw.choice((-1, 1))
             Path(os.environ["MOVED_CLOCK"]).write_text(f"{seconds}")
             self.clock_moves += 1
-        self.places.start_worker()
+        Places(self.places.folder).start_worker()
 
     def close(self) -> None:
         """Leave nothing behind, whatever has happened."""

@@ -15,6 +15,8 @@ from mlspark.queue.job import Attempt, Job
 VARIABLE = "MLSPARK_QUEUE"
 _WORKER_SECONDS = 1.0
 """Seconds that a worker tries for its lock, which others hold for a moment when they ask whether there is a worker."""
+_START_SECONDS = 2.0
+"""Seconds after which those who wait for a job start a worker once more."""
 
 END_FILE, STOP_FILE, COMMAND_FILE, LOCK_FILE = "end.json", "stop", "command.json", "supervisor.lock"
 LOG_FILE, REPORT_FILE, SETTINGS_FILE, SECONDS_FILE = "log", "report.json", "settings.yaml", "seconds"
@@ -31,6 +33,7 @@ class Places:
             StorageError: it cannot be made.
         """
         self.folder = folder.absolute()
+        self._start_again_at = 0.0
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -71,9 +74,13 @@ class Places:
         return is_held(self.folder / "worker.lock")
 
     def start_worker(self) -> None:
-        """Start a worker where none lives: a process in a session of its own, which ends when nothing is left to do."""
-        if self.has_worker():
+        """Start a worker where none lives: a process in a session of its own, which ends when nothing is left to do.
+
+        One that this object has just started is given time: it may not have its lock yet, or has ended because of an error.
+        """
+        if time.monotonic() < self._start_again_at or self.has_worker():
             return
+        self._start_again_at = time.monotonic() + _START_SECONDS
         command = [sys.executable, "-P", "-m", "mlspark.queue.worker", str(self.folder)]
         with open(self.folder / "worker.log", "ab") as log:
             process = subprocess.Popen(  # noqa: S603 (our own program)

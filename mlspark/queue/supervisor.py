@@ -26,6 +26,7 @@ ENDED, STOPPED, OVER, INTERRUPTED, NOT_STARTED = "ended", "stopped", "over", "in
 """Why a stage ended: by itself, asked to, at its limit, because somebody or the machine ends this process; never began."""
 _LOOK_SECONDS = 0.05
 _PULSE_SECONDS = 5.0
+_ROOM_SECONDS = 600.0
 
 
 def main(folder: Path) -> None:
@@ -45,11 +46,11 @@ def main(folder: Path) -> None:
             )  # fmt: skip
         except OSError as error:
             log.write(f"{error.filename or command['command'][0]}: {error.strerror}\n".encode())
-            return _write(folder / "end.json", {"why": NOT_STARTED, "status": 127, "seconds": 0.0})
+            return _write_end(folder, {"why": NOT_STARTED, "status": 127, "seconds": 0.0})
     status, why = _watch(process, command, folder, started, asked)
     child_processes.end_left(process.pid)
-    end = {"why": why, "status": status if status >= 0 else 128 - status, "seconds": time.monotonic() - started}
-    return _write(folder / "end.json", end)
+    seconds = time.monotonic() - started
+    return _write_end(folder, {"why": why, "status": status if status >= 0 else 128 - status, "seconds": seconds})
 
 
 def _environment(submitted: dict[str, str | None], folder: Path) -> dict[str, str]:
@@ -68,7 +69,8 @@ def _watch(
         time.sleep(_LOOK_SECONDS)
         seconds = time.monotonic() - started
         if seconds > pulse_at:
-            _write(folder / "seconds", seconds)
+            with contextlib.suppress(OSError):  # no reason to end the stage
+                _write(folder / "seconds", seconds)
             pulse_at = seconds + _PULSE_SECONDS
         if why == ENDED:
             is_stopped = (folder / "stop").exists()
@@ -86,6 +88,18 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: not permitted when only zombies are left
         os.killpg(process.pid, number)
         os.killpg(process.pid, signal.SIGCONT)
+
+
+def _write_end(folder: Path, end: dict[str, Any]) -> None:
+    """Write down how the stage ended, and wait for room if the disk is full: without it the stage runs again."""
+    deadline = time.monotonic() + _ROOM_SECONDS
+    while True:
+        try:
+            return _write(folder / "end.json", end)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def _write(file: Path, value: Any) -> None:

@@ -154,6 +154,19 @@ def test_a_stage_whose_supervisor_is_asked_to_end_is_interrupted_and_runs_again(
     assert queue.attempts(job)[0].exit_status == 130
 
 
+def test_an_end_that_cannot_be_written_yet_is_written_later(queue: Queue, tmp_path: Path) -> None:
+    """As on a full disk: the stage does not run again for that."""
+    in_the_way = "import os; os.mkdir(os.environ['MLSPARK_ATTEMPT'] + '/end.tmp')"
+    (tmp_path / "go").touch()
+    job = queue.submit(waits_for(tmp_path / "go", first=in_the_way))
+    queue.start_worker()
+    wait_until(lambda: started(tmp_path) and not any(map(is_alive, started(tmp_path))))
+    assert queue.states(job) == ["running"]
+    (queue.places.attempt(job, queue.attempts(job)[0]) / "end.tmp").rmdir()
+    assert queue.ended(job).state == "succeeded"
+    assert queue.states(job) == ["succeeded"]
+
+
 def test_an_attempt_that_was_recorded_but_never_started_is_lost(queue: Queue) -> None:
     """The worker was killed in between."""
     job = queue.submit("pass")
