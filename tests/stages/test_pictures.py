@@ -14,11 +14,12 @@ import pytest
 from pyarrow import parquet as pq
 from pyspark.sql import SparkSession
 
-from mlspark import tables
+from mlspark import storage, tables
 from mlspark.commands import explain_features
 from mlspark.commands import profile as profile_command
 from mlspark.datasets import pictures_like
 from mlspark.errors import ConfigError, RegistryError
+from mlspark.evaluation import predictions
 from mlspark.features import prepared as preparations
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.models import weights
@@ -27,6 +28,7 @@ from mlspark.pictures.augment import Flip
 from mlspark.registry import versions
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
+from mlspark.stages.compare import Wanted, compare_versions
 from mlspark.stages.prepare import prepare
 from mlspark.stages.score import score
 from mlspark.stages.train import train
@@ -249,6 +251,28 @@ def test_columns_and_pictures_train_and_score_as_one(
     for name in served.columns:
         np.testing.assert_array_equal(served[name], scores[name].to_numpy())
         np.testing.assert_array_equal(by_text[name], scores[name].to_numpy())
+
+
+def test_versions_are_compared_on_pictures_of_the_sources(
+    spark: SparkSession, settings: Settings, trained: dict[str, Any]
+) -> None:
+    client = runs.connect(settings.tracking, settings.root)
+    package = versions.find(client, "shapes", trained["model_version"]).package
+    again = versions.register(client, package, run_id=trained["run_id"], name="twins", alias="challenger")
+    wanted = Wanted((("shapes", trained["model_version"]), ("twins", again)), resamples=100)
+    kept = compare_versions(settings, wanted, lambda: spark)
+    uri = predictions.uri_of(storage.join(settings.root, "runs", trained["run_id"]), "test")
+    content = storage.read_bytes(uri)
+    storage.delete(uri)
+    try:
+        anew = compare_versions(settings, wanted, lambda: spark)
+    finally:
+        storage.write_bytes(uri, content)
+    assert "scored here with each version" in anew.origin
+    assert anew.remarks == ()  # the latency of both was measured, too
+    for one, other in zip(kept.versions, anew.versions, strict=True):
+        assert one.rows.row_id.tolist() == other.rows.row_id.tolist()
+        np.testing.assert_allclose(one.rows.outputs, other.rows.outputs, atol=1e-6)  # the rank's batches were others
 
 
 def test_the_page_of_its_evaluation_shows_mistakes_as_pictures(
