@@ -3,11 +3,13 @@
 The first pass finds how many numbers there are and their range, the second counts everything else in one shuffle: each
 row yields an entry for each thing to be counted, and entries that are alike are added up. Sums are of integers (whole
 numbers, or places in the range, 2^31 steps), so the result does not depend on the order of rows, partitions or tasks.
+
+Few rows are fetched in one pass and counted here, see `few_rows`: Spark takes longer to plan the two than to read them.
 """
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,10 +18,22 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.expressions import sql_double
-from mlspark.features.counts import Counts, Number, NumberCounts, Sums, Text, TextCounts, finite, fold
+from mlspark.features import few_rows
+from mlspark.features.counts import (
+    HALF_BITS,
+    SUMS,
+    Counts,
+    Number,
+    NumberCounts,
+    Sums,
+    Text,
+    TextCounts,
+    finite,
+    fold,
+)
+from mlspark.features.few_rows import FewRows
 
 _STEPS = 2**31  # resolution of the exact sums, per range of a column
-_HALF = 20  # bits of the lower half of a position; the upper one has no more, up to 2^40
 _ROUNDED_BITS = 42  # of a double's 52 that are left out when values are rounded
 
 
@@ -31,8 +45,11 @@ def count(
     sums: Mapping[str, Sums] | None = None,
     events: Sequence[str] = (),
     row_hash: str = "",
+    most_rows: int | None = None,
 ) -> Counts:
     """Return what `rows` hold. Two Spark jobs, each one pass over them; one for sums and numbers with a `step` alone.
+
+    The answer is the same bits with and without `most_rows`.
 
     Args:
         rows: any rows.
@@ -41,6 +58,7 @@ def count(
         sums: name -> what is asked.
         events: SQL conditions; the rows that meet each are counted too, everywhere that rows are.
         row_hash: SQL of a bigint by which rows are put into folds; see `counts.fold`.
+        most_rows: there are no more rows than that; None: that is not known.
     """
     number_columns = {name: f"_number{place}" for place, name in enumerate(numbers)}
     text_columns = {name: f"_text{place}" for place, name in enumerate(texts)}
@@ -54,21 +72,21 @@ def count(
     )
     values = values.withColumns({column: F.expr(finite(column)) for column in number_columns.values()})
     numbers_by_column = {number_columns[name]: number for name, number in numbers.items()}
-    ranges = _ranges(values, numbers_by_column, sums_columns, len(events))
+    folds = sorted({text.folds for text in texts.values()} - {0})
+    few = few_rows.fetched(values, list(text_columns.values()), folds, most_rows=None if sums else most_rows)
+    ranges = few.ranges(numbers_by_column) if few else _ranges(values, numbers_by_column, sums_columns, len(events))
     slots = [
-        *(_Slot("text", name, text=text_columns[name], folds=text.folds) for name, text in texts.items()),
-        *(
-            slot
-            for name, number in numbers.items()
-            for slot in _number_slots(name, number, number_columns[name], ranges)
-        ),
-        *(_Slot("folds", str(folds), folds=folds) for folds in sorted({text.folds for text in texts.values()} - {0})),
+        *(_Slot("text", name, column, text=column, folds=texts[name].folds) for name, column in text_columns.items()),
+        *_number_slots(numbers, number_columns, ranges),
+        *(_Slot("folds", str(number), folds=number) for number in folds),
     ]
     groups: dict[tuple[str, str], list[Any]] = {}
     if slots and ranges["rows"]:
-        grouped = _grouped(values, slots, len(events))
-        for row in _kept(grouped, slots, numbers, texts, len(events)).collect():
-            slot = slots[row["slot"]]
+        if few:
+            found = [(slot, row) for slot in slots for row in _of_few(few, slot, numbers, texts, ranges)]
+        else:
+            found = _of_many(values, slots, numbers, texts, len(events))
+        for slot, row in found:
             groups.setdefault((slot.what, slot.name), []).append(row)
     return Counts(
         rows=ranges["rows"],
@@ -94,7 +112,6 @@ def _sums_of(ranges: Mapping[str, Any], column: str, asked: Sums) -> tuple[int, 
     return tuple(int(ranges[f"{column}_{place}"] or 0) for place in range(asked.size))
 
 
-_SUMS = ("high", "low", "high_high", "high_low", "low_low")
 _NO_TEXT, _NO_NUMBER, _NO_FOLD = "CAST(NULL AS STRING)", "CAST(NULL AS DOUBLE)", "0"
 _NO_POSITION = "CAST(NULL AS BIGINT)"
 _NUMBER_SLOTS = ("moments", "cuts", "mode")
@@ -106,6 +123,7 @@ class _Slot:
 
     what: str
     name: str
+    column: str = ""
     text: str = _NO_TEXT
     number: str = _NO_NUMBER
     folds: int = 0
@@ -122,16 +140,47 @@ def _event_rows(row: Mapping[str, Any] | Any, num_events: int) -> tuple[int, ...
     return tuple(row[f"events{place}"] for place in range(num_events))
 
 
-def _number_slots(name: str, number: Number, column: str, ranges: Mapping[str, Any]) -> Iterable["_Slot"]:
-    """Yield what a number needs of the second pass."""
-    if not ranges[f"count{column}"]:
-        return
-    if number.step is None:
-        yield _Slot("moments", name, position=_position(column, ranges[f"min{column}"], ranges[f"max{column}"]))
-    if number.parts:
-        yield _Slot("cuts", name, number=column if number.exact else _rounded(column))
-    if number.mode:
-        yield _Slot("mode", name, number=column)
+def _number_slots(
+    numbers: Mapping[str, Number], columns: Mapping[str, str], ranges: Mapping[str, Any]
+) -> Iterator["_Slot"]:
+    """Yield what numbers need of the second pass."""
+    for name, number in numbers.items():
+        column = columns[name]
+        if not ranges[f"count{column}"]:
+            continue
+        if number.step is None:
+            position = _position(column, ranges[f"min{column}"], ranges[f"max{column}"])
+            yield _Slot("moments", name, column, position=position)
+        if number.parts:
+            yield _Slot("cuts", name, column, number=column if number.exact else _rounded(column))
+        if number.mode:
+            yield _Slot("mode", name, column, number=column)
+
+
+def _of_many(
+    values: DataFrame, slots: Sequence[_Slot], numbers: Mapping[str, Number], texts: Mapping[str, Text], num_events: int
+) -> list[tuple[_Slot, Any]]:
+    """Return the groups that the answers need, each with its slot, counted by Spark."""
+    kept = _kept(_grouped(values, slots, num_events), slots, numbers, texts, num_events).collect()
+    return [(slots[row["slot"]], row) for row in kept]
+
+
+def _of_few(
+    few: FewRows, slot: _Slot, numbers: Mapping[str, Number], texts: Mapping[str, Text], ranges: Mapping[str, Any]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the groups of a slot that the answers need, of rows that were fetched."""
+    match slot.what:
+        case "folds":
+            return few.folds(slot.folds)
+        case "text":
+            return few.text(slot.column, texts[slot.name])
+        case "moments":
+            low, high = ranges[f"min{slot.column}"], ranges[f"max{slot.column}"]
+            return few.moments(slot.column, low, _step(low, high))
+        case "cuts":
+            return few.cuts(slot.column, numbers[slot.name])
+        case _:
+            return few.mode(slot.column)
 
 
 def _rounded(column: str) -> str:
@@ -158,19 +207,19 @@ def _ranges(
         if number.step is not None:
             scaled = column if number.step == 1.0 else f"rint({column} / {sql_double(number.step)})"
             squares = _square_sums(f"CAST({scaled} AS BIGINT)")
-            wanted += [f"sum({sql}) AS {name}{column}" for name, sql in zip(_SUMS, squares, strict=True)]
+            wanted += [f"sum({sql}) AS {name}{column}" for name, sql in zip(SUMS, squares, strict=True)]
     return values.agg(*(F.expr(sql) for sql in wanted)).collect()[0].asDict()
 
 
 def _square_sums(position: str) -> tuple[str, ...]:
     """Return the halves of a position and their products, so that no sum of billions of rows leaves a bigint."""
-    high, low = f"shiftright({position}, {_HALF})", f"({position} & {2**_HALF - 1}L)"
+    high, low = f"shiftright({position}, {HALF_BITS})", f"({position} & {2**HALF_BITS - 1}L)"
     return high, low, f"{high} * {high}", f"{high} * {low}", f"{low} * {low}"
 
 
 def _mean_and_variance(sums: Mapping[str, int], count: int) -> tuple[Fraction, Fraction]:
     """Return both of the positions, from the sums of their halves."""
-    half = 2**_HALF
+    half = 2**HALF_BITS
     mean = Fraction(sums["high"] * half + sums["low"], count)
     squares = sums["high_high"] * half**2 + 2 * sums["high_low"] * half + sums["low_low"]
     return mean, Fraction(squares, count) - mean * mean
@@ -210,7 +259,7 @@ def _grouped(values: DataFrame, slots: Sequence[_Slot], num_events: int) -> Data
     entries = (", ".join(entry) for entry in zip(map(str, range(len(slots))), *needed.values(), strict=True))
     # stack is compiled with what follows: no array for each row, as explode would make.
     stacked = f"stack({len(slots)}, {', '.join(entries)}) AS (slot, {', '.join(needed)})" if needed else "0 AS slot"
-    sums = _square_sums("position") if "position" in needed else (_NO_POSITION,) * len(_SUMS)
+    sums = _square_sums("position") if "position" in needed else (_NO_POSITION,) * len(SUMS)
     keys = ("slot", *(name for name in needed if name != "position"))
     grouped = (
         values.selectExpr(*_events(range(num_events)), stacked)
@@ -218,7 +267,7 @@ def _grouped(values: DataFrame, slots: Sequence[_Slot], num_events: int) -> Data
         .agg(
             F.count("*").alias("rows"),
             *(F.count_if(f"_event{place}").alias(f"events{place}") for place in range(num_events)),
-            *(F.expr(f"sum({sql}) AS {name}") for name, sql in zip(_SUMS, sums, strict=True)),
+            *(F.expr(f"sum({sql}) AS {name}") for name, sql in zip(SUMS, sums, strict=True)),
         )
     )
     absent = (f"{sql} AS {name}" for name, sql in nothing.items() if name not in needed and name != "position")
@@ -266,7 +315,7 @@ def _kept(
     marked = ranked.selectExpr("*", f"{_cases(enough)} AS has_enough").selectExpr("*", f"{_cases(kept)} AS is_kept")
     groups = (F.expr(f"CASE WHEN is_kept THEN {name} END").alias(name) for name in ("text", "number", "fold"))
     return marked.groupBy("slot", "is_kept", *groups).agg(
-        *(F.sum(name).alias(name) for name in ("rows", *(f"events{place}" for place in range(num_events)), *_SUMS)),
+        *(F.sum(name).alias(name) for name in ("rows", *(f"events{place}" for place in range(num_events)), *SUMS)),
         F.max("upto").alias("upto"),
         F.expr("count(DISTINCT text) AS values"),
         F.expr("count(DISTINCT CASE WHEN has_enough THEN text END) AS too_many"),
@@ -300,10 +349,10 @@ def _number_counts(
     low, high = ranges[f"min{column}"], ranges[f"max{column}"]
     if number.step is not None:
         start, step = Fraction(0), Fraction(number.step)
-        sums = {name: ranges[f"{name}{column}"] for name in _SUMS}
+        sums = {name: ranges[f"{name}{column}"] for name in SUMS}
     else:
         start, step = Fraction(low), Fraction(_step(low, high))
-        sums = {name: groups["moments"][0][name] for name in _SUMS}
+        sums = {name: groups["moments"][0][name] for name in SUMS}
     mean, variance = _mean_and_variance(sums, count)
     cuts = sorted((row["number"], row["upto"] - row["rows"], row["upto"]) for row in groups["cuts"] if row["is_kept"])
     return NumberCounts(

@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+HALF_BITS = 20
+"""Bits of the lower half of a number's place; the upper one has no more, up to 2^40."""
+SUMS = ("high", "low", "high_high", "high_low", "low_low")
+"""Sums of the halves of places and of their products, of which mean and variance are made."""
+
 
 @dataclass(frozen=True)
 class Number:

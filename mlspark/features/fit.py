@@ -14,7 +14,13 @@ from mlspark.tasks.task import Task
 
 
 def fit(
-    train: DataFrame, settings: FeaturesSettings, task: Task, *, pipeline: str, row_hash: str = "row_id"
+    train: DataFrame,
+    settings: FeaturesSettings,
+    task: Task,
+    *,
+    pipeline: str,
+    row_hash: str = "row_id",
+    most_rows: int | None = None,
 ) -> Encoder:
     """Return the encoder of `train`, the training rows only. At most two Spark passes, whatever the number of columns.
 
@@ -26,6 +32,7 @@ def fit(
         task: resolved on the training rows; features that depend on the target ask it.
         pipeline: name, for the encoder's record.
         row_hash: bigint column by which rows are put into folds, where a feature needs them.
+        most_rows: `train` has no more rows than that, which are counted faster where they are few; None: not known.
 
     Raises:
         FeatureError: no training rows, features that the task cannot compute, or features that together have two outputs of
@@ -41,7 +48,9 @@ def fit(
     # Each event makes the second pass wider.
     events = event_conditions(task, types[task.target]) if has_folds else ()
     hashed_by = row_hash if has_folds else ""
-    counts = counting.count(train, numbers=numbers, texts=texts, sums=sums, events=events, row_hash=hashed_by)
+    counts = counting.count(
+        train, numbers=numbers, texts=texts, sums=sums, events=events, row_hash=hashed_by, most_rows=most_rows
+    )
     if not counts.rows:
         raise FeatureError(f"pipeline {pipeline}: {NO_TRAINING_ROWS}")
     encoder = Encoder(

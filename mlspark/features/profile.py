@@ -33,7 +33,9 @@ PERCENTS = (0, 1, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 95, 99, 100)
 _PARTS = 100
 
 
-def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split") -> dict[str, Any]:
+def profile(
+    rows: DataFrame, contract: Contract, task: Task, *, by: str = "split", most_rows: int | None = None
+) -> dict[str, Any]:
     """Return the record of `rows`, JSON-able. At most two Spark jobs, each one pass over them, whatever the columns.
 
     The same rows yield the same record, in whatever order and partitions they are. It names values of the data: keep it
@@ -44,6 +46,7 @@ def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split
         contract: says which columns there are, and their types.
         task: says which rows are those of the event, or which class each row has; resolved.
         by: column of `rows` by which rows are counted, too; without effect where they have none of that name.
+        most_rows: there are no more rows than that, which are counted faster where they are few; None: not known.
 
     Returns:
         "format", "rows", "target" {"column", "kind", and "event" (a class) or "classes" {class: rows} where the task has
@@ -67,7 +70,8 @@ def profile(rows: DataFrame, contract: Contract, task: Task, *, by: str = "split
     event = task.event_sql(type_)
     if event is None and isinstance(task, ClassTask):
         texts[_CLASSES] = Text(f"CAST(({task.label_sql(type_)}) AS STRING)")
-    counts = counting.count(rows, numbers=numbers, texts=texts, events=() if event is None else (event,))
+    events = () if event is None else (event,)
+    counts = counting.count(rows, numbers=numbers, texts=texts, events=events, most_rows=most_rows)
     splits = counts.texts[_SPLITS] if has_splits else None
     return {
         "format": FORMAT,

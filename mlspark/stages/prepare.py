@@ -88,10 +88,11 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
         if work.joins:
             good = joining.attach(good, joined.good, work.joins).persist(StorageLevel.MEMORY_AND_DISK)
             stack.callback(good.unpersist)
-        encoder, task, shift = _encoder(good, settings, work)
+        num_good = taken.account.totals["rows_good"]
+        encoder, task, shift = _encoder(good, settings, work, num_good)
         repeated = duplicates(good, contract)
         profiled = picture_profile.of_pictures(
-            profile(good, contract, task, by=SPLIT), good, taken.bad, contract, task,
+            profile(good, contract, task, by=SPLIT, most_rows=num_good), good, taken.bad, contract, task,
             reasons=taken.account.reasons, duplicates=repeated,
         )  # fmt: skip
         metadata = {
@@ -120,7 +121,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             good,
             encoder,
             label_columns(task, contract),
-            num_rows=taken.account.totals["rows_good"],
+            num_rows=num_good,
             folds=settings.split.folds,
             was_fitted=in_force is None,
         )
@@ -158,7 +159,9 @@ def _taken_in(spark: SparkSession, settings: Settings, work: Preparation) -> Abs
     )
 
 
-def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[Encoder, Task, Mapping[str, Any]]:
+def _encoder(
+    good: DataFrame, settings: Settings, work: Preparation, num_good: int
+) -> tuple[Encoder, Task, Mapping[str, Any]]:
     """Return encoder and task, fitted on the training rows or those in force, and how far new rows are from the latter."""
     if work.in_force is not None:
         encoder, task = work.in_force.encoder, work.in_force.task
@@ -169,7 +172,7 @@ def _encoder(good: DataFrame, settings: Settings, work: Preparation) -> tuple[En
     refuse_rows_without_label(good, task, work.contract)
     for warning in warnings(settings.features, work.contract):
         logger.warning("features: %s", warning)
-    encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash=GROUP)
+    encoder = fit(train, settings.features, task, pipeline=settings.name, row_hash=GROUP, most_rows=num_good)
     logger.info("encoder: fitted on %s training rows, %s", f"{encoder.rows:,}", encoder.fingerprint[:12])
     for image in encoder.images:
         logger.info(
