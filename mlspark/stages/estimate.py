@@ -93,7 +93,7 @@ def _seconds(records: Sequence[JobRecord], work: int, rows: int | None) -> float
     around = [whole - in_training for whole, in_training in zip(seconds, busy, strict=True)]
     known_rows = [record.rows for record in records if record.rows is not None]
     if rows is None or len(known_rows) < len(records) or len(set(known_rows)) == 1:
-        of_others = statistics.median(around)
+        of_others = _nearest(around)
     else:
         of_others = _Line.through(known_rows, around).at(rows)
     return of_others + _Line.through(works, busy).at(work)
@@ -108,13 +108,13 @@ class _Line:
 
     @classmethod
     def through(cls, sizes: Sequence[int], seconds: Sequence[float]) -> "_Line":
-        """Return the line with the least sum of relative errors; of one size all of it grows, by the median.
+        """Return the line with the least sum of relative errors; of one size all of it grows.
 
         Of absolute values and not of squares: one job that ran beside others, and took thrice as long, moves no line through
         several.
         """
         if len(set(sizes)) == 1:
-            return cls(0.0, statistics.median(seconds) / sizes[0])
+            return cls(0.0, _nearest(seconds) / sizes[0])
         scale, taken = max(sizes), np.maximum(np.array(seconds, float), 1e-3)
         relative = np.column_stack([1 / taken, np.array(sizes) / scale / taken])
         apart = np.eye(len(sizes))
@@ -130,6 +130,13 @@ class _Line:
 
     def at(self, size: int) -> float:
         return self.fixed + self.growing * size
+
+
+def _nearest(seconds: Sequence[float]) -> float:
+    """Return the time that is nearest to all, as a share of each: their median with weights of 1 / time."""
+    ordered = np.sort(np.maximum(np.array(seconds, float), 1e-3))
+    weights = np.cumsum(1 / ordered)
+    return float(ordered[np.searchsorted(weights, weights[-1] / 2)])
 
 
 def _passes(settings: Settings) -> int:
