@@ -31,6 +31,7 @@ COMMANDS = {
     "monitor": "Compare scored rows, scores and late labels with what their version was trained on.",
     "new": "Make a project of your own from a CSV file.",
     "optimize": "Have a registered network run by the fastest engine that loses little enough.",
+    "plan": "Say how many ranks a training wants, in hours and money.",
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",
     "retry": "Queue a job once more that failed.",

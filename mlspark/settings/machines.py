@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mlspark import cost
-from mlspark.cost import CostSettings, Machines, Price
+from mlspark.cost import CostSettings, Machines, Price, Tier
 from mlspark.errors import ConfigError
 from mlspark.section import Section
 from mlspark.settings import merging
@@ -20,10 +20,13 @@ def price(settings: CostSettings) -> Price | None:
     Raises:
         ConfigError: the file of machines cannot be read or is wrong, or there is no such tier.
     """
-    if not settings.tier:
-        return None
-    content = merging.read(settings.machines, option="cost.machines")
-    return cost.price(settings, _validated(Machines, content, settings.machines))
+    return cost.price(settings, _machines(settings)) if settings.tier else None
+
+
+def tier(settings: CostSettings) -> Tier | None:
+    """Return the machine that `cost.tier` names; None where it is not set. Raises as `price` does."""
+    known = price(settings)
+    return None if known is None else _machines(settings).tiers[known.tier]
 
 
 def price_of(section: Mapping[str, Any]) -> Price | None:
@@ -33,6 +36,11 @@ def price_of(section: Mapping[str, Any]) -> Price | None:
         ConfigError: as `price`, or the section is wrong.
     """
     return price(_validated(CostSettings, section, "cost"))
+
+
+def _machines(settings: CostSettings) -> Machines:
+    content = merging.read(settings.machines, option="cost.machines")
+    return _validated(Machines, content, settings.machines)
 
 
 def _validated(kind: type[SectionType], content: Mapping[str, Any], name: str) -> SectionType:
