@@ -53,7 +53,7 @@ def stages(target: str, place: Place, names: Sequence[str], folder: Path) -> tup
     programs = [f"jobs/{name}.py" for name in names]
     missing = [program for program in programs if not (folder / program).exists()]
     if missing:
-        raise ConfigError(f"{missing[0]} not found in {folder}; submit in the repository's folder")
+        raise ConfigError(f"{missing[0]} not found in {folder}; submit in the folder of the project, which has jobs/")
     spark_submit = Path(sys.executable).with_name("spark-submit")
     if not spark_submit.exists():
         raise ConfigError(f'{spark_submit}: not found; install pyspark beside mlspark: pip install "mlspark[spark]"')
