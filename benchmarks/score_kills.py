@@ -5,14 +5,14 @@
 A model is trained on census-like rows. Then jobs/score.py scores rows with broken ones among them, in a session of its own
 with a JVM of its own, and its whole process group gets SIGKILL: three of eight times at a moment drawn evenly from the
 undisturbed time between Spark being up and the end, else between the appearance of one kind of file and the next, so that
-the milliseconds of a Delta commit are hit too. Two starting points take turns: no score table yet, and one that holds the
-scores of other rows.
+the milliseconds of a Delta commit are hit too. Three starting points take turns: no score table yet, one that holds the
+scores of other rows, and none where the rows are in three files that are scored one by one (`scoring.files_at_once`).
 
 After each kill a reader looks: a half is a part of the table whose rows are not as many as its commit says, or that no
 commit names, or whose quarantine is not whole, or rows that are neither those from before nor those that the job was to
-write. Then score runs to its end in this process, and all scores and bad rows are compared, as multisets, with those of an
-undisturbed job; so they are after VACUUM with retention 0, which must take away every file that no version needs. A third
-run must find that all is done.
+write; of files that are scored one by one those of some may be there. Then score runs to its end in this process, and all
+scores and bad rows are compared, as multisets, with those of an undisturbed job; so they are after VACUUM with retention 0,
+which must take away every file that no version needs. A third run must find that all is done.
 
 20 kills take 7 minutes on two idle cores. Exits with 1 when a row is lost, duplicated, or half visible.
 """
@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -60,6 +60,8 @@ class Start:
     name: str
     home: Path | None
     """Folder whose score table and quarantine are there already; None: there are none."""
+    source: str = "test.csv"
+    options: tuple[str, ...] = ()
     before: View = field(default_factory=View)
     after: View = field(default_factory=View)
     times: Mapping[str, float] = field(default_factory=dict)
@@ -98,17 +100,21 @@ class Bench:
         (self.data / "learn" / "day1.csv").write_bytes(b"".join(learn))
         (self.data / "test.csv").write_bytes(b"".join(test))
         (self.data / "others.csv").write_bytes(b"".join(learn[:500]))
+        (self.data / "days").mkdir()
+        for day in range(3):
+            (self.data / "days" / f"day{day}.csv").write_bytes(b"".join(test[day::3]))
         pipeline = self._settings(self._trained, "test.csv")
         prepare(spark, pipeline)
         train(spark, pipeline)
         others = folder / "others"
         score(spark, self._settings(others, "others.csv"))
         before = look(spark, self._settings(others, "others.csv"))
-        self.starts = (Start("empty", None), Start("others", others, before))
+        by_file = Start("files", None, "days", ("scoring.files_at_once=1",))
+        self.starts = (Start("empty", None), Start("others", others, before=before), by_file)
         for start in self.starts:
             home = self._home(start)
-            start.times = self._job(home).run()
-            start.after = look(spark, self._settings(home, "test.csv"))
+            start.times = self._job(home, start).run()
+            start.after = look(spark, self._settings(home, start.source))
             assert start.after.quarantine, "no bad rows"
             assert not start.after.num_halves
             assert not start.before.minus(start.after), "scores of other rows are gone"
@@ -116,8 +122,8 @@ class Bench:
     def kill(self, start: Start, aim: str) -> bool:
         """Kill a run, look, run to the end, compare, vacuum, compare. False when it ended before it was killed."""
         home = self._home(start)
-        settings = self._settings(home, "test.csv")
-        job = self._job(home)
+        settings = self._settings(home, start.source, start.options)
+        job = self._job(home, start)
         drawn = job.wait_for(aim, start.times, self.random)
         if job.has_ended():
             print(f"{start.name:<9}{drawn:<31}had ended", flush=True)
@@ -125,6 +131,7 @@ class Bench:
         moment = job.kill()
         seen = look(self.spark, settings)
         is_old_or_new = any(not seen.minus(whole) and not whole.minus(seen) for whole in (start.before, start.after))
+        is_old_or_new |= bool(start.options) and not seen.minus(start.after)
         self.result.visible_halves += seen.num_halves + (not is_old_or_new)
         kinds = ("scores", "scores_quarantine")
         left = sum(orphans(settings.table(kind)) for kind in kinds)
@@ -152,11 +159,11 @@ class Bench:
             shutil.copytree(start.home, home)
         return home
 
-    def _job(self, home: Path) -> Job:
-        return Job(SCORE, home, self._overrides(home, "test.csv"))
+    def _job(self, home: Path, start: Start) -> Job:
+        return Job(SCORE, home, [*self._overrides(home, start.source), *start.options])
 
-    def _settings(self, home: Path, scored: str) -> Settings:
-        return loading.load([str(ROOT / "conf" / "census.yaml")], self._overrides(home, scored))
+    def _settings(self, home: Path, scored: str, options: Sequence[str] = ()) -> Settings:
+        return loading.load([str(ROOT / "conf" / "census.yaml")], [*self._overrides(home, scored), *options])
 
     def _overrides(self, home: Path, scored: str) -> list[str]:
         """Return the settings of a run whose tables are in `home`, with the one model that there is."""

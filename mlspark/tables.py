@@ -124,6 +124,7 @@ def write(
     partition_by: Sequence[str] = (),
     replace_where: str | None = None,
     may_add_columns: bool = False,
+    turn: tuple[str, int] | None = None,
 ) -> Commit:
     """Write `frame` as one commit and return it. Readers see all of it or nothing.
 
@@ -135,16 +136,41 @@ def write(
         partition_by: partition columns.
         replace_where: with "overwrite": replace only the rows that satisfy this.
         may_add_columns: take columns that the table lacks as new ones, null in the rows that stay.
+        turn: a row of writers, and the turn that this one takes in it: see `next_turn`. Of all that take one turn, the
+            first is accepted.
 
     Raises:
-        ConcurrentWrite: another writer committed meanwhile what this one would overwrite; nothing was written.
+        ConcurrentWrite: another writer committed meanwhile what this one would overwrite, or took its turn; nothing was
+            written.
     """
     writer = frame.write.format("delta").mode(mode).option("mergeSchema", str(may_add_columns).lower())
+    if turn is not None:
+        writer = writer.option("txnAppId", turn[0]).option("txnVersion", turn[1])
     with _refusing_conflicts(table):
         _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=replace_where)
     commit = find_commit(table, metadata["id"])
+    if commit is None and turn is not None:  # Delta leaves out a turn that is taken, without a word
+        raise ConcurrentWrite(f"{table}: another writer was first; nothing was written. Run again")
     assert commit is not None, f"{table}: the commit just written is not in the history"
     return commit
+
+
+def next_turn(table: str, writers: str) -> tuple[str, int]:
+    """Return the next turn of a row of writers, each of which rests on what those before it wrote; see `write`.
+
+    Delta's transaction record keeps it, however long the table's history is.
+    """
+    taken = opened(table).transaction_version(writers) if exists(table) else None
+    return writers, 0 if taken is None else taken + 1
+
+
+_HISTORY = "delta.logRetentionDuration"
+
+
+def keep_history(spark: SparkSession, table: str) -> None:
+    """Have a table's log keep its commits for good: Delta forgets those older than 30 days. Nothing where it does."""
+    if exists(table) and _HISTORY not in opened(table).metadata().configuration:
+        spark.sql(f"ALTER TABLE delta.`{table}` SET TBLPROPERTIES ('{_HISTORY}' = 'interval 36500 days')")
 
 
 def write_next(
@@ -213,6 +239,8 @@ def _refusing_conflicts(table: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
+        if "DELTA_REPLACE_WHERE_MISMATCH" in str(error):
+            raise TableError(f"{table}: a row is not one of those to be replaced; nothing was written") from error
         if not any(sign in f"{type(error).__name__} {error}" for sign in _CONFLICTS):
             raise
         raise ConcurrentWrite(f"{table}: another writer was first; nothing was written. Run again") from error
@@ -240,6 +268,8 @@ def replace_part(
     value: str,
     metadata: Mapping[str, Any],
     may_add_columns: bool = False,
+    replacing: str = "",
+    turn: tuple[str, int] | None = None,
 ) -> Commit:
     """Write `frame` as the whole of partition `part` = `value` and return the commit.
 
@@ -247,7 +277,19 @@ def replace_part(
     write other partitions at the same time do not lose anything; this one tries again after them. Of two runs that find no
     table one creates it, and the other then writes its partition into it.
 
+    Args:
+        frame: rows to write.
+        table: URI of the table, created when absent.
+        part: partition column.
+        value: of the partition.
+        metadata: see `write`.
+        may_add_columns: see `write`.
+        replacing: SQL condition over the table's columns: its rows are taken out of all partitions in the same commit. All
+            of `frame` must satisfy it.
+        turn: see `write`.
+
     Raises:
+        TableError: a row does not satisfy `replacing`.
         ConcurrentWrite: the same partition was written again and again by others.
     """
     for attempt in range(_ATTEMPTS):
@@ -260,8 +302,9 @@ def replace_part(
                 # Not "overwrite": a table that another run has created meanwhile must not be replaced.
                 mode="error" if is_new else "overwrite",
                 partition_by=[part],
-                replace_where=None if is_new else f"{part} = '{value}'",
+                replace_where=None if is_new else replacing or f"{part} = '{value}'",
                 may_add_columns=may_add_columns and not is_new,
+                turn=turn,
             )
         except ConcurrentWrite:
             if attempt == _ATTEMPTS - 1:

@@ -82,9 +82,9 @@ def load(files: Mapping[str, bytes], *, threads: int = 0) -> Engine:
     return kind(files).load(files, threads=threads)
 
 
-def load_source(files: Mapping[str, bytes]) -> Engine:
+def load_source(files: Mapping[str, bytes], *, threads: int = 0) -> Engine:
     """Return the engine that a version was trained with, whatever it was optimised for: it can be explained. See `load`."""
-    return load(_of_source(files))
+    return load(_of_source(files), threads=threads)
 
 
 def _of_source(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -29,9 +29,15 @@ from mlspark.features.kinds.image import looked_sql
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
+from mlspark.scoring import contributions
+from mlspark.scoring.contributions import Explaining
+from mlspark.scoring.explain import Explainer
 from mlspark.scoring.predictor import Predictor
 
 _PREDICTED = f"{own_columns.PREFIX}predicted"
+_ROWS_AT_ONCE = 65_536
+_ROWS_PER_BATCH, _ROWS_OF_SPARK = "spark.sql.execution.arrow.maxRecordsPerBatch", "10000"
+"""The setting, and what Spark has of itself."""
 
 
 def contract_of_rows(package: Package, *, has_label: bool, kept: Sequence[ColumnRule] = ()) -> Contract:
@@ -77,18 +83,29 @@ def kept_columns(package: Package, keep: Sequence[str], types: Mapping[str, str]
     return [rule.model_copy(update={"max_missing_share": 1.0}) for rule in kept]
 
 
-def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = ()) -> None:
+def check(package: Package, table: str, *, kept: Sequence[ColumnRule] = (), is_explained: bool = False) -> None:
     """Refuse a version whose scores cannot stand in a score table. Reads the table's log alone.
+
+    Args:
+        package: the version.
+        table: the score table.
+        kept: columns besides the contract's.
+        is_explained: whether there are to be contributions.
 
     Raises:
         TableError: the table holds scores of other types, as of another kind of task.
+        ConfigError: there is a column of the name that contributions have.
     """
+    if is_explained and contributions.COLUMN in {name.lower() for name in written_names(package, kept).values()}:
+        raise ConfigError(
+            f"scoring.explain: the rows have a column {contributions.COLUMN}, as the score table then would; leave it out"
+        )
     if not tables.exists(table):
         return
     names = written_names(package, kept)
     columns = (*package.contract.columns, *kept)
     wanted = {names[column.name]: column.type for column in columns if column.name in names}
-    wanted |= package.task.prediction_types
+    wanted |= _predicted_types(package, is_explained)
     schema = StructType.fromJson(json.loads(tables.opened(table).schema().to_json()))
     different = [
         f"{field.name} is {field.dataType.simpleString()}, now {wanted[field.name]}"
@@ -124,6 +141,7 @@ def scored(
     source_version: str,
     kept: Sequence[ColumnRule] = (),
     allow_decoder: bool = False,
+    explaining: Explaining | None = None,
 ) -> DataFrame:
     """Return the contract's columns and `kept` with row_id, the predictions and where they come from. Lazy.
 
@@ -137,6 +155,7 @@ def scored(
         score_id: of this scoring.
         source_version: SHA-256 of what was scored.
         allow_decoder: see `Predictor`.
+        explaining: what the column of contributions rests on; None: there is none.
     """
     package = model.package
     contract, encoder = package.contract, package.encoder
@@ -158,8 +177,9 @@ def scored(
         F.col(ROW_NUMBER).alias("row_number"),
         *(column.alias(_input(place)) for place, column in enumerate(read)),
     )
-    types = {name: _spark_type(good, kind) for name, kind in package.task.prediction_types.items()}
-    scores = _with_predictions(inputs, len(read), types, _scorer(good.sparkSession, package, tensors, allow_decoder))
+    types = {name: _spark_type(good, kind) for name, kind in _predicted_types(package, explaining is not None).items()}
+    predict = _scorer(good.sparkSession, package, tensors, allow_decoder, explaining)
+    scores = _with_predictions(inputs, len(read), types, predict)
     return scores.select(
         *scores.columns,
         F.lit(model.name).alias("model_name"),
@@ -167,6 +187,24 @@ def scored(
         F.lit(source_version).alias("source_version"),
         F.lit(score_id).alias("score_id"),
     )
+
+
+@contextmanager
+def sending(spark: SparkSession) -> Iterator[None]:
+    """Have Spark send up to 65,536 rows at once to Python while the context lasts, where it bounds their bytes, too.
+
+    That is from Spark 4.1 on (`spark.sql.execution.arrow.maxBytesPerBatch`). A number of rows that the session was given
+    counts.
+    """
+    before = spark.conf.get(_ROWS_PER_BATCH)
+    if not hasattr(F, "arrow_udf") or before != _ROWS_OF_SPARK:
+        yield
+        return
+    spark.conf.set(_ROWS_PER_BATCH, str(_ROWS_AT_ONCE))
+    try:
+        yield
+    finally:
+        spark.conf.set(_ROWS_PER_BATCH, _ROWS_OF_SPARK)
 
 
 @contextmanager
@@ -215,20 +253,34 @@ Scorer = Callable[[Iterator[Any]], Iterator[pa.StructArray]]
 """Makes predictions of the columns that a model reads; runs on executors."""
 
 
-def _scorer(spark: SparkSession, package: Package, tensors: Tensors, allow_decoder: bool) -> Scorer:
+def _predicted_types(package: Package, is_explained: bool) -> dict[str, str]:
+    """Return the columns that come back from Python -> their Spark types."""
+    return package.task.prediction_types | ({contributions.COLUMN: contributions.TYPE} if is_explained else {})
+
+
+def _scorer(
+    spark: SparkSession, package: Package, tensors: Tensors, allow_decoder: bool, explaining: Explaining | None
+) -> Scorer:
     """Return what predicts the rows of a partition, on an executor."""
     files, digest = spark.sparkContext.broadcast(dict(package.files)), package.digest
     # A task has this many cores to itself; an engine would take all of the machine for each.
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+    sent = None if explaining is None else spark.sparkContext.broadcast(explaining)
 
     def score_partition(batches: Iterator[Any]) -> Iterator[pa.StructArray]:
         predictor = _predictor(files, digest, allow_decoder, threads)
         types = predictor.task.prediction_types
+        explainer = sent and Explainer(
+            Package(files.value), sent.value.reference, allow_decoder=allow_decoder, threads=threads
+        )
         for batch in batches:
             columns = iter(batch if isinstance(batch, tuple) else (batch,))  # one column comes alone
-            predictions = predictor.predict_encoded({spec.name: _tensor(columns, spec) for spec in tensors.specs})
-            arrays = [_array(values, arrow_type(types[name])) for name, values in predictions.items()]
-            yield pa.StructArray.from_arrays(arrays, list(predictions))
+            encoded = {spec.name: _tensor(columns, spec) for spec in tensors.specs}
+            predictions = predictor.predict_encoded(encoded)
+            arrays = {name: _array(values, arrow_type(types[name])) for name, values in predictions.items()}
+            if sent and explainer:
+                arrays[contributions.COLUMN] = contributions.column(explainer.explain_encoded(encoded), sent.value.top)
+            yield pa.StructArray.from_arrays(list(arrays.values()), list(arrays))
 
     return score_partition
 

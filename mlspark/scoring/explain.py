@@ -72,21 +72,22 @@ class Explanation:
 class Explainer:
     """A model version ready to score, and to say why."""
 
-    def __init__(self, package: Package, reference: Arrays, *, allow_decoder: bool = False) -> None:
+    def __init__(self, package: Package, reference: Arrays, *, allow_decoder: bool = False, threads: int = 0) -> None:
         """Load the engine.
 
         Args:
             package: the version's files.
             reference: tensors of other rows, at whose mean the way to a row begins; {} where `needs_reference` says so.
             allow_decoder: see `Predictor`.
+            threads: see `Predictor`.
 
         Raises:
             RegistryError: see `Predictor`.
         """
-        self.predictor = Predictor(package, allow_decoder=allow_decoder)
+        self.predictor = Predictor(package, allow_decoder=allow_decoder, threads=threads)
         self._task, self._reference = package.task, reference
         self._encoder = ArrowEncoder(package.encoder)
-        self._engine = engine.load_source(package.files)
+        self._engine = engine.load_source(package.files, threads=threads)
         tensors = Tensors.from_json(json.loads(package.files["model.json"])["tensors"])
         self._pictures = tuple(tensors.pictures)
         self._columns, self._sums = raw_columns(package.encoder, tensors)
@@ -104,15 +105,29 @@ class Explainer:
         """
         verdicts = self.predictor.judge(rows)
         good = verdicts.rows.take(pa.array(verdicts.good, pa.int64()))
-        at_once = _PICTURES if self._pictures else _ROWS
+        at_once = self._at_once
         parts = [
-            self._explained(good.slice(first, at_once), max(0, num_maps - first))
+            self._explained(self._encoder.transform(good.slice(first, at_once)), max(0, num_maps - first))
             for first in range(0, good.num_rows, at_once)
         ]
         return verdicts, _joined(parts, self._columns)
 
-    def _explained(self, rows: pa.Table, num_maps: int) -> Explanation:
-        tensors = self._encoder.transform(rows)
+    def explain_encoded(self, tensors: Arrays) -> Explanation:
+        """Return why n rows that are good and encoded are predicted as they are; tensors by name, each (n, ...).
+
+        Raises:
+            AttributionError: see `explain`.
+        """
+        num_rows, at_once = len(next(iter(tensors.values()))), self._at_once
+        pieces = (slice(first, first + at_once) for first in range(0, num_rows, at_once))
+        parts = [self._explained({name: each[piece] for name, each in tensors.items()}, 0) for piece in pieces]
+        return _joined(parts, self._columns)
+
+    @property
+    def _at_once(self) -> int:
+        return _PICTURES if self._pictures else _ROWS
+
+    def _explained(self, tensors: Arrays, num_maps: int) -> Explanation:
         outputs = outputs_of(self._task, self._engine.run(tensors))
         # Held against the next class: which is true is not known.
         factors = attribution.explained(self._task, outputs, outputs.argmax(axis=1))

@@ -1,5 +1,9 @@
 """What is scored, and with which version. Driver."""
 
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
 from mlspark.section import Section
 from mlspark.sources.catalog import AnySource
 
@@ -15,5 +19,28 @@ class ScoringSettings(Section):
     beside: tuple[int | str, ...] = ()
     """Further versions, numbers or aliases, that score the same rows in the same pass: the source is read and checked once,
     and each version's scores are a part of the score table of their own. Their contract must be that of `model`."""
+    files_at_once: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Files (of Hive partitions) of `source` that are scored and committed together; a run scores those that are new, each
+    once, and goes on where one that was killed stopped. 0: the whole source is scored as one."""
+    replace: str = ""
+    """SQL condition over columns of the score table, like `day = DATE'2024-01-31'`: in the commit that brings the scores,
+    earlier ones that satisfy it, of the same version, are taken out. The scored rows must satisfy it: see
+    `source.filter`."""
+    explain: Annotated[int, Field(ge=0)] = 0
+    """Raw columns that `contributions` of each row names, those that add most to its prediction; 0: no such column."""
     allow_decoder: bool = False
     """Whether pictures are scored although they are decoded by another library, or version of one, than in training."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ScoringSettings":
+        if self.replace and self.files_at_once:
+            raise ValueError(
+                "replace and files_at_once: choose one; later files would replace the scores of earlier ones"
+            )
+        if self.files_at_once and self.source is not None and self.source.kind in _IN_ONE_PART:
+            raise ValueError(f"files_at_once: source of kind {self.source.kind} has no files; leave it out")
+        return self
+
+
+_IN_ONE_PART = ("delta", "jdbc")
+"""Kinds of source that are read as one part."""

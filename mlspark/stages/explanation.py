@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -106,8 +107,17 @@ def explainer(model: ModelVersion, root: str, *, allow_decoder: bool = False) ->
         RegistryError: these rows are not there.
         DatasetError, TableError: they cannot be read any more.
     """
+    reference, begins = reference_rows(model, root)
+    return Explainer(model.package, reference, allow_decoder=allow_decoder), begins
+
+
+def reference_rows(model: ModelVersion, root: str) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the tensors of the rows that contributions begin at, {} for trees, and in words what they begin at.
+
+    Arguments and errors of `explainer`.
+    """
     if not needs_reference(model.package):
-        return Explainer(model.package, {}, allow_decoder=allow_decoder), _OF_TREES
+        return {}, _OF_TREES
     snapshot_uri = storage.join(root, "runs", model.package.provenance["run_id"], "snapshot.json")
     if not storage.exists(snapshot_uri):
         raise RegistryError(
@@ -121,7 +131,7 @@ def explainer(model: ModelVersion, root: str, *, allow_decoder: bool = False) ->
         f"the output for the mean of {len(reference['row_id'])} training rows of {snapshot.table}, version "
         f"{snapshot.version} (numbers, pixels and vectors of categories)"
     )
-    return Explainer(model.package, reference, allow_decoder=allow_decoder), begins
+    return reference, begins
 
 
 def explained(

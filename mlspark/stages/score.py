@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -18,16 +19,18 @@ from mlspark.intake.rows import take_in
 from mlspark.pictures import decoder
 from mlspark.registry import versions
 from mlspark.registry.versions import ModelVersion
-from mlspark.scoring import batch
+from mlspark.scoring import batch, contributions, new_files
+from mlspark.scoring.contributions import Explaining
 from mlspark.scoring.predictor import refuse_other_decoder
 from mlspark.session import computed_in_utc
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
-from mlspark.stages import places
+from mlspark.stages import explanation, places, score_reports
 from mlspark.stages.check import check_score
 from mlspark.tables import Commit
+from mlspark.tasks.task import sql_text
 from mlspark.tracking import runs
 
 logger = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ logger = logging.getLogger(__name__)
 def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     """Write predictions for `scoring.source` with `scoring.model` and those beside it, and return the report.
 
-    Leaves out the versions with which these rows were already scored.
+    Leaves out the versions with which these rows were already scored; with `scoring.files_at_once` the files.
 
     Raises:
         ConfigError: scoring.source is not set, or the joins lack columns that a model needs, or a version cannot stand
@@ -47,6 +50,7 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         SourceError: the source is absent or empty, or changed while it was read.
         ContractError: the data as a whole does not meet the model's contract, or a model's output for a row is no number.
         TableError: the score table holds scores of another kind of task.
+        AttributionError: `scoring.explain` is set, and a version cannot be explained.
         StorageError: the tables' folder is full, read-only or another's; found before a row is read where it is so then.
         In all these cases nothing was written that counts, but the parts of versions that were whole before.
     """
@@ -58,11 +62,14 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     kept = batch.kept_columns(models[0].package, settings.scoring.keep, _types(spark, rows_source, settings))
     table, parts = settings.table("scores"), {}
     for model in models:
-        batch.check(model.package, table, kept=kept)
+        batch.check(model.package, table, kept=kept, is_explained=settings.scoring.explain > 0)
         parts[_score_id(rows_source, joins, model, settings)] = model
+    if settings.scoring.files_at_once:
+        return _score_new_files(spark, settings, models, rows_source, joins, kept, started=started)
     done = {score_id: tables.find_commit(table, score_id) for score_id in parts}
     todo = {score_id: model for score_id, model in parts.items() if done[score_id] is None}
-    written = _score(spark, settings, todo, rows_source, joins, kept) if todo else {}
+    work = _Work(spark, settings, joins, kept, _explaining(settings, todo.values()))
+    written = _score(work, todo, rows_source) if todo else {}
     reports = []
     for score_id, model in parts.items():
         commit = written.get(score_id) or done[score_id]
@@ -70,67 +77,170 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
         renamed = {name: new for name, new in batch.written_names(model.package, kept).items() if name != new}
         if score_id not in written:
             logger.info("scores: already done, version %d of %s", commit.version, table)
-        reports.append(_report(renamed, commit, table, already_done=score_id not in written, started=started))
+        reports.append(
+            score_reports.of_commit(renamed, commit, table, already_done=score_id not in written, started=started)
+        )
     return {**reports[0], **({"beside": reports[1:]} if len(reports) > 1 else {})}
 
 
-def _score(
+def _score_new_files(
     spark: SparkSession,
     settings: Settings,
-    todo: Mapping[str, ModelVersion],
+    models: Sequence[ModelVersion],
     rows_source: Source,
     joins: Sequence[Join],
     kept: Sequence[ColumnRule],
+    *,
+    started: float,
+) -> dict[str, Any]:
+    """Write the scores of the files that a version has not scored yet, group by group, and return the report."""
+    table = settings.table("scores")
+    tables.keep_history(spark, table)
+    turn = tables.next_turn(table, new_files.WRITERS)  # before the ledger: what is committed after it was read is seen
+    done = new_files.scored(table)
+    of_source = {"source": rows_source.settings.model_dump(mode="json", exclude={"path"})}
+    decides = {model.version: _decides(joins, model, settings) | of_source for model in models}
+    commits: dict[int, list[Commit]] = {model.version: [] for model in models}
+    groups = new_files.groups(rows_source, decides, done, settings.scoring.files_at_once)
+    work = _Work(spark, settings, joins, kept, _explaining(settings, models if groups else ()))
+    for number, (group, wanted) in enumerate(groups, 1):
+        logger.info("%s: group %d of %d, %d files", rows_source.uri, number, len(groups), len(group.parts))
+        todo = {_score_id(group, joins, model, settings): model for model in models if model.version in wanted}
+        ledger = {score_id: new_files.keys(group, decides[model.version]) for score_id, model in todo.items()}
+        for commit in _score(work, todo, group, ledger=ledger, turn=turn).values():
+            commits[commit.metadata["model_version"]].append(commit)
+            turn = turn[0], turn[1] + 1
+    if not done:
+        tables.keep_history(spark, table)
+    reports = [
+        score_reports.of_files(model, rows_source, commits[model.version], table, kept, started) for model in models
+    ]
+    return {**reports[0], **({"beside": reports[1:]} if len(reports) > 1 else {})}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all scores of a job have in common."""
+
+    spark: SparkSession
+    settings: Settings
+    joins: Sequence[Join]
+    kept: Sequence[ColumnRule]
+    """Columns besides the contract's."""
+    explaining: Mapping[int, Explaining]
+    """Version -> what its contributions rest on."""
+
+
+def _score(
+    work: _Work,
+    todo: Mapping[str, ModelVersion],
+    rows_source: Source,
+    *,
+    ledger: Mapping[str, Sequence[str]] | None = None,
+    turn: tuple[str, int] | None = None,
 ) -> dict[str, Commit]:
-    """Write the scores of each version by its score id, of rows that are read and checked once; return their commits."""
+    """Write the scores of each version by its score id, of rows that are read and checked once; return their commits.
+
+    Args:
+        work: what they have in common.
+        todo: score id -> version.
+        rows_source: the rows.
+        ledger: score id -> keys of the source's files, see `new_files`.
+        turn: of the first commit in the row of writers that go by the ledger.
+    """
     package = next(iter(todo.values())).package
-    table, commits = settings.table("scores"), {}
+    commits: dict[str, Commit] = {}
     with ExitStack() as stack:
-        stack.enter_context(places.writing(settings, ("scores", "scores_quarantine")))
+        stack.enter_context(places.writing(work.settings, ("scores", "scores_quarantine")))
         taken = stack.enter_context(
             take_in(
-                spark,
+                work.spark,
                 {"score": rows_source},
-                batch.contract_of_rows(package, has_label=rows_source.settings.has_label, kept=kept),
+                batch.contract_of_rows(package, has_label=rows_source.settings.has_label, kept=work.kept),
                 columns=package.scoring_contract,
-                ignored=(*package.ignored, *(rule.source_name for rule in kept)),
+                ignored=(*package.ignored, *(rule.source_name for rule in work.kept)),
                 extended=row_numbers.with_position,
                 picture_features=pictures.fitted(package.encoder, for_model=True),
             )
         )
-        stack.enter_context(joining.computing(joins))
-        joined = stack.enter_context(joining.read(spark, joins))
-        good = joining.attach(row_numbers.numbered(taken.rows, taken.good), joined.good, joins)
+        stack.enter_context(batch.sending(work.spark))
+        stack.enter_context(joining.computing(work.joins))
+        joined = stack.enter_context(joining.read(work.spark, work.joins))
+        good = joining.attach(row_numbers.numbered(taken.rows, taken.good), joined.good, work.joins)
         for score_id, model in todo.items():
             metadata = {
                 "id": score_id,
                 "source": {**rows_source.identity, "schema_differences": taken.differences["score"]},
-                "joins": joined.to_json(joins),
+                "joins": joined.to_json(work.joins),
                 "model_name": model.name,
                 "model_version": model.version,
                 "reasons": taken.account.reasons,
                 **taken.account.totals,
+                **({} if ledger is None else {new_files.FILES: list(ledger[score_id])}),
             }
             num_bad = taken.account.totals["rows_quarantined"] + joined.num_bad
-            _write_beside(settings, score_id, joined.with_bad(taken.bad), num_bad)
-            scored = batch.scored(
-                good,
-                model,
-                score_id=score_id,
-                source_version=rows_source.identity["sha256"],
-                kept=kept,
-                allow_decoder=settings.scoring.allow_decoder,
-            )
-            _refuse_changed(spark, settings, rows_source, joins)
-            started = time.monotonic()
-            part = {"part": "score_id", "value": score_id}
-            with batch.predicting():
-                commits[score_id] = tables.replace_part(scored, table, **part, metadata=metadata, may_add_columns=True)
-            logger.info(
-                "scores: wrote version %d of %s, by version %d of model %s, in %.1f s",
-                commits[score_id].version, table, model.version, model.name, time.monotonic() - started,
-            )  # fmt: skip
+            _write_beside(work.settings, score_id, joined.with_bad(taken.bad), num_bad)
+            of_model = None if turn is None else (turn[0], turn[1] + len(commits))
+            commits[score_id] = _write(work, good, model, rows_source, metadata, turn=of_model)
     return commits
+
+
+def _write(
+    work: _Work,
+    good: DataFrame,
+    model: ModelVersion,
+    rows_source: Source,
+    metadata: Mapping[str, Any],
+    *,
+    turn: tuple[str, int] | None,
+) -> Commit:
+    """Write the scores of good rows by a version, as the commit that `metadata` describes."""
+    score_id, settings = metadata["id"], work.settings
+    scored = batch.scored(
+        good,
+        model,
+        score_id=score_id,
+        source_version=rows_source.identity["sha256"],
+        kept=work.kept,
+        allow_decoder=settings.scoring.allow_decoder,
+        explaining=work.explaining.get(model.version),
+    )
+    _refuse_changed(work.spark, settings, rows_source, work.joins)
+    started = time.monotonic()
+    with batch.predicting():
+        commit = tables.replace_part(
+            scored,
+            settings.table("scores"),
+            part="score_id",
+            value=score_id,
+            metadata=metadata,
+            may_add_columns=True,
+            replacing=_replaced(settings, model),
+            turn=turn,
+        )
+    logger.info(
+        "scores: wrote version %d of %s, by version %d of model %s, in %.1f s",
+        commit.version, settings.table("scores"), model.version, model.name, time.monotonic() - started,
+    )  # fmt: skip
+    return commit
+
+
+def _replaced(settings: Settings, model: ModelVersion) -> str:
+    """Return SQL of the earlier scores that those of a version take the place of."""
+    if not settings.scoring.replace:
+        return ""
+    name = sql_text(model.name)
+    return f"({settings.scoring.replace}) AND model_name = {name} AND model_version = {model.version}"
+
+
+def _explaining(settings: Settings, models: Iterable[ModelVersion]) -> dict[int, Explaining]:
+    """Return what the contributions of each version rest on, nothing where none are asked for."""
+    found = {}
+    for model in models if settings.scoring.explain else ():
+        reference, _ = explanation.reference_rows(model, settings.root)
+        found[model.version] = Explaining(settings.scoring.explain, reference)
+        contributions.check(model.package, found[model.version], allow_decoder=settings.scoring.allow_decoder)
+    return found
 
 
 def _find_models(settings: Settings) -> list[ModelVersion]:
@@ -219,14 +329,19 @@ def needed_joins(
 
 def _score_id(rows_source: Source, joins: Sequence[Join], model: ModelVersion, settings: Settings) -> str:
     """Return the hash of everything that decides the scores; the threshold is part of the version."""
-    decides = {
-        "source": rows_source.identity,
+    return storage.digest({"source": rows_source.identity} | _decides(joins, model, settings))[:32]
+
+
+def _decides(joins: Sequence[Join], model: ModelVersion, settings: Settings) -> dict[str, Any]:
+    """Return what decides the scores besides the source."""
+    return {
         "joins": [join.identity for join in joins],
         "model": [model.name, model.version, model.package.digest],
         "keep": settings.scoring.keep,
         **({"decoder": decoder.version()} if model.package.encoder.images else {}),
+        **({"explain": settings.scoring.explain} if settings.scoring.explain else {}),
+        **({"replace": settings.scoring.replace} if settings.scoring.replace else {}),
     }
-    return storage.digest(decides)[:32]
 
 
 def _refuse_changed(spark: SparkSession, settings: Settings, rows_source: Source, joins: Sequence[Join]) -> None:
@@ -235,24 +350,3 @@ def _refuse_changed(spark: SparkSession, settings: Settings, rows_source: Source
     now = joining.sources(spark, settings.joins, root=settings.sources.root) if joins else {}
     for join in joins:
         refuse_changed(join.source, now[join.settings.name])
-
-
-def _report(
-    renamed: Mapping[str, str], commit: Commit, table: str, *, already_done: bool, started: float
-) -> dict[str, Any]:
-    metadata = commit.metadata
-    return {
-        "rows_read": metadata["rows_read"],
-        "rows_scored": metadata["rows_good"],
-        "rows_quarantined": metadata["rows_quarantined"],
-        "reasons": metadata["reasons"],
-        "schema_differences": metadata["source"]["schema_differences"],
-        "renamed": dict(renamed),
-        "source": metadata["source"],
-        "output": table,
-        "output_version": commit.version,
-        "model_name": metadata["model_name"],
-        "model_version": metadata["model_version"],
-        "already_done": already_done,
-        "seconds": round(time.monotonic() - started, 3),
-    }

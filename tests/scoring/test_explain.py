@@ -134,9 +134,9 @@ def test_a_network_has_the_integrated_gradients_of_captum_by_raw_column() -> Non
     np.testing.assert_allclose(explained.values, expected, rtol=1e-4, atol=1e-5)
 
 
-def of_trees() -> Package:
+def of_trees(*, joined: bool = True) -> Package:
     """The example with trees in place of its network."""
-    made = package()
+    made = package(joined=joined)
     random, some = np.random.default_rng(2), reference(made, 300)
     target = (some["dense"][:, 2] + (some["ids"][:, 0] == 1) + random.normal(size=300) > 0).astype(np.float32)
     settings, tensors = TreesSettings(num_rounds=8, early_stopping_rounds=0, threads=1), made.encoder.tensors(made.task)
