@@ -1,18 +1,14 @@
-"""Good rows of a source become rows of the score table. Driver, lazy, but for what runs in `_scorer` on executors."""
+"""Good rows of a source become rows of the score table. Driver, lazy; what executors run is in `partitions`."""
 
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-from pyspark.core.broadcast import Broadcast
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -20,19 +16,17 @@ from pyspark.sql.types import DataType, StructField, StructType
 
 from mlspark import tables
 from mlspark.contracts import naming, own_columns
-from mlspark.contracts.column_types import arrow_type
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.errors import ConfigError, ContractError, TableError
 from mlspark.features import encode_spark, split
 from mlspark.features.kinds.image import looked_sql
-from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.features.tensors import Tensors
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
-from mlspark.scoring import contributions
+from mlspark.scoring import contributions, partitions
 from mlspark.scoring.contributions import Explaining
-from mlspark.scoring.explain import Explainer
-from mlspark.scoring.predictor import Predictor
+from mlspark.scoring.partitions import Scorer
 
 _PREDICTED = f"{own_columns.PREFIX}predicted"
 _ROWS_AT_ONCE = 65_536
@@ -226,7 +220,7 @@ def _label(good: DataFrame, contract: Contract) -> Column:
     return F.expr(value)
 
 
-def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, DataType], predict: "Scorer") -> DataFrame:
+def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, DataType], predict: Scorer) -> DataFrame:
     """Return rows with their predictions in place of the last `num_read` columns, which a model reads. Lazy."""
     kept, read = inputs.columns[:-num_read], inputs.columns[-num_read:]
     struct = StructType([StructField(name, of, nullable=False) for name, of in types.items()])
@@ -238,19 +232,7 @@ def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, Data
         scored = inputs.withColumn(_PREDICTED, udf(*read))
         return scored.select(*kept, *(F.col(_PREDICTED)[name].alias(name) for name in types))
     whole = StructType([*inputs.schema.fields[:-num_read], *struct.fields])
-    return inputs.mapInArrow(partial(_whole_rows, predict, len(kept)), schema=whole)  # before Spark 4.1
-
-
-def _whole_rows(predict: "Scorer", num_kept: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches with predictions in place of the columns after the first `num_kept`."""
-    for batch in batches:
-        [predictions] = predict(iter([tuple(batch.columns[num_kept:])]))
-        names = [*batch.schema.names[:num_kept], *(field.name for field in predictions.type)]
-        yield pa.RecordBatch.from_arrays([*batch.columns[:num_kept], *predictions.flatten()], names)
-
-
-Scorer = Callable[[Iterator[Any]], Iterator[pa.StructArray]]
-"""Makes predictions of the columns that a model reads; runs on executors."""
+    return inputs.mapInArrow(partial(partitions.whole_rows, predict, len(kept)), schema=whole)  # before Spark 4.1
 
 
 def _predicted_types(package: Package, is_explained: bool) -> dict[str, str]:
@@ -262,61 +244,16 @@ def _scorer(
     spark: SparkSession, package: Package, tensors: Tensors, allow_decoder: bool, explaining: Explaining | None
 ) -> Scorer:
     """Return what predicts the rows of a partition, on an executor."""
-    files, digest = spark.sparkContext.broadcast(dict(package.files)), package.digest
-    # A task has this many cores to itself; an engine would take all of the machine for each.
-    threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
-    sent = None if explaining is None else spark.sparkContext.broadcast(explaining)
-
-    def score_partition(batches: Iterator[Any]) -> Iterator[pa.StructArray]:
-        predictor = _predictor(files, digest, allow_decoder, threads)
-        types = predictor.task.prediction_types
-        explainer = sent and Explainer(
-            Package(files.value), sent.value.reference, allow_decoder=allow_decoder, threads=threads
-        )
-        for batch in batches:
-            columns = iter(batch if isinstance(batch, tuple) else (batch,))  # one column comes alone
-            encoded = {spec.name: _tensor(columns, spec) for spec in tensors.specs}
-            predictions = predictor.predict_encoded(encoded)
-            arrays = {name: _array(values, arrow_type(types[name])) for name, values in predictions.items()}
-            if sent and explainer:
-                arrays[contributions.COLUMN] = contributions.column(explainer.explain_encoded(encoded), sent.value.top)
-            yield pa.StructArray.from_arrays(list(arrays.values()), list(arrays))
-
-    return score_partition
-
-
-_made: dict[tuple[str, bool, int], Predictor] = {}
-_MOST_MADE = 2
-"""Predictors that a Python worker keeps, of the last versions that it scored with."""
-
-
-def _predictor(files: Broadcast[dict[str, bytes]], digest: str, allow_decoder: bool, threads: int) -> Predictor:
-    """Return the predictor of a broadcast package, made once for each Python worker; the broadcast is read then only."""
-    key = digest, allow_decoder, threads
-    if key not in _made:
-        while len(_made) >= _MOST_MADE:
-            del _made[next(iter(_made))]
-        _made[key] = Predictor(Package(files.value), allow_decoder=allow_decoder, threads=threads)
-    return _made[key]
-
-
-def _tensor(columns: Iterator[pa.Array], spec: TensorSpec) -> NDArray[Any]:
-    """Return a tensor (n, ...) of the next of the columns."""
-    if spec.picture is not None:
-        pixels = next(columns)
-        # Not joined to bytes: torch warns of memory that cannot be written to.
-        values = np.frombuffer(bytearray().join(pixels.to_pylist()), np.uint8)
-        return values.reshape(len(pixels), *spec.shape)
-    rows = [next(columns).to_numpy(zero_copy_only=False) for _ in spec.columns]
-    tensor = np.empty((len(rows[0]), len(rows)), spec.dtype)
-    for place, values in enumerate(rows):
-        tensor[:, place] = values
-    return tensor
-
-
-def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Return a column of predictions."""
-    return pa.array(values.tolist() if values.ndim > 1 or values.dtype == object else values, kind)
+    broadcast = spark.sparkContext.broadcast
+    return partitions.scorer(
+        broadcast(dict(package.files)),
+        package.digest,
+        tensors,
+        allow_decoder=allow_decoder,
+        # A task has this many cores to itself; an engine would take all of the machine for each.
+        threads=int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1),
+        explaining=None if explaining is None else broadcast(explaining),
+    )
 
 
 def _input(place: int) -> str:

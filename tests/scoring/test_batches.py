@@ -1,5 +1,7 @@
-"""Rows go to Python in large batches of bounded bytes."""
+"""Rows go to Python in large batches of bounded bytes, to workers that import little."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ from pyspark.sql import functions as F
 
 from mlspark.scoring import batch
 
-pytestmark = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Spark 4.1 and later")
+arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Spark 4.1 and later")
 
 
 def greatest_batch(rows: DataFrame, column: str) -> int:
@@ -23,6 +25,7 @@ def greatest_batch(rows: DataFrame, column: str) -> int:
     return int(rows.select(udf(F.col(column)).alias("size")).agg(F.max("size")).collect()[0][0])
 
 
+@arrow_udf
 def test_batches_are_large_but_their_bytes_bounded(spark: SparkSession) -> None:
     numbers = spark.range(70_000, numPartitions=1)
     pictures = numbers.limit(2000).select(F.expr("unhex(repeat('00', 100000))").alias("bytes"))  # 200 MB
@@ -33,6 +36,7 @@ def test_batches_are_large_but_their_bytes_bounded(spark: SparkSession) -> None:
     assert greatest_batch(numbers, "id") == 10_000
 
 
+@arrow_udf
 def test_number_of_rows_that_a_session_was_given_counts(spark: SparkSession) -> None:
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "500")
     try:
@@ -40,3 +44,11 @@ def test_number_of_rows_that_a_session_was_given_counts(spark: SparkSession) -> 
             assert greatest_batch(spark.range(2000, numPartitions=1), "id") == 500
     finally:
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+
+
+def test_python_worker_imports_what_predictions_need() -> None:
+    """MLflow alone takes seconds, of each worker of each job."""
+    code = "import sys, mlspark.scoring.partitions; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "mlspark" in imported
+    assert not {"deltalake", "mlflow", "pandas", "petastorm", "pyspark", "scipy", "torch"} & set(imported)
