@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 10.0
 """Seconds without anything to do after which the worker ends; who submits starts another one."""
 _LOOK_SECONDS = 0.1
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 65_536
+_OF_A_TRACE = re.compile(r"at [\w.$/<>@-]+\(|\.\.\. \d+ more|Caused by: ")
+"""Lines of a trace of Java below the one that says what happened."""
 _MOST_OF_A_LINE = 300
 
 
@@ -201,11 +204,11 @@ def _written(file: Path) -> Any:
 
 
 def _last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty, cut; "" where there is none, or it looks like it holds a secret."""
+    """Return the last line of a log that says something, cut; "" where there is none, or it may hold a secret."""
     with open(log, "rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
-        lines = [line.strip() for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
-    line = lines[-1][:_MOST_OF_A_LINE] if lines else ""
+        lines = (line.strip() for line in reversed(stream.read().decode(errors="replace").splitlines()))
+    line = next((line for line in lines if line and not _OF_A_TRACE.match(line)), "")[:_MOST_OF_A_LINE]
     return "" if credentials.secret_in(line) else line
 
 

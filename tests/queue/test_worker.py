@@ -53,12 +53,15 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(queue: Queue, tmp_
     passes = queue.submit(SAY + f"count = Path({str(tmp_path / 'count')!r})\n"
                           "tried = len(count.read_text()) if count.exists() else 0\ncount.write_text('x' * (tried + 1))\n"
                           "sys.exit(0 if tried == 2 else 1)")  # fmt: skip
-    wrong = queue.submit("import sys; sys.exit('settings: name: missing')", limits=Limits(retries=0))
+    trace = "org.apache.spark.SparkException: lost\\n\\tat org.apache.spark.X$.run(X.scala:3)\\n\\t... 7 more"
+    wrong = queue.submit(f"import sys; sys.exit('{trace}')", limits=Limits(retries=0))
     corrected = queue.submit("import sys; print('name: missing', file=sys.stderr); sys.exit(2)", "pass")
     queue.start_worker()
     assert queue.ended(passes).state == "succeeded"
     assert queue.states(passes) == ["failed", "failed", "succeeded"]
-    assert queue.ended(wrong).exit_status == 1
+    ended = queue.ended(wrong)
+    assert (ended.exit_status, len(queue.attempts(wrong))) == (1, 1)
+    assert ended.reason == "prepare: exit status 1, a fault: org.apache.spark.SparkException: lost"
     ended = queue.ended(corrected)
     assert (ended.state, ended.exit_status) == ("failed", 2)
     assert ended.reason == "prepare: exit status 2, to be corrected: name: missing"
