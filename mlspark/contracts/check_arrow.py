@@ -13,8 +13,10 @@ from pyarrow import compute as pc
 
 from mlspark.contracts import bounds, column_types, conversions, patterns, schema_differences
 from mlspark.contracts.column_types import arrow_type
+from mlspark.contracts.conditions import Condition
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.logic import flat
+from mlspark.contracts.plain_rows import PlainRows
 from mlspark.errors import ContractError
 from mlspark.pictures import media
 
@@ -93,34 +95,36 @@ def conform(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ())
 def conform_columns(given: Mapping[str, pa.Array], contract: Contract) -> Conformed:
     """Return what `conform` does of all columns of a contract, by its names, each (n,)."""
     columns: dict[str, pa.Array] = {}
-    broken: list[tuple[int, int, Broken]] = []
+    broken: list[Broken] = []
     for column in contract.columns:
-        values = given[column.name]
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        present = _without_nan(values)
-        is_converted = conversions.is_converted(values.type, column.type)
-        columns[column.name] = typed = (
-            conversions.convert(present, column.type)
-            if is_converted
-            else pa.nulls(len(values), arrow_type(column.type))
-        )
-        expected = "binary, or base64 without line ends" if column.type == "binary" else column.type
-        what = f"expected {expected}" if is_converted else f"is {values.type}, expected {expected}"
-        for rule, is_broken in _failures(column, present, typed):
-            for row in map(int, _rows(is_broken)):
-                broken_rule = Broken(
-                    row, column.name, rule, _shown(values[row], column), what if rule == "type" else ""
-                )
-                broken.append((row, len(broken), broken_rule))
-        for row, rule, problem in _bad_pictures(column, typed):
-            broken.append((row, len(broken), Broken(row, column.name, rule, _shown(values[row], column), problem)))
+        columns[column.name], of_column = conform_column(given[column.name], column)
+        broken += of_column
     rows = pa.table(list(columns.values()), schema=pa.schema([(c.name, arrow_type(c.type)) for c in contract.columns]))
-    broken.extend(
-        (broken_rule.row, len(broken), broken_rule)
-        for broken_rule in _broken_rules(rows, contract, {row for row, *_ in broken})
-    )
-    return Conformed(rows, tuple(broken_rule for *_, broken_rule in sorted(broken, key=lambda entry: entry[:2])))
+    broken += _broken_rules(rows, contract, {each.row for each in broken})
+    # Sorting keeps the order of equals: the rules of a row stay in the contract's order.
+    return Conformed(rows, tuple(sorted(broken, key=lambda each: each.row)))
+
+
+def conform_column(values: pa.Array, column: ColumnRule) -> tuple[pa.Array, list[Broken]]:
+    """Return a column (n,) in its type, and the rules of the column that its values break, rule by rule."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    present = _without_nan(values)
+    is_converted = conversions.is_converted(values.type, column.type)
+    wanted = arrow_type(column.type)
+    typed = conversions.convert(present, column.type) if is_converted else pa.nulls(len(values), wanted)
+    expected = "binary, or base64 without line ends" if column.type == "binary" else column.type
+    what = f"expected {expected}" if is_converted else f"is {values.type}, expected {expected}"
+    broken = [
+        Broken(int(row), column.name, rule, _shown(values[int(row)], column), what if rule == "type" else "")
+        for rule, is_broken in _failures(column, present, typed)
+        for row in _rows(is_broken)
+    ]
+    broken += [
+        Broken(row, column.name, rule, _shown(values[row], column), problem)
+        for row, rule, problem in _bad_pictures(column, typed)
+    ]
+    return typed, broken
 
 
 def check(table: pa.Table, contract: Contract, *, ignored: Sequence[str] = ()) -> pa.Table:
@@ -213,8 +217,13 @@ def _broken_rules(rows: pa.Table, contract: Contract, bad: set[int]) -> Iterator
     others = np.setdiff1d(np.arange(rows.num_rows), list(bad))
     good = rows.take(pa.array(others)) if bad else rows
     for name, condition in contract.conditions.items():
-        for place in _rows(pc.invert(condition.evaluate_condition(good))):
+        for place in breaking_rows(condition, good):
             yield Broken(int(others[place]), "", name, condition.text)
+
+
+def breaking_rows(condition: Condition, rows: pa.Table | PlainRows) -> NDArray[np.int64]:
+    """Return the positions of rows that do not meet a condition; where it is unknown, a row does."""
+    return _rows(pc.invert(condition.evaluate_condition(rows)))
 
 
 def _rows(is_broken: pa.Array) -> NDArray[np.int64]:

@@ -47,7 +47,7 @@ def conform(rows: Sequence[Row], contract: Contract, *, ignored: Sequence[str] =
                     Broken(row, column.name, "missing", None) for row, value in enumerate(values) if value is _ABSENT
                 ]
             columns[column.name] = values = [None if value is _ABSENT else value for value in values]
-        array, lost = _array(values, column)
+        array, lost = column_array(values, column)
         arrays[column.name] = array
         broken += [Broken(row, column.name, "type", _shown(values[row], column), what) for row, what in lost.items()]
     conformed = check_arrow.conform_columns(arrays, contract)
@@ -80,7 +80,7 @@ def _columns(
     return columns, broken
 
 
-def _array(values: Sequence[Any], column: ColumnRule) -> tuple[pa.Array, dict[int, str]]:
+def column_array(values: Sequence[Any], column: ColumnRule) -> tuple[pa.Array, dict[int, str]]:
     """Return a column's values in one type, and row -> what is wrong with a value that has none or does not survive."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 
 from mlspark.contracts import rule_text
+from mlspark.contracts.plain_rows import plain
 from mlspark.errors import FeatureError
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -44,9 +45,11 @@ class Expression:
 
     def evaluate(self, rows: pa.Table) -> NDArray[np.float64]:
         """Return the values (n,); NaN or infinite where `sql` is null or infinite."""
+        if self.is_column:
+            return _column_doubles(rows, self._tree.id)  # type: ignore[attr-defined]  # of a name
         with np.errstate(all="ignore"):
-            values = _evaluate(self._tree, rows)
-        return np.broadcast_to(np.asarray(values, np.float64), (rows.num_rows,))
+            values = np.asarray(_evaluate(self._tree, rows), np.float64)
+        return values if values.ndim else np.broadcast_to(values, (rows.num_rows,))
 
     def evaluate_present(self, rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the values (n,), and whether `sql` yields one (n,); where it is null the value means nothing."""
@@ -146,7 +149,7 @@ def _sql(node: ast.expr) -> str:
 def _evaluate(node: ast.expr, rows: pa.Table) -> Any:
     match node:
         case ast.Name(id=name):
-            return doubles(rows.column(name))
+            return _column_doubles(rows, name)
         case ast.Constant(value=value):
             return np.float64(value)  # type: ignore[arg-type]  # _check
         case ast.UnaryOp():
@@ -199,6 +202,13 @@ def doubles(column: pa.ChunkedArray) -> NDArray[np.float64]:
         column = column.cast(pa.int8())
     converted = column.cast(pa.float64(), safe=False)
     return np.asarray(converted.to_numpy(), np.float64)
+
+
+def _column_doubles(rows: pa.Table, name: str) -> NDArray[np.float64]:
+    """Return `doubles` of a column, also of one whose values are at hand as Python's."""
+    if (values := plain(rows, name)) is None:
+        return doubles(rows.column(name))
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def sql_double(value: float) -> str:

@@ -150,12 +150,20 @@ class Eager:
         outputs = []
         with torch.inference_mode():
             for start in range(0, num_rows, rows_at_once):
-                rows = {name: value[start : start + rows_at_once] for name, value in tensors.items()}
-                padding = -len(next(iter(rows.values()))) % ROWS_MULTIPLE
-                padded = {name: torch.from_numpy(_padded(value, padding)) for name, value in rows.items()}
-                outputs.append(self._network(**padded).float().numpy())
-        return np.concatenate(outputs)[:num_rows]
+                rows = {
+                    name: torch.from_numpy(_padded(value[start : start + rows_at_once]))
+                    for name, value in tensors.items()
+                }
+                outputs.append(self._network(**rows).float().numpy())
+        return (np.concatenate(outputs) if len(outputs) > 1 else outputs[0])[:num_rows]
 
 
-def _padded(values: NDArray[Any], padding: int) -> NDArray[Any]:
-    return np.concatenate([values, np.repeat(values[-1:], padding, axis=0)]) if padding else values
+def _padded(values: NDArray[Any]) -> NDArray[Any]:
+    """Return rows (n, ...) with the last one repeated, up to a multiple of ROWS_MULTIPLE."""
+    num_rows = len(values)
+    padding = -num_rows % ROWS_MULTIPLE
+    if not padding:
+        return values
+    padded = np.empty((num_rows + padding, *values.shape[1:]), values.dtype)
+    padded[:num_rows], padded[num_rows:] = values, values[-1]
+    return padded

@@ -1,7 +1,9 @@
 """Raw rows in, predictions out: the one way, for batches, MLflow and single rows. Runs anywhere; needs no Spark."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 
 from mlspark.contracts import check_arrow, check_json
 from mlspark.contracts.check_arrow import Broken, Conformed
+from mlspark.contracts.check_plain import PlainCheck
+from mlspark.contracts.plain_rows import PlainRows, table
 from mlspark.engines import engine
 from mlspark.errors import ContractError, FeatureError, RegistryError
 from mlspark.features.encode_arrow import ArrowEncoder
@@ -23,7 +27,7 @@ from mlspark.registry.package import Package
 class Verdicts:
     """What is said of each of n rows: a prediction, or why there is none."""
 
-    rows: pa.Table
+    conformed: pa.Table | PlainRows
     """All n rows in the contract's types, see `check_arrow.Conformed`."""
     broken: tuple[Broken, ...]
     """Every rule that a row breaks, row by row."""
@@ -31,6 +35,11 @@ class Verdicts:
     """Positions of the g rows that break none."""
     predictions: dict[str, NDArray[Any]]
     """Columns of predictions, each (g,), of those rows."""
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """`conformed` as a table."""
+        return table(self.conformed)
 
 
 class Predictor:
@@ -52,6 +61,7 @@ class Predictor:
         self.task = package.task
         self.contract = package.input_contract
         self._ignored = package.ignored
+        self._plain_check = PlainCheck(self.contract, ignored=self._ignored)
         self._encoder = ArrowEncoder(package.encoder)
         tensors = package.encoder.tensors(package.task)
         self._floats = [each.columns for each in inputs_of(package.encoder, tensors) if each.tensor == "dense"]
@@ -94,25 +104,28 @@ class Predictor:
         if isinstance(rows, pa.Table):
             conformed = check_arrow.conform(rows, self.contract, ignored=self._ignored)
         else:
+            if (good := self._plain_check.good(rows)) is not None:
+                with suppress(FeatureError):
+                    return self._judged(good)
             conformed = check_json.conform(rows, self.contract, ignored=self._ignored)
         try:
-            return self._judged(conformed)
+            return self._judged(conformed.rows, conformed.broken)
         except FeatureError:
             broken = sorted((*conformed.broken, *self._not_encoded(conformed)), key=lambda broken: broken.row)
-            return self._judged(Conformed(conformed.rows, tuple(broken)))
+            return self._judged(conformed.rows, tuple(broken))
 
-    def _judged(self, conformed: Conformed) -> Verdicts:
-        bad = list({broken.row for broken in conformed.broken})
-        rows = np.arange(conformed.rows.num_rows)
-        good = np.setdiff1d(rows, bad) if bad else rows
-        tensors = self._encoder.transform(conformed.good if bad else conformed.rows)
-        outputs, broken = self._engine.run(tensors), conformed.broken
+    def _judged(self, rows: pa.Table | PlainRows, broken: tuple[Broken, ...] = ()) -> Verdicts:
+        good = np.arange(rows.num_rows)
+        if broken:
+            good = np.setdiff1d(good, list({each.row for each in broken}))
+        tensors = self._encoder.transform(Conformed(table(rows), broken).good if broken else rows)
+        outputs = self._engine.run(tensors)
         if refused := self._not_finite(tensors, outputs):
             kept = np.setdiff1d(np.arange(len(outputs)), [each.row for each in refused])
-            found = [self._in_rows(each, conformed.rows, int(good[each.row])) for each in refused]
+            found = [self._in_rows(each, rows, int(good[each.row])) for each in refused]
             broken = tuple(sorted((*broken, *found), key=lambda each: each.row))
             good, outputs = good[kept], outputs[kept]
-        return Verdicts(conformed.rows, broken, good, self.task.predictions(outputs))
+        return Verdicts(rows, broken, good, self.task.predictions(outputs))
 
     def _not_encoded(self, conformed: Conformed) -> list[Broken]:
         """Return what is wrong with good rows that the encoder refuses."""
@@ -160,7 +173,7 @@ class Predictor:
         return refused
 
     @staticmethod
-    def _in_rows(broken: Broken, rows: pa.Table, row: int) -> Broken:
+    def _in_rows(broken: Broken, rows: pa.Table | PlainRows, row: int) -> Broken:
         """Return it with the value of the raw row, which stands at `row`."""
         value = rows.column(broken.column)[row].as_py() if broken.column in rows.column_names else broken.value
         return replace(broken, row=row, value=value)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
+from mlspark.contracts.plain_rows import PlainRows
 from mlspark.errors import FeatureError
 from mlspark.features.counts import fold
 from mlspark.features.encode_arrow import ArrowEncoder
@@ -209,6 +210,18 @@ def test_spark_and_arrow_give_the_same_bits(
     for place, name in enumerate(ids.columns):
         np.testing.assert_array_equal(on_spark.column(name).to_numpy(), tensors["ids"][:, place], name)
         assert tensors["ids"][:, place].max() < ids.cardinalities[place]
+    for part in (slice(0, 40), *(slice(row, row + 1) for row in range(20))):
+        of_part = ArrowEncoder(fitted).transform(as_plain(raw.to_pylist()[part]))
+        for name in ("dense", "ids"):
+            assert of_part[name].tobytes() == tensors[name][part].tobytes()
+
+
+def as_plain(rows: list[dict[str, Any]]) -> PlainRows:
+    """The rows as Python's values, but for columns of types that it has not."""
+    values = {name: [row[name] for row in rows] for name in SCHEMA.names}
+    of_python = {name: values.pop(name) for name in "idlbst"}
+    arrays = {name: pa.array(column, SCHEMA.field(name).type) for name, column in values.items()}
+    return PlainRows(SCHEMA, len(rows), of_python, arrays)
 
 
 def test_values_as_they_are_have_the_same_bits_on_spark_and_on_arrow(spark: SparkSession) -> None:

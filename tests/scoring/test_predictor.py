@@ -1,7 +1,9 @@
 """Raw rows in, predictions out, anywhere."""
 
+import random
 import subprocess
 import sys
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,6 +12,7 @@ from mlspark.errors import ContractError
 from mlspark.scoring.predictor import Predictor
 
 from ..registry.example import BIG, package, rows
+from .rest_server import RECORD
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
@@ -65,6 +68,37 @@ def test_label_and_other_columns_are_ignored() -> None:
 def test_neighbouring_whole_numbers_that_no_double_tells_apart_are_told_apart() -> None:
     first, second = Predictor(package()).predict(rows({"big": BIG}, {"big": BIG - 1}))["probability"]
     assert first != second
+
+
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_row_of_json_has_the_same_bits_alone_and_among_many(kind: str) -> None:
+    """Alone it passes without Arrow, see `check_plain`; among many it does not."""
+    draw, predictor = random.Random(1), Predictor(package(kind))
+    values: dict[str, list[Any]] = {
+        "small": [0, 5, 5.0, -1, 32767, None],
+        "number": [0, -3, 2**31 - 1, 2**31, None],
+        "big": [BIG, BIG - 1, 2**63 - 1, None],
+        "single": [0.1, 1, 1e-45, 3e38, -1e300, None],
+        "real": [0.1, -1e300, 999, 1000.5, None],
+        "text": ["red", "green", "pink", None],
+        "flag": [True, False, 1, None],
+        "day": ["2024-02-29", "1999-01-01", None],
+        "amount": [12, "12.34", None],
+        "events_mean": [2.5, -1e200, None],
+    }
+    made = [RECORD | {name: draw.choice(of_column) for name, of_column in values.items()} for _ in range(300)]
+    made += [RECORD | {name: value} for name, of_column in values.items() for value in of_column]
+    together, num_good = predictor.judge(made), 0
+    for place, row in enumerate(made):
+        alone = predictor.judge([row])
+        assert [each.moved(place) for each in alone.broken] == [each for each in together.broken if each.row == place]
+        assert alone.rows.equals(together.rows.slice(place, 1))
+        if len(alone.good):
+            [at] = (together.good == place).nonzero()[0]
+            for name, of_row in alone.predictions.items():
+                assert of_row.tobytes() == together.predictions[name][at : at + 1].tobytes()
+            num_good += 1
+    assert num_good > 40
 
 
 def test_no_rows_give_no_predictions() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pydantic import Field, model_validator
 
+from mlspark.contracts.plain_rows import plain
 from mlspark.features import hashing
 from mlspark.features.counts import Text, TextCounts
 from mlspark.features.hashing import PerfectTable
@@ -115,8 +116,11 @@ class FittedCategories(Fitted):
         """Return the function that finds each row's place in `values` (n,): len(values) if unseen, one more if missing."""
         texts_of, known = texts(self.columns), pa.array(self.values, pa.string())
         unseen = len(self.values)
+        places: dict[str | None, int] = {value: place for place, value in enumerate(self.values)} | {None: unseen + 1}
 
         def places_of(rows: pa.Table) -> NDArray[np.int64]:
+            if (plain_texts := _plain_texts(rows, self.columns)) is not None:
+                return np.array([places.get(text, unseen) for text in plain_texts], np.int64)
             column = texts_of(rows)
             place = pc.fill_null(pc.index_in(column, value_set=known, skip_nulls=True), unseen).to_numpy()
             if column.null_count:
@@ -190,6 +194,21 @@ def texts(columns: Sequence[str]) -> Callable[[pa.Table], pa.ChunkedArray]:
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if pa.types.is_string(column.type) else column.cast(pa.string())
+
+
+def _plain_texts(rows: pa.Table, columns: Sequence[str]) -> Sequence[str | None] | None:
+    """Return what `texts` does of rows whose values are at hand as Python's; None where they are not."""
+    parts = [plain(rows, column) for column in columns]
+    if len(parts) == 1 and parts[0] is not None:
+        return [value if value is None or isinstance(value, str) else _plain_text(value) for value in parts[0]]
+    if None in parts:
+        return None
+    return [None if None in values else SEPARATOR.join(map(_plain_text, values)) for values in zip(*parts, strict=True)]
+
+
+def _plain_text(value: str | int) -> str:
+    """Return a value as Arrow's cast and Spark's write it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _text_column(steps: SqlSteps, columns: Sequence[str]) -> str:

@@ -58,8 +58,13 @@ class Answers:
     """Of each row, by column of the task's predictions; None for a row that is refused."""
     broken: Sequence[Broken]
     """Every rule that a row breaks, row by row."""
-    rows: pa.Table
-    """The rows in the contract's types."""
+    _verdicts: Verdicts
+    _first_row: int
+
+    @property
+    def rows(self) -> pa.Table:
+        """The rows in the contract's types."""
+        return self._verdicts.rows.slice(self._first_row, len(self.predictions))
 
 
 def judged(served: Served, requests: Sequence[Sequence[Row]]) -> list[Answers]:
@@ -71,7 +76,7 @@ def judged(served: Served, requests: Sequence[Sequence[Row]]) -> list[Answers]:
     for request in requests:
         end = start + len(request)
         broken = [each.moved(-start) for each in verdicts.broken if start <= each.row < end]
-        answers.append(Answers(predictions[start:end], broken, verdicts.rows.slice(start, len(request))))
+        answers.append(Answers(predictions[start:end], broken, verdicts, start))
         start = end
     return answers
 
