@@ -87,6 +87,34 @@ def test_request_that_cannot_be_computed_fails_alone(served: Served) -> None:
     assert first.predictions[0] is not None
 
 
+def test_request_that_comes_alone_is_answered_as_among_others(served: Served) -> None:
+    async def ask(batcher: Batcher) -> list[Answers]:
+        one_by_one = [await batcher.judge(served, [RECORD | {"small": n}]) for n in range(4)]
+        return [*one_by_one, *await asyncio.gather(*(batcher.judge(served, [RECORD | {"small": n}]) for n in range(4)))]
+
+    answers, sizes = answered(Limits(), ask)
+    assert [answer.predictions for answer in answers[:4]] == [answer.predictions for answer in answers[4:]]
+    # Of four that come together the first one may find itself alone; where a row takes long here, it does not.
+    assert sizes[:4] == [1] * 4
+    assert sizes[4:] in ([1, 3], [4])
+
+
+def test_nothing_is_computed_beside_what_is_computed_in_the_thread(served: Served) -> None:
+    async def ask(batcher: Batcher) -> None:
+        for _ in range(3):
+            await batcher.judge(served, [RECORD])
+        many = asyncio.ensure_future(batcher.judge(served, [RECORD] * ROWS_AT_ONCE))
+        while batcher.waiting_rows == 0:
+            await asyncio.sleep(0)
+        while batcher.waiting_rows:  # until the thread has them
+            await asyncio.sleep(0)
+        await batcher.judge(served, [RECORD])
+        await many
+
+    _, sizes = answered(Limits(), ask)
+    assert sizes == [1, 1, 1, ROWS_AT_ONCE, 1]
+
+
 def test_more_rows_than_may_wait_are_sent_away(served: Served) -> None:
     async def ask(batcher: Batcher) -> Any:
         return await asyncio.gather(*(batcher.judge(served, [RECORD] * 2) for _ in range(3)), return_exceptions=True)

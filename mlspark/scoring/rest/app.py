@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pyarrow as pa
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -60,13 +60,9 @@ class Service:
         self.is_draining = False
         """Whether the server is about to go."""
 
-    def app(self) -> FastAPI:
+    def app(self) -> Starlette:
         """Return the application, without what `gate.Gate` adds."""
-        # Its own pages load scripts from elsewhere, and its own description knows no contract.
-        app = FastAPI(
-            docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan,
-            exception_handlers={HTTPException: _unknown},
-        )  # fmt: skip
+        app = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _unknown})
         for path, (method, endpoint) in self._paths().items():
             app.add_route(path, self._answering(endpoint), methods=[method])
         return app
@@ -89,7 +85,7 @@ class Service:
         }
 
     @asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._current.start()
         if self._shadow is not None:
             self._shadow.start()
@@ -196,7 +192,8 @@ class Service:
             of_part = await self._batcher.judge(served, part)
             predictions += of_part.predictions
             broken += [each.moved(start) for each in of_part.broken]
-            self._keep(served, request, part, of_part.rows, of_part.predictions, of_part.broken, start)
+            if self._log is not None:
+                self._keep(served, request, part, of_part.rows, of_part.predictions, of_part.broken, start)
         self._metrics.observe(len(rows), broken)
         return predictions, broken
 

@@ -40,8 +40,8 @@ class _Part:
 class Batcher:
     """Computes what requests ask for: many rows, and models that take long, in a thread, few rows in the event loop.
 
-    Nothing waits on purpose: each call takes what has come since the last one began, so a single client has no delay,
-    and many clients share the cost of a call of the model.
+    Nothing waits on purpose: each call takes what has come since the last one began, so many clients share the cost of a
+    call of the model. Few rows of a request that comes alone are computed where it is read.
     """
 
     def __init__(self, limits: Limits, observe_rows: Callable[[int], None]) -> None:
@@ -54,7 +54,7 @@ class Batcher:
         self._limits, self._observe_rows = limits, observe_rows
         self._parts: deque[_Part] = deque()
         self._wake = asyncio.Event()
-        self._is_quick = False
+        self._is_quick, self._is_alone = False, False
         self.waiting_rows = 0
 
     async def judge(self, served: Served, rows: Sequence[Row]) -> Answers:
@@ -76,11 +76,37 @@ class Batcher:
             raise Refused(
                 503, f"{self.waiting_rows:,} rows wait already; try again later", headers={"retry-after": "1"}
             )
-        part = _Part(served, rows, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        part = _Part(served, rows, loop.create_future())
+        if self._is_alone and self._is_quick and len(rows) <= _SMALL_ROWS:
+            # Of the requests that came together the first one finds itself alone, the others wait for one another.
+            self._is_alone = False
+            loop.call_soon(self._look_around)
+            self._finish([part], *_timed([part]))
+            return part.answer.result()
+        self._is_alone = False
         self._parts.append(part)
         self.waiting_rows += len(rows)
         self._wake.set()
         return await part.answer
+
+    def _look_around(self) -> None:
+        """Note whether the next request is to be computed at once: none came beside the last one."""
+        self._is_alone = not self._parts
+
+    def _finish(self, parts: Sequence[_Part], results: Sequence[Any], seconds: float) -> None:
+        """Answer what was computed."""
+        num_rows = sum(len(part.rows) for part in parts)
+        if num_rows <= _SMALL_ROWS:
+            self._is_quick = seconds < _QUICK_SECONDS
+        self._observe_rows(num_rows)
+        for part, result in zip(parts, results, strict=True):
+            if part.answer.done():  # its time is over
+                continue
+            if isinstance(result, BaseException):
+                part.answer.set_exception(result)
+            else:
+                part.answer.set_result(result)
 
     async def run(self) -> None:
         """Compute what comes, until cancelled."""
@@ -92,23 +118,13 @@ class Batcher:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                num_rows = sum(len(part.rows) for part in parts)
-                is_small = num_rows <= _SMALL_ROWS
-                if is_small and self._is_quick:
+                if self._is_quick and sum(len(part.rows) for part in parts) <= _SMALL_ROWS:
                     results, seconds = _timed(parts)
                     await asyncio.sleep(0)
                 else:
                     results, seconds = await loop.run_in_executor(model, _timed, parts)
-                if is_small:
-                    self._is_quick = seconds < _QUICK_SECONDS
-                self._observe_rows(num_rows)
-                for part, result in zip(parts, results, strict=True):
-                    if part.answer.done():  # its time is over
-                        continue
-                    if isinstance(result, BaseException):
-                        part.answer.set_exception(result)
-                    else:
-                        part.answer.set_result(result)
+                self._is_alone = len(parts) == 1 and not self._parts
+                self._finish(parts, results, seconds)
 
     def _next(self) -> list[_Part]:
         """Return what is computed next: requests in their order, of one version, or one table."""
