@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -30,8 +31,11 @@ def jobs(
         if store.has_work():
             queue.start_worker()  # none lives after the machine was down
         chosen = [store.job(job)] if job else store.jobs(most=most)
-        listed = [jobs_.to_json(each, store.attempts(each)) for each in chosen]
-        for each, entry in zip(chosen, listed, strict=True):
+        listed = []
+        for each in chosen:
+            attempts = [replace(one, seconds=queue.seconds(each, one)) for one in store.attempts(each)]
+            entry = jobs_.to_json(each, attempts)
+            listed.append(entry)
             folder = queue.job(each)
             entry["reports"] = {name: str(folder / f"{name}.json") for name in entry["stages"]
                                 if (folder / f"{name}.json").exists()}  # fmt: skip

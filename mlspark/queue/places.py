@@ -1,6 +1,7 @@
 """Where everything of a queue stands below its folder, and the locks by which one process knows that another lives."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mlspark.errors import StorageError
-from mlspark.queue.job import Attempt, Job
+from mlspark.queue.job import RUNNING, Attempt, Job
 
 VARIABLE = "MLSPARK_QUEUE"
 _WORKER_SECONDS = 1.0
@@ -56,6 +58,11 @@ class Places:
         """Return where the report of a stage is kept, once it has succeeded."""
         return self.job(job) / f"{stage}.json"
 
+    def seconds(self, job: Job, attempt: Attempt) -> float:
+        """Return how long an attempt took, or has run when its supervisor last said so, every five seconds."""
+        said = written(self.attempt(job, attempt) / SECONDS_FILE) if attempt.state == RUNNING else attempt.seconds
+        return float(said or 0.0)
+
     @contextmanager
     def worker(self) -> Iterator[bool]:
         """Be the queue's worker while the context lasts; yield False where another one is."""
@@ -92,6 +99,14 @@ class Places:
 def default() -> Places:
     """Return the queue in $MLSPARK_QUEUE, else in .mlspark/queue of the working folder. Raises StorageError."""
     return Places(Path(os.environ.get(VARIABLE) or ".mlspark/queue"))
+
+
+def written(file: Path) -> Any:
+    """Return the JSON in a file; None where there is none, or none that the machine has kept when it went down."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def locked(descriptor: int) -> bool:

@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlspark import credentials
 from mlspark.queue import ends, left_processes, places, supervisor
@@ -189,18 +188,10 @@ def _run(worker: Worker, idle_seconds: float) -> None:
 
 def _ending(folder: Path) -> Ending:
     """Return how an attempt ended whose supervisor is gone."""
-    end = _written(folder / places.END_FILE)
+    end = places.written(folder / places.END_FILE)
     if end is None:
-        return Ending(LOST, 1, _written(folder / places.SECONDS_FILE) or 0.0)
+        return Ending(LOST, 1, places.written(folder / places.SECONDS_FILE) or 0.0)
     return Ending(end["why"], end["status"], end["seconds"], _last_line(folder / places.LOG_FILE))
-
-
-def _written(file: Path) -> Any:
-    """Return the JSON in a file; None where there is none, or none that the machine has kept when it went down."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _last_line(log: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,19 @@ def test_an_end_that_cannot_be_written_yet_is_written_later(queue: Queue, tmp_pa
     (queue.places.attempt(job, queue.attempts(job)[0]) / "end.tmp").rmdir()
     assert queue.ended(job).state == "succeeded"
     assert queue.states(job) == ["succeeded"]
+
+
+def test_a_running_stage_says_how_long_it_runs(queue: Queue) -> None:
+    job = queue.submit("pass")
+    claimed = queue.store.claim()
+    assert claimed is not None
+    attempt = queue.store.begin_attempt(claimed)
+    assert queue.places.seconds(job, attempt) == 0.0
+    folder = queue.places.attempt(job, attempt)
+    folder.mkdir(parents=True)
+    supervisor._write(folder / "seconds", 5.25)
+    assert queue.places.seconds(job, attempt) == 5.25
+    assert queue.places.seconds(job, replace(attempt, state="succeeded", seconds=6.5)) == 6.5
 
 
 def test_an_attempt_that_was_recorded_but_never_started_is_lost(queue: Queue) -> None:
