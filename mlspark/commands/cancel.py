@@ -22,7 +22,7 @@ def cancel(
 
     A stage that runs gets what Ctrl-C sends, may keep what it can for 30 s, and is then killed with all that it has started.
     """
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         chosen = [store.job(each) for each in job]
         for each in chosen:

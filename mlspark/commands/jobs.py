@@ -26,7 +26,7 @@ def jobs(
     """List jobs: state, stage, attempts, time, and why those failed that did."""
     if json_file != "-":
         output_file.check("--json", json_file)
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         if store.has_work():
             queue.start_worker()  # none lives after the machine was down
@@ -50,7 +50,7 @@ def jobs(
     elif listed:
         _print(listed)
     else:
-        typer.echo(f"no jobs in {queue.folder}; mlspark submit queues one")
+        typer.echo(f"no jobs in {queue.folder} yet")
 
 
 def _print(listed: list[dict[str, Any]]) -> None:

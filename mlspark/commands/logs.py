@@ -27,7 +27,7 @@ def logs(
     stage: Annotated[str, typer.Option(metavar="NAME", help="Of this stage alone.")] = "",
 ) -> None:
     """Print what the stages of a job have printed, attempt by attempt, each under a line that names it."""
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         found = store.job(job)
         names = [each.name for each in found.submission.stages]

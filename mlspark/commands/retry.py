@@ -22,7 +22,7 @@ def retry(
 
     What it ran before counts towards its limit: --time-limit gives it another one.
     """
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         limits = store.job(job).submission.limits
         if time_limit:

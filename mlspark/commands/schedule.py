@@ -70,7 +70,7 @@ def add(
 @app.command("list")
 def list_() -> None:
     """List schedules, and what came of the latest time of each."""
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         schedules = Schedules(store)
         known = schedules.all()
@@ -87,6 +87,6 @@ def list_() -> None:
 @app.command()
 def remove(name: Annotated[str, NAME]) -> None:
     """Forget a schedule; jobs that it has submitted stay."""
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         Schedules(store).remove(name)

@@ -25,7 +25,7 @@ def wait(
 
     That of its stage; 124 where a time limit or a budget was over, 130 where it was cancelled.
     """
-    queue = places.default()
+    queue = places.existing()
     with contextlib.closing(Store(queue.database)) as store:
         chosen = [store.job(each).id for each in job]
         statuses = []

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlspark.errors import StorageError
+from mlspark.errors import ConfigError, StorageError
 from mlspark.queue.job import RUNNING, Attempt, Job
 
 VARIABLE = "MLSPARK_QUEUE"
+_DATABASE = "queue.sqlite"
 _WORKER_SECONDS = 1.0
 """Seconds that a worker tries for its lock, which others hold for a moment when they ask whether there is a worker."""
 _START_SECONDS = 2.0
@@ -45,7 +46,7 @@ class Places:
 
     @property
     def database(self) -> Path:
-        return self.folder / "queue.sqlite"
+        return self.folder / _DATABASE
 
     def job(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
@@ -98,7 +99,20 @@ class Places:
 
 def default() -> Places:
     """Return the queue in $MLSPARK_QUEUE, else in .mlspark/queue of the working folder. Raises StorageError."""
-    return Places(Path(os.environ.get(VARIABLE) or ".mlspark/queue"))
+    return Places(_folder())
+
+
+def existing() -> Places:
+    """Return the same, for those who ask about jobs. Raises ConfigError where none was ever submitted."""
+    if not (_folder() / _DATABASE).exists():
+        raise ConfigError(
+            f"{_folder().absolute()}: holds no queue; go to the folder where jobs were submitted, or set {VARIABLE}"
+        )
+    return default()
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(VARIABLE) or ".mlspark/queue")
 
 
 def written(file: Path) -> Any:

@@ -81,11 +81,16 @@ def test_dry_run_prints_and_queues_nothing(folder: Path) -> None:
         (("submit", "p.yaml", "--time-limit", "2 hours"), "--time-limit 2 hours: expected a number and s, m, h or d"),
         (("submit", "p.yaml", "--target", "kubeflow"), "there is no Kubeflow pipeline of these stages yet"),
         (("submit", "p.yaml", "--budget", "-1"), "--budget -1: must be more than 0"),
-        (("wait", "fake"), "fake: no such job in "),
-        (("cancel", "fake"), "`mlspark jobs` lists them"),
+        (
+            ("wait", "fake"),
+            ".mlspark/queue: holds no queue; go to the folder where jobs were submitted, or set MLSPARK_QUEUE",
+        ),
+        (("jobs",), ".mlspark/queue: holds no queue"),
+        (("schedule", "add", "x", "0 3 * *", "p.yaml"), 'schedule "0 3 * *": 4 fields; give five'),
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(folder: Path, arguments: tuple[str, ...], message: str) -> None:
     done = mlspark(folder, *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert message in done.stderr
+    assert not (folder / ".mlspark").exists()
