@@ -15,7 +15,7 @@ rows that is not counted. None of them holds rows against a contract but MLflow'
     spark_udf          MLflow's, of the same version: raw columns in, checked and encoded in Python
     tenth              ours on a tenth of the rows
 
-Ratios are those of medians of seconds; `ranges` has the least and the greatest of single rounds. `over_..._processor` are
+Ratios are those of medians of seconds; `ranges` has the least and the greatest of single rounds. `over_..._cpu` are
 the same of processor seconds, of Java and of Python's workers together: what else the machine does disturbs them less.
 
     over_predict_batch_udf  predict_batch_udf / ours. Aim: at least 2
@@ -316,7 +316,7 @@ def figures_of(took: list[dict[str, Took]]) -> tuple[dict[str, float], dict[str,
     wall = [{name: each.wall for name, each in every.items()} for every in took]
     processor = [{name: each.processor for name, each in every.items()} for every in took]
     figures, ranges = {}, {}
-    for suffix, rounds in (("", wall), ("_processor", processor)):
+    for suffix, rounds in (("", wall), ("_cpu", processor)):
         medians = {name: statistics.median(every[name] for every in rounds) for name in rounds[0]}
         single = [ratios_of(every) for every in rounds]
         for name, ratio in ratios_of(medians).items():
