@@ -58,7 +58,14 @@ OF_A_USER = {name: value for name, value in os.environ.items() if name not in ("
 """The environment in which the README's commands are typed."""
 
 
-@pytest.mark.parametrize("script", ["prepare_kills.py", "streaming.py", "training_faults.py"])
+SLOW = pytest.mark.slow
+"""Mark of those that import the same again."""
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["streaming.py", pytest.param("prepare_kills.py", marks=SLOW), pytest.param("training_faults.py", marks=SLOW)],
+)
 def test_benchmark_that_needs_servers_of_the_checkout_finds_them(script: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--help"]
     done = subprocess.run(command, env=OF_A_USER, capture_output=True, text=True, timeout=600, check=False)

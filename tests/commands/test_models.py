@@ -3,6 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from mlspark.commands import main as cli
+from mlspark.errors import ConfigError
+
 from .test_main import mlspark
 
 
@@ -29,9 +34,8 @@ def test_all_names_are_listed(tmp_path: Path) -> None:
     assert "torchvision/fcn_resnet50" not in names
 
 
-def test_an_unknown_name_ends_with_one_message(tmp_path: Path) -> None:
-    done = mlspark("models", "ResNet50", folder=tmp_path)
-    assert done.returncode == 2
-    assert "mlspark: model.backbone=ResNet50 is no network of mlspark, timm or torchvision; did you mean resnet50?" in (
-        done.stderr
-    )
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"ResNet50 is no network of mlspark, timm or torchvision; did you mean resnet50\?"
+    ):
+        cli.app(["models", "ResNet50"], standalone_mode=False)

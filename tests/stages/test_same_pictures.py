@@ -21,16 +21,16 @@ def labels(pictures: Pictures) -> list[str]:
 
 def test_folder_and_archives_give_the_same_feature_rows(spark: SparkSession, tmp_path: Path) -> None:
     """No path, member or key is in a row that the contract does not name: ids and split are those of the contents."""
-    pictures = [(f"{'ab'[seed % 2]}/{seed}.jpg", file_of(scene(9, 7, seed), "JPEG")) for seed in range(24)]
+    pictures = [(f"{'ab'[seed % 2]}/{seed}.jpg", file_of(scene(9, 7, seed), "JPEG")) for seed in range(10)]
     pictures.append(("b/again.jpg", pictures[1][1]))
     found = []
-    for kind in ("folder", "tar", "webdataset"):
+    for kind in ("folder", "webdataset"):
         same_pictures.write(tmp_path, kind, pictures)
         found.append(same_pictures.prepared(spark, kind, str(tmp_path), tmp_path / f"of {kind}", labels(pictures)))
     rows, encoder = found[0]
-    assert len(rows) == 25
-    assert len({row["row_id"] for row in rows}) == 24
-    assert found[1:] == [(rows, encoder)] * 2
+    assert len(rows) == 11
+    assert len({row["row_id"] for row in rows}) == 10
+    assert found[1] == (rows, encoder)
 
 
 @needs_cifar
