@@ -37,10 +37,13 @@ class ScoringSettings(Section):
             raise ValueError(
                 "replace and files_at_once: choose one; later files would replace the scores of earlier ones"
             )
-        if self.files_at_once and self.source is not None and self.source.kind in _IN_ONE_PART:
-            raise ValueError(f"files_at_once: source of kind {self.source.kind} has no files; leave it out")
+        if self.files_at_once and self.source is not None:
+            if self.source.kind in _IN_ONE_PIECE:
+                raise ValueError(f"files_at_once: a source of kind {self.source.kind} is read as one; leave it out")
+            if getattr(self.source, "manifest", None) is not None:
+                raise ValueError("files_at_once: files of a source with a manifest are read with it; leave it out")
         return self
 
 
-_IN_ONE_PART = ("delta", "jdbc")
-"""Kinds of source that are read as one part."""
+_IN_ONE_PIECE = ("delta", "jdbc", "idx")
+"""Kinds of source that have no files, or files that belong together."""

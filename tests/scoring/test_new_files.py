@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import tables
 from mlspark.errors import ConfigError, TableError
 from mlspark.scoring import new_files
+from mlspark.scoring.settings import ScoringSettings
 from mlspark.sources.csv import CsvSettings
 from mlspark.sources.source import Part, Source
 from mlspark.stages.score import score
@@ -116,6 +118,20 @@ def test_scores_of_some_rows_take_the_place_of_earlier_ones(spark: SparkSession,
         (8, "later.csv"),
     ]
     assert score(spark, settings(tmp_path, later, "scoring.replace=small >= 7"))["already_done"]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"kind": "delta", "path": "/rows"}, "a source of kind delta is read as one"),
+        ({"kind": "idx", "path": "/rows", "columns": {"picture": "pictures"}}, "a source of kind idx is read as one"),
+        ({"kind": "images", "path": "/rows", "manifest": {"path": "/rows.csv"}}, "a source with a manifest"),
+    ],
+)
+def test_source_whose_files_are_not_read_alone_is_refused(source: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        ScoringSettings.model_validate({"source": source, "files_at_once": 1})
+    ScoringSettings.model_validate({"source": source})
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
