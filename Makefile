@@ -19,7 +19,7 @@ export PYSPARK_DRIVER_PYTHON := $(bin)/python
 # Without the last Python keeps what it has compiled: else every process, each rank too, compiles its modules again.
 unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-pictures test test-slow test-cluster lint bench cluster cluster-stop clean distclean
+.PHONY: help setup demo demo-pictures docs docs-reference test test-slow test-cluster lint bench cluster cluster-stop clean distclean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -32,6 +32,12 @@ demo: $(ready)  ## Raw census rows to features, a trained model, a registered ve
 
 demo-pictures: $(ready)  ## The same with pictures, made up and some broken on purpose: decoded, quarantined, learnt, scored
 	@$(bin)/mlspark demo pictures $(ARGS)
+
+docs: $(ready)  ## Write the documentation as a site into build/site; ARGS="--site-dir FOLDER" for another place
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet --strict $(ARGS) && echo "build/site/index.html"
+
+docs-reference: $(ready)  ## Write docs/reference anew, after a change of settings or options
+	@$(bin)/python -m tools.docs_reference
 
 # Three processes, each of which begins with a JVM: see tests/conftest.py.
 test: $(ready)  ## Run the tests; ARGS="-k name" chooses some
