@@ -5,17 +5,21 @@ import json
 import numpy as np
 import pytest
 import yaml
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from mlspark import storage
-from mlspark.evaluation import predictions
+from mlspark.evaluation import latency, predictions
+from mlspark.evaluation.paired_rows import ComparisonError
 from mlspark.registry import versions
+from mlspark.registry.package import Package
 from mlspark.scoring.predictor import Predictor
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import explanation
 from mlspark.stages.compare import Wanted, compare_versions
 from mlspark.stages.prepare import prepare
+from mlspark.stages.rescoring import rescore
 from mlspark.stages.score import needed_joins
 from mlspark.stages.train import train
 from mlspark.tracking import runs
@@ -110,6 +114,26 @@ def test_they_are_scored_anew_with_joined_columns_as_they_were_evaluated(
     assert anew.slices == kept.slices
     assert {each.value for each in anew.slices[0].slices} == {"0", "1", "2", "3"}
     assert anew.versions[0].latency is not None
+
+
+def test_a_version_that_cannot_score_a_row_is_named(
+    spark: SparkSession, trained: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = versions.find(runs.connect(trained.tracking, trained.root), "visits", 1).package
+    columns = [
+        rule.model_copy(update={"max": 7.0} if rule.name == "pages" else {}) for rule in package.contract.columns
+    ]
+    strict = Package.pack(
+        model={name: package.files[name] for name in ("model.json", "model.ubj")},
+        encoder=package.encoder, contract=package.contract.model_copy(update={"columns": tuple(columns)}),
+        task=package.task, provenance=package.provenance,
+    )  # fmt: skip
+    monkeypatch.setattr(latency, "BATCH_ROWS", 1)  # rows that the driver looks at beforehand
+    with pytest.raises(
+        ComparisonError, match=r"^strict/1 cannot score the rows of the sources: contract visits: pages\.max: "
+    ) as caught:
+        rescore(spark, trained, "test", {"strict/1": strict}, (), package.task)
+    assert isinstance(caught.value.__cause__, PySparkException)  # a worker found it
 
 
 def test_a_row_of_a_source_is_explained_with_what_was_joined_to_it(spark: SparkSession, trained: Settings) -> None:
