@@ -1,6 +1,7 @@
 """`mlspark new`: the files of a project, what is refused; whole projects, with their `make demo`, tests and notebook."""
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from mlspark.commands import new as command
 from mlspark.datasets import census_like
 from mlspark.errors import ConfigError, SourceError
+from mlspark.projects import files
 from mlspark.settings import loading
 from mlspark.stages.check import check_prepare, check_score
 
@@ -64,6 +66,35 @@ def test_a_project_is_whole_and_its_settings_are_right(tmp_path: Path, monkeypat
 def test_a_name_that_no_pipeline_can_have_is_refused_with_one_that_it_can(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"My Churn: not a name of a pipeline.*for example my_churn"):
         new(tmp_path, "My Churn", SHIPPED / "iris.csv", "x")
+
+
+def test_a_compressed_file_with_tabs_and_odd_headers_is_read_where_it_is_when_it_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "is rich?\tpay/hour\tland",
+        *(f"{'yes' if row % 3 else 'no'}\t{row}.5\t{'AB'[row % 2]}" for row in range(80)),
+    ]
+    (tmp_path / "raw").mkdir()
+    file = tmp_path / "raw" / "people.tsv.gz"
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.setattr(files, "MOST_COPIED_BYTES", 10)
+    said = new(tmp_path, "people", file, "is rich?")
+    assert "task: binary, as is rich? has the 2 values no, yes; predicted is the probability of yes" in said
+    project = tmp_path / "people"
+    assert list((project / "data").iterdir()) == []
+    assert "`../raw/people.tsv.gz` is larger than 100 MB" in (project / "README.md").read_text()
+    tests = (project / "tests" / "test_pipeline.py").read_text()
+    assert "import gzip" in tests
+    compile(tests, "test_pipeline.py", "exec")
+    monkeypatch.chdir(project)
+    settings = loading.load(["conf/pipeline.yaml"])
+    source = settings.sources.rows["learn"]
+    assert source.model_dump(include={"path", "separator"}) == {"path": "../../raw/people.tsv.gz", "separator": "\t"}
+    assert (check_prepare(settings).label, settings.task.target) == ("is_rich", "is_rich")
+    file.unlink()
+    with pytest.raises(SourceError, match=r"people\.tsv\.gz"):
+        check_prepare(settings)
 
 
 def iris(folder: Path) -> tuple[Path, str, list[str]]:
