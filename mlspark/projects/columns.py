@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from mlspark.contracts import column_types
 from mlspark.contracts.shapes import MARKERS
 
 CLEAN_SHARE = 0.95
@@ -22,6 +23,9 @@ _AMBIGUOUS = {"-", "--", ".", "None", "none"}
 _ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|index|idx|row|rownum|nr)$", re.IGNORECASE)
 _LONGEST_CATEGORY = 50
 _KEY_SHARE = 0.98
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_TRUTHS = {"true", "t", "yes", "y", "1", "false", "f", "no", "n", "0"}
+"""Texts that Spark casts to booleans."""
 _NUMBERS = ("int", "bigint", "number", "long")
 
 
@@ -110,7 +114,9 @@ def of(name: str, header: str, texts: Sequence[str | None]) -> Column:
     kind, fitting = _type(shapes, counts)
     markers = [text for text in counts if text in MARKERS and (kind != "string" or text not in _AMBIGUOUS)]
     values = {
-        text: rows for text, rows in counts.items() if text not in markers and (kind == "string" or text in fitting)
+        text: rows
+        for text, rows in counts.items()
+        if text not in markers and (kind == "string" or text in fitting or _is_taken(text, kind))
     }
     dirty = {text: rows for text, rows in counts.items() if text not in values and text not in markers}
     missing = len(texts) - sum(values.values()) - sum(dirty.values())
@@ -139,6 +145,22 @@ def _type(shapes: Mapping[str, str], counts: Mapping[str, int]) -> tuple[str, se
     return "string", set(shapes)
 
 
+def _is_taken(text: str, kind: str) -> bool:
+    """Return whether a contract takes a text for a value of a type though it is not written as one: "007", "yes"."""
+    if kind in ("int", "bigint"):
+        bits = column_types.WHOLE_BITS[kind]
+        return bool(re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII)) and -(2 ** (bits - 1)) <= int(text) < 2 ** (
+            bits - 1
+        )
+    if kind == "double":
+        return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text))
+    if kind == "boolean":
+        return text.lower() in _TRUTHS
+    if parts := re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})", text, re.ASCII):
+        return kind == "date" and _is_moment("{}-{:0>2}-{:0>2}".format(*parts.groups()), date)
+    return False
+
+
 def _shape(text: str) -> str:
     """Return what `contracts.shapes` calls the shape of a text."""
     if re.match(r"[+-]?0\d", text):
@@ -146,7 +168,7 @@ def _shape(text: str) -> str:
     if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
         number = int(text) if len(text) < 25 else 10**30
         return "int" if -(2**31) <= number < 2**31 else "bigint" if -(2**63) <= number < 2**63 else "long"
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+    if _NUMBER.fullmatch(text):
         return "number" if math.isfinite(float(text)) else "text"
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) and _is_moment(text, date):
         return "date"

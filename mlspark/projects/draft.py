@@ -127,7 +127,8 @@ def _task(label: Column, kind: TaskKind | None) -> tuple[dict[str, Any], ColumnR
     event = f"; predicted is the probability of {classes[-1]}" if kind == "binary" else ""
     doubtful = f"; taken for errors: {', '.join(errors)}" if errors else ""
     note = f"task: {kind}, as {label.header} has the {len(classes)} values {shown}{event}{doubtful}"
-    return {"kind": kind, "target": label.name, "classes": [_value(label.type, value) for value in classes]}, rule, note
+    values = dict.fromkeys(_value(label.type, value) for value in classes)  # "1" and "01" are one
+    return {"kind": kind, "target": label.name, "classes": list(values)}, rule, note
 
 
 def _task_problem(label: Column, classes: Sequence[str], kind: TaskKind) -> str:
@@ -160,7 +161,7 @@ def _is_whole(text: str) -> bool:
 
 def _value(kind: str, text: str) -> Any:
     readers: dict[str, Any] = {
-        "boolean": lambda value: value.lower() == "true",
+        "boolean": lambda value: value.lower() in ("true", "t", "yes", "y", "1"),
         "int": int,
         "bigint": int,
         "double": float,
@@ -284,8 +285,9 @@ def _bad_rows(
         sign = 1 if side == "min" else -1
         beyond = {value for value in label.values if sign * float(value) < sign * bound}
         refuse(f"{label.name}.{side}", [r for r, text in enumerate(rows.columns[label.header]) if text in beyond])
-    for key in keys:
+    for key in keys:  # of the rows that are good besides
         texts = rows.columns[key.header]
-        twice = {value for value, number in key.values.items() if number > 1}
-        refuse("unique_key", [row for row, text in enumerate(texts) if text in twice])
+        good = Counter(text for row, text in enumerate(texts) if row not in bad)
+        twice = [row for row, text in enumerate(texts) if row not in bad and good[text] > 1]
+        refuse(f"{key.name}.unique", twice)
     return bad, dict(reasons)

@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
+from mlspark.commands import source_arguments
+from mlspark.contracts import check_spark
+from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
 from mlspark.errors import ConfigError, MlsparkError
+from mlspark.intake import check as checking
 from mlspark.projects import columns, csv_rows
 from mlspark.projects.draft import Draft, TaskKind, draft
 
@@ -55,7 +61,13 @@ def test_dirty_values_do_not_decide_the_type_and_are_counted(tmp_path: Path) -> 
         "score": "double", "level": "int",
     }  # fmt: skip
     assert drafted.num_rows == NUM_ROWS + 1
-    assert drafted.reasons == {"age.type": 2, "unique_key": 2, "grade.allowed": 1, "grade.null": 1, "malformed": 1}
+    assert drafted.reasons == {
+        "age.type": 2,
+        "customer_id.unique": 2,
+        "grade.allowed": 1,
+        "grade.null": 1,
+        "malformed": 1,
+    }
     assert drafted.num_bad == 7
     assert drafted.missing == {"town": ("?",)}
     assert contract.unique_key == ("customer_id",)
@@ -63,6 +75,39 @@ def test_dirty_values_do_not_decide_the_type_and_are_counted(tmp_path: Path) -> 
     assert (contract.label, contract.column("grade").allowed) == ("grade", ("a", "b", "c"))
     assert not contract.column("grade").nullable
     assert contract.column("empty").max_missing_share == 1.0
+
+
+def test_spark_refuses_the_very_rows_that_were_counted(spark: SparkSession, tmp_path: Path) -> None:
+    drafted = people(tmp_path)
+    source = source_arguments.settings("people.csv", "csv", ["header=true", "separator=;", "missing.town=?"])
+    report = checking.check(spark, drafted.contract, {"learn": source}, root=str(tmp_path))
+    assert report["problems"] == []
+    assert {rule: found["rows"] for rule, found in report["rules"].items()} == dict(drafted.reasons)
+    assert report["sources"]["learn"]["rows_read"] == drafted.num_rows
+    assert report["sources"]["learn"]["rows_bad"] == drafted.num_bad
+
+
+@pytest.mark.parametrize(
+    ("clean", "also", "dirty"),
+    [
+        ("12", ["007", "-3", "+4"], ["1.5", "1e3", "99999999999", "x"]),
+        ("1.5", ["007", "1e3", ".5", "7."], ["1e999", "1,5", "0x1", "Infinity"]),
+        ("true", ["FALSE", "yes", "n", "1"], ["2", "maybe"]),
+        ("2024-05-06", ["2024-5-6"], ["2024-02-30", "06.05.2024", "2024"]),
+    ],
+)
+def test_values_that_a_cast_takes_are_clean(spark: SparkSession, clean: str, also: list[str], dirty: list[str]) -> None:
+    """By Spark's own verdict on the contract's type."""
+    column = columns.of("x", "x", [clean] * 400 + also + dirty)
+    assert set(column.dirty) == set(dirty)
+    contract = Contract(name="x", columns=(ColumnRule(name="x", type=column.type),))
+    raw = spark.createDataFrame(
+        [(text, None, text, "f") for text in [*also, *dirty]],
+        f"x string, {MALFORMED} string, {RAW} string, {SOURCE_FILE} string",
+    )
+    conformed = check_spark.conform(raw, contract)
+    bad = {row[RAW] for row in conformed.where(check_spark.is_bad()).collect()}
+    assert bad == set(dirty)
 
 
 def test_features_follow_the_types_and_what_is_left_out_is_said(tmp_path: Path) -> None:
