@@ -84,7 +84,7 @@ def _lines(path: Path) -> Iterator[str]:
     """Yield the lines that are not blank."""
     open_bytes = gzip.open if path.suffix == ".gz" else open
     try:
-        with open_bytes(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8", newline=None) as lines:
+        with open_bytes(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline=None) as lines:
             for line in lines:
                 text = line.rstrip("\n")
                 if text.strip():
@@ -112,7 +112,7 @@ def _separator(path: Path, lines: Sequence[str]) -> str:
 
 def _header(path: Path, line: str, separator: str) -> tuple[str, ...]:
     """Return the names in the first line. Raises SourceError where they are none."""
-    names = _fields(line.removeprefix("\ufeff"), separator) or []
+    names = _fields(line, separator) or []
     remedy = "name the columns: --columns a,b,c, as many as a row has fields"
     if numbers := [name for name in names if _NUMBER.fullmatch(name)]:
         raise SourceError(f"{path}: the first line has the number {numbers[0]}, so it is no header; {remedy}")
