@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlspark.registry.package import Package
-from mlspark.scoring.explain import Explainer, Explanation
+
+if TYPE_CHECKING:
+    from mlspark.scoring.explain import Explanation
 
 COLUMN = "contributions"
 TYPE = "array<struct<column:string,contribution:double>>"
@@ -32,12 +34,14 @@ def check(package: Package, explaining: Explaining, *, allow_decoder: bool = Fal
     Raises:
         AttributionError: says why.
     """
+    from mlspark.scoring.explain import Explainer  # torch, which takes seconds
+
     specs = package.encoder.tensors(package.task).specs
     zeros = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in specs}
     Explainer(package, explaining.reference, allow_decoder=allow_decoder).explain_encoded(zeros)
 
 
-def column(explanation: Explanation, top: int) -> pa.ListArray:
+def column(explanation: "Explanation", top: int) -> pa.ListArray:
     """Return the contributions of n rows, in the type of `TYPE`.
 
     Args:

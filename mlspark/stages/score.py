@@ -27,7 +27,7 @@ from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
-from mlspark.stages import explanation, places, score_reports
+from mlspark.stages import places, score_reports
 from mlspark.stages.check import check_score
 from mlspark.tables import Commit
 from mlspark.tasks.task import sql_text
@@ -235,8 +235,12 @@ def _replaced(settings: Settings, model: ModelVersion) -> str:
 
 def _explaining(settings: Settings, models: Iterable[ModelVersion]) -> dict[int, Explaining]:
     """Return what the contributions of each version rest on, nothing where none are asked for."""
+    if not settings.scoring.explain:
+        return {}
+    from mlspark.stages import explanation  # torch, which takes seconds
+
     found = {}
-    for model in models if settings.scoring.explain else ():
+    for model in models:
         reference, _ = explanation.reference_rows(model, settings.root)
         found[model.version] = Explaining(settings.scoring.explain, reference)
         contributions.check(model.package, found[model.version], allow_decoder=settings.scoring.allow_decoder)

@@ -46,9 +46,16 @@ def test_number_of_rows_that_a_session_was_given_counts(spark: SparkSession) -> 
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
 
 
-def test_python_worker_imports_what_predictions_need() -> None:
-    """MLflow alone takes seconds, of each worker of each job."""
-    code = "import sys, mlspark.scoring.partitions; print(*{name.partition('.')[0] for name in sys.modules})"
+@pytest.mark.parametrize(
+    ("module", "not_needed"),
+    [
+        ("mlspark.scoring.partitions", {"deltalake", "mlflow", "pandas", "petastorm", "pyspark", "scipy", "torch"}),
+        ("mlspark.stages.score", {"petastorm", "torch"}),
+    ],
+)
+def test_workers_and_refused_jobs_import_what_they_need(module: str, not_needed: set[str]) -> None:
+    """MLflow and torch take seconds: each worker of each job, and a job that is refused."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "mlspark" in imported
-    assert not {"deltalake", "mlflow", "pandas", "petastorm", "pyspark", "scipy", "torch"} & set(imported)
+    assert not not_needed & set(imported)
