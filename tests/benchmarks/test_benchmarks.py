@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 KEYS = {
     "census_models.py": {"mlspark network", "HistGradientBoosting"},
     "ensembles.py": {"seeds", "above", "runs"},
+    "engine_families.py": {"networks"},
     "engines.py": {
         "int8_over_eager", "bf16_over_eager", "float32_over_eager", "trees_over_baseline", "trees_over_baseline_cpu",
     },

@@ -9,6 +9,7 @@ from torch import nn
 
 from mlspark import models
 from mlspark.engines import eager
+from mlspark.engines.agreement import difference
 from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.models.model import Model
 from mlspark.pictures.spec import PictureSpec
@@ -44,6 +45,16 @@ def settle(network: nn.Module, values: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         network.train()(**values)
     network.eval()
+
+
+def rounding(packed: dict[str, bytes], values: dict[str, NDArray[Any]]) -> float:
+    """How far eager's outputs are from those of the same network in float64: random ones of many layers grow it."""
+    network = eager.load(packed).network.double()
+    inputs = {name: torch.from_numpy(value) for name, value in values.items()}
+    with torch.inference_mode():
+        exact = network(**{name: each.double() if each.is_floating_point() else each for name, each in inputs.items()})
+    assert exact.dtype == torch.float64
+    return difference(eager.load(packed).run(values), exact.numpy())
 
 
 def rows(count: int, tensors: Tensors, *, seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -35,7 +35,7 @@ from mlspark.models.vision import VisionSettings
 
 from ..conftest import ROOT
 from ..models.test_vision import LEAST
-from .networks import DENSE, IDS, NUM_OUTPUTS, files, photo, rows
+from .networks import DENSE, IDS, NUM_OUTPUTS, files, photo, rounding, rows
 
 ROW, PHOTO = Tensors((DENSE, IDS)), photo(8)
 NETWORKS: dict[str, tuple[Model, Tensors]] = {
@@ -63,7 +63,9 @@ def tabular() -> tuple[dict[str, bytes], dict[str, dict[str, bytes]]]:
     return packed, exports(eager.load(packed))
 
 
-def assert_equals_eager(packed: dict[str, bytes], tensors: Tensors, made: dict[str, bytes]) -> None:
+def assert_equals_eager(
+    packed: dict[str, bytes], tensors: Tensors, made: dict[str, bytes], *, limit: float = TOLERANCE
+) -> None:
     values = rows(max(COUNTS) + 5 if not tensors.pictures else 75, tensors)
     expected = eager.load(packed).run(values)
     assert np.abs(expected).max() > 0.01
@@ -71,7 +73,7 @@ def assert_equals_eager(packed: dict[str, bytes], tensors: Tensors, made: dict[s
     for count in (*COUNTS, len(expected)):
         outputs = exported.run({name: value[:count] for name, value in values.items()})
         assert (outputs.dtype, outputs.shape) == (np.float32, expected[:count].shape)
-        assert difference(outputs, expected[:count]) < TOLERANCE
+        assert difference(outputs, expected[:count]) < limit
     assert exported.run({name: value[:0] for name, value in values.items()}).shape == (0, NUM_OUTPUTS)
 
 
@@ -90,8 +92,10 @@ def test_exported_networks_give_eagers_outputs_for_any_number_of_rows(name: str)
 def test_every_family_of_networks_gives_eagers_outputs(name: str) -> None:
     settings, tensors = VisionSettings(backbone=name), Tensors((DENSE, IDS, photo(max(8, LEAST[name]))))
     packed = files(settings, tensors)
+    # Inception-v4 of random weights is off by 1e-3 in float32 as it is; others are by 1e-6, and the tolerance counts.
+    limit = max(TOLERANCE, 10 * rounding(packed, rows(16, tensors)))
     for made in exports(eager.load(packed)).values():
-        assert_equals_eager(packed, tensors, made)
+        assert_equals_eager(packed, tensors, made, limit=limit)
 
 
 @pytest.mark.parametrize(
