@@ -51,7 +51,9 @@ def test_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
     home = (tmp_path / "index.html").read_text()
     assert "From a CSV file to scores" in home
     assert not re.findall(r"<(?:script|img)[^>]*src=\"https?:|<link[^>]*rel=\"stylesheet\"[^>]*href=\"https?:", home)
-    assert (tmp_path / "search" / "search_index.json").stat().st_size > 100_000
+    # The index as a script, and what stands for a worker: a browser fetches and starts neither from a folder.
+    assert (tmp_path / "search" / "search_index.js").stat().st_size > 100_000
+    assert 'src="assets/iframe-worker.js"' in home
     assert "```" not in (tmp_path / "streaming.html").read_text()  # code within tables, too
 
 
