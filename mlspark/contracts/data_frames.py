@@ -1,14 +1,20 @@
 """Rows of a pandas data frame as rows in memory, with missing values as the contract defines them. Runs anywhere."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlspark.contracts.contract import Contract
+from mlspark.contracts import check_json
+from mlspark.contracts.check_arrow import Broken
+from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.errors import ContractError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_OF_JSON = {type(None), bool, int, float, str, list}
+"""Types of values that rows of JSON have, too."""
 
 
 def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
@@ -19,7 +25,8 @@ def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
     the contract does not name, by its own names or those of the sources, keep their name alone.
 
     Raises:
-        ContractError: a column stands there twice, has values of several types, or a number that no type holds.
+        ContractError: a column stands there twice, or has a value that its type does not hold beside others or of more than
+            64 bits.
     """
     given = [str(name) for name in frame.columns]
     if twice := sorted({name for name in given if given.count(name) > 1}):
@@ -34,6 +41,7 @@ def from_pandas(frame: "pd.DataFrame", contract: Contract) -> pa.Table:
 def _array(values: "pd.Series[Any]", name: str, contract: Contract) -> pa.Array:
     import pandas as pd
 
+    plain: list[Any] = []
     try:
         # Unsigned numbers are no type of a contract; as Python's they are taken for what they say.
         if values.dtype != object and not pd.api.types.is_unsigned_integer_dtype(values.dtype):
@@ -43,6 +51,17 @@ def _array(values: "pd.Series[Any]", name: str, contract: Contract) -> pa.Array:
         return pa.array(plain)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         [known] = contract.named_here([name])
-        raise ContractError(
-            f"contract {contract.name}: {known}.type: expected {contract.column(known).type}: {error}"
-        ) from None
+        column = contract.column(known)
+        if plain and {*map(type, plain)} <= _OF_JSON:
+            return _one_by_one(plain, column, contract)
+        raise ContractError(f"contract {contract.name}: {known}.type: expected {column.type}: {error}") from None
+
+
+def _one_by_one(values: Sequence[Any], column: ColumnRule, contract: Contract) -> pa.Array:
+    """Return values of several types, or of more than 64 bits, as rows of JSON have them; raises in the same words."""
+    array, lost = check_json.column_array(values, column)
+    if lost:
+        row = min(lost)
+        broken = Broken(row, column.name, "type", values[row], lost[row])
+        raise ContractError(f"contract {contract.name}: {broken}")
+    return array
