@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.engines import eager, engine_file, pieces
+from mlspark.engines import eager, engine_file
 from mlspark.engines.eager import Eager
+from mlspark.engines.pieces import PieceEngine
 from mlspark.errors import RegistryError
-from mlspark.features.tensors import Tensors
 
 NAME = "compiled"
 REQUIRES = eager.REQUIRES
@@ -40,7 +40,7 @@ def load(files: Mapping[str, bytes], *, threads: int = 0) -> "Compiled":
     return Compiled(eager.load(files, threads=threads))
 
 
-class Compiled:
+class Compiled(PieceEngine):
     """A compiled network. A row's outputs depend on those beside it by the last bits only."""
 
     def __init__(self, engine: Eager) -> None:
@@ -51,7 +51,7 @@ class Compiled:
         """
         import torch
 
-        self._tensors, self._num_outputs = engine.tensors, engine.num_outputs
+        super().__init__(engine.tensors, engine.num_outputs)
         self._network = torch.compile(engine.network, dynamic=True)
         try:
             self.run({spec.name: np.zeros((16, *spec.shape), spec.dtype) for spec in self._tensors.specs})
@@ -60,15 +60,6 @@ class Compiled:
                 f"engine {NAME}: torch {torch.__version__} cannot compile the network here ({engine_file.in_short(error)}); "
                 f"it needs a C++ compiler; or use the version that this one was optimised from"
             ) from error
-
-    @property
-    def tensors(self) -> Tensors:
-        """What the network reads of a row."""
-        return self._tensors
-
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
-        return pieces.run(self._piece, self._tensors, tensors, self._num_outputs)
 
     def _piece(self, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
         import torch

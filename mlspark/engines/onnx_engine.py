@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.engines import engine_file, onnx_graph, pieces
+from mlspark.engines import engine_file, onnx_graph
 from mlspark.engines.engine_file import in_short
+from mlspark.engines.pieces import PieceEngine
 from mlspark.errors import RegistryError
 from mlspark.features.tensors import Tensors
 
@@ -61,21 +61,13 @@ def load(files: Mapping[str, bytes], *, threads: int = 0) -> "OnnxEngine":
     return OnnxEngine(session, Tensors.from_json(description["tensors"]), description["num_outputs"])
 
 
-class OnnxEngine:
+class OnnxEngine(PieceEngine):
     """A session of ONNX Runtime. A row's outputs depend on those beside it by the last bits only."""
 
     def __init__(self, session: Any, tensors: Tensors, num_outputs: int) -> None:
-        self._session, self._tensors, self._num_outputs = session, tensors, num_outputs
+        super().__init__(tensors, num_outputs)
+        self._session = session
         self._read = {each.name for each in session.get_inputs()}  # a network may leave a tensor aside
-
-    @property
-    def tensors(self) -> Tensors:
-        """What the network reads of a row."""
-        return self._tensors
-
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
-        return pieces.run(self._piece, self._tensors, tensors, self._num_outputs)
 
     def _piece(self, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
         read = {name: value for name, value in values.items() if name in self._read}

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mlspark.engines import engine_file, pieces, processor
+from mlspark.engines import engine_file, processor
 from mlspark.engines.engine_file import in_short
+from mlspark.engines.pieces import PieceEngine
 from mlspark.errors import RegistryError
 from mlspark.features.tensors import Tensors
 
@@ -115,21 +115,13 @@ def load(files: Mapping[str, bytes], *, threads: int = 0) -> "OpenvinoEngine":
     return OpenvinoEngine(compiled, Tensors.from_json(description["tensors"]), description["num_outputs"])
 
 
-class OpenvinoEngine:
+class OpenvinoEngine(PieceEngine):
     """A model compiled by OpenVINO. A row's float32 outputs depend on those beside it by the last bits only."""
 
     def __init__(self, compiled: Any, tensors: Tensors, num_outputs: int) -> None:
-        self._request, self._tensors, self._num_outputs = compiled.create_infer_request(), tensors, num_outputs
+        super().__init__(tensors, num_outputs)
+        self._request = compiled.create_infer_request()
         self._read = {name for each in compiled.inputs for name in each.get_names()}
-
-    @property
-    def tensors(self) -> Tensors:
-        """What the network reads of a row."""
-        return self._tensors
-
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
-        return pieces.run(self._piece, self._tensors, tensors, self._num_outputs)
 
     def _piece(self, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
         read = {name: value for name, value in values.items() if name in self._read}

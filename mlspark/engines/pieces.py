@@ -1,6 +1,6 @@
 """Batches run piece by piece, so that memory is bounded whatever the number of rows. Numpy only; runs anywhere."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,27 @@ def rows_at_once(tensors: Tensors) -> int:
     return PICTURE_ROWS if tensors.pictures else TABLE_ROWS
 
 
-def run(
-    compute: Callable[[dict[str, NDArray[Any]]], NDArray[Any]],
-    tensors: Tensors,
-    values: Mapping[str, NDArray[Any]],
-    num_outputs: int,
-) -> NDArray[np.float32]:
-    """Return the outputs (n, O) float32 of all rows.
+class PieceEngine:
+    """An engine of a network that computes rows piece by piece."""
 
-    Args:
-        compute: gives the outputs of a piece, one row or more, by the arrays that `tensors` names, each contiguous.
-        tensors: what the model reads.
-        values: arrays by name, each (n, ...); there may be more than the model reads.
-        num_outputs: O.
-    """
-    picked = {name: np.ascontiguousarray(value) for name, value in tensors.pick(values).items()}
-    num_rows, at_once = len(next(iter(picked.values()))), rows_at_once(tensors)
-    outputs = np.empty((num_rows, num_outputs), np.float32)
-    for start in range(0, num_rows, at_once):
-        piece = slice(start, start + at_once)
-        outputs[piece] = compute({name: value[piece] for name, value in picked.items()})
-    return outputs
+    def __init__(self, tensors: Tensors, num_outputs: int) -> None:
+        self._tensors, self._num_outputs = tensors, num_outputs
+
+    @property
+    def tensors(self) -> Tensors:
+        """What the network reads of a row."""
+        return self._tensors
+
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the outputs (n, O) float32 of the encoder's tensors, each (n, ...); it may get more than it reads."""
+        picked = {name: np.ascontiguousarray(value) for name, value in self._tensors.pick(tensors).items()}
+        num_rows, at_once = len(next(iter(picked.values()))), rows_at_once(self._tensors)
+        outputs = np.empty((num_rows, self._num_outputs), np.float32)
+        for start in range(0, num_rows, at_once):
+            piece = slice(start, start + at_once)
+            outputs[piece] = self._piece({name: value[piece] for name, value in picked.items()})
+        return outputs
+
+    def _piece(self, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the outputs of a piece, one row or more, by the arrays that `tensors` names, each contiguous."""
+        raise NotImplementedError
