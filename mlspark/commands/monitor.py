@@ -7,17 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mlspark import storage, tables
+from mlspark import storage
 from mlspark.commands import job, options, output_file, source_arguments
 from mlspark.errors import ConfigError, MlsparkError
-from mlspark.reports.monitor_page import MEASURES, TITLES
-from mlspark.reports.wording import percent
 from mlspark.settings.pipeline import Settings
 from mlspark.sources.catalog import READERS
 from mlspark.sources.settings import FilesSettings
-from mlspark.stages import monitor as stage
-from mlspark.stages.check import check_labels
-from mlspark.tasks.metrics import title
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +52,11 @@ def main(
     except MlsparkError as error:
         job.print_error(f"monitor: {error}")
         raise typer.Exit(options.USER_ERROR) from None
+
+    from mlspark import tables  # takes seconds: Spark
+    from mlspark.stages import monitor as stage
+    from mlspark.stages.check import check_labels
+
     alarms = 0
 
     def work(spark: Any, settings: Settings) -> dict[str, Any]:
@@ -99,6 +99,10 @@ def _label_settings(
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person is told of the result of one commit: what was compared, alarms, what was not compared."""
+    from mlspark.reports.monitor_page import TITLES
+    from mlspark.reports.wording import percent
+    from mlspark.tasks.metrics import title
+
     training, labels = result["training"], result["labels"]
     yield (
         f"scores version {result['score_version']}: {result['rows_scored']:,} rows by {result['model_name']} version "
@@ -139,6 +143,10 @@ def _with_interval(check: Mapping[str, Any], side: str) -> str:
 
 def _words(check: Mapping[str, Any]) -> str:
     """Return an alarm in words: what, how much, and the limit."""
+    from mlspark.reports.monitor_page import MEASURES, TITLES
+    from mlspark.reports.wording import percent
+    from mlspark.tasks.metrics import title
+
     of = TITLES[check["subject"]].lower()
     name = title(check["name"]) if check["measure"] == "metric_loss" else check["name"]
     show = "{:.3f}".format if check["measure"] == "psi" else percent
