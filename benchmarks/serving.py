@@ -5,9 +5,10 @@
 Trains one epoch on census rows (the real Adult files below MLSPARK_DATA where they are), serves the version by both, one
 process each, and loads them in turn from a process of its own: 1 client and 32 clients with one row a request, 1 client with
 1,000 rows a request. Then 32 clients go on while the alias moves between two versions, and while `mlspark serve` ends.
-Of each figure it prints the median of the rounds. Keys of the JSON: KIND_CLIENTS_p50_ms, _p99_ms, _per_second for KIND in
-mlspark, mlflow and CLIENTS in 1, 32; KIND_rows_per_second; requests_ratio_CLIENTS, p99_ratio_CLIENTS (mlspark over mlflow),
-rows_ratio; switches, switch_requests, switch_failed, drain_requests, drain_failed, drain_exit.
+Of each figure it prints the median of the rounds, in which the two servers take turns. Keys of the JSON:
+KIND_CLIENTS_p50_ms, _p99_ms, _per_second for KIND in mlspark, mlflow and CLIENTS in 1, 32; KIND_rows_per_second;
+requests_ratio_CLIENTS, p99_ratio_CLIENTS (mlspark over mlflow), rows_ratio; switches, switch_requests, switch_failed,
+drain_requests, drain_failed, drain_exit; rounds: each figure of each round.
 """
 
 import json
@@ -123,8 +124,10 @@ def load(url: str, body: Mapping[str, Any], clients: int, seconds: float) -> Loa
     return ended_load(started_load(url, body, clients, seconds))
 
 
-def measured(urls: Mapping[str, tuple[str, str]], row: dict[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
-    """Return medians of the rounds. `urls` has those for one row and for several."""
+def measured(
+    urls: Mapping[str, tuple[str, str]], row: dict[str, Any], rounds: int, seconds: float
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return medians of the rounds, and the figures of each round. `urls` has those for one row and for several."""
     bodies: dict[str, tuple[Any, Any]] = {
         "mlspark": (row, {"rows": [row] * ROWS}),
         "mlflow": ({"dataframe_records": [row]}, {"dataframe_records": [row] * ROWS}),
@@ -149,7 +152,7 @@ def measured(urls: Mapping[str, tuple[str, str]], row: dict[str, Any], rounds: i
         for name, key in (("requests_ratio", "per_second"), ("p99_ratio", "p99_ms"), ("p50_ratio", "p50_ms")):
             figures[f"{name}_{clients}"] = figures[f"mlspark_{clients}_{key}"] / figures[f"mlflow_{clients}_{key}"]
     figures["rows_ratio"] = figures["mlspark_rows_per_second"] / figures["mlflow_rows_per_second"]
-    return figures
+    return figures, seen
 
 
 def switched(client: MlflowClient, url: str, row: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -194,7 +197,7 @@ def main(
         }
         with serving(mlspark, store, f"http://127.0.0.1:{ours}/ready") as server:
             with serving(mlflow, store, f"http://127.0.0.1:{theirs}/ping"):
-                figures = measured(urls, row, rounds, seconds)
+                figures, by_round = measured(urls, row, rounds, seconds)
             figures |= switched(client, urls["mlspark"][0], row, max(5.0, seconds))
             drained = started_load(urls["mlspark"][0], row, 32, 60.0)
             time.sleep(2)
@@ -202,7 +205,7 @@ def main(
             figures["drain_exit"] = server.wait(120)
             of_load = ended_load(drained)
             figures |= {"drain_requests": of_load.requests, "drain_failed": of_load.failed}
-    tell(figures, json_file)
+    tell(figures, json_file, {"rounds": by_round})
 
 
 if __name__ == "__main__":
