@@ -86,7 +86,7 @@ def test_row_of_json_has_the_same_bits_alone_and_among_many(kind: str) -> None:
         "amount": [12, "12.34", None],
         "events_mean": [2.5, -1e200, None],
     }
-    made = [RECORD | {name: draw.choice(of_column) for name, of_column in values.items()} for _ in range(300)]
+    made = [RECORD | {name: draw.choice(of_column) for name, of_column in values.items()} for _ in range(100)]
     made += [RECORD | {name: value} for name, of_column in values.items() for value in of_column]
     together, num_good = predictor.judge(made), 0
     for place, row in enumerate(made):
@@ -98,7 +98,7 @@ def test_row_of_json_has_the_same_bits_alone_and_among_many(kind: str) -> None:
             for name, of_row in alone.predictions.items():
                 assert of_row.tobytes() == together.predictions[name][at : at + 1].tobytes()
             num_good += 1
-    assert num_good > 40
+    assert num_good > 15
 
 
 def test_no_rows_give_no_predictions() -> None:
