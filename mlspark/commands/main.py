@@ -26,6 +26,7 @@ COMMANDS = {
     "fetch": "Download a public data set.",
     "importance": "Show what each raw column is worth to a version.",
     "jobs": "List the jobs of the queue.",
+    "kubeflow": "Run the stages as a pipeline of Kubeflow, here or on its cluster; compile it.",
     "logs": "Print what the stages of a job have printed.",
     "models": "List networks for pictures by name, and what they cost here.",
     "monitor": "Compare scored rows, scores and late labels with what their version was trained on.",
