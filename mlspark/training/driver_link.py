@@ -52,6 +52,8 @@ class Stopped(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"asked to end at step {step}")
         self.step = step
+        self.is_by_driver = False
+        """Whether the driver asked: then this is how the rank should end."""
 
 
 @dataclass
@@ -264,6 +266,8 @@ class Link:
             OSError: the driver cannot be reached, or what listens there is not this run's driver.
         """
         self.should_stop = threading.Event()
+        self.is_told_to_stop = False
+        """Whether the driver has asked for it, and so knows why the ranks end."""
         self._on_loss = on_loss
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
@@ -315,6 +319,7 @@ class Link:
         with contextlib.suppress(OSError, ValueError):
             while line := lines.next(PROOF_BYTES):
                 if json.loads(line).get("command") == "stop":
+                    self.is_told_to_stop = True
                     self.should_stop.set()
         if not self._is_closed:  # the driver is gone: time for a checkpoint, then the end
             self.should_stop.set()

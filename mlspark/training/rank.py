@@ -66,8 +66,11 @@ def main(spec_uri: str, log: LastLines) -> None:
     except Stopped as stopped:
         assert link is not None, "it is asked by way of the link"
         link.stopped(stopped.step)
+        stopped.is_by_driver = link.is_told_to_stop
         raise
     except Exception as error:
+        if link is not None and link.is_told_to_stop:
+            os._exit(0)  # rank 0 has ended, as the driver asked, and is lost by the others: no failure
         failure = _record(error, rank, list(log.lines))
         if link is not None:
             link.failed(failure)
@@ -174,8 +177,9 @@ if __name__ == "__main__":
     _end_with_parent()
     try:
         main(sys.argv[1], last_lines)
-    except Stopped:
-        os._exit(_STOPPED_STATUS)
+    except Stopped as stopped:
+        # A driver that asked knows why: with another status Spark would write a failure of its task above that.
+        os._exit(0 if stopped.is_by_driver else _STOPPED_STATUS)
     except Exception:
         sys.stderr.write(shortened(traceback.format_exc(), _TRACEBACK_CHARACTERS) + "\n")
         sys.stderr.flush()

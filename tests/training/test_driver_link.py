@@ -78,6 +78,7 @@ def test_request_to_stop_reaches_every_rank(monkeypatch: pytest.MonkeyPatch) -> 
         listener.stop()
         for rank in ranks:
             assert rank.should_stop.wait(120.0)
+            assert rank.is_told_to_stop
             rank.close()
 
 

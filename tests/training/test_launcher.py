@@ -19,7 +19,7 @@ from pyspark.traceback_utils import SCCallSiteSync
 from mlspark import storage
 from mlspark.commands import interruption
 from mlspark.commands.interruption import Interruption
-from mlspark.errors import ConfigError, TrainingFailed
+from mlspark.errors import BudgetSpent, ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.training import outcome as outcomes
 from mlspark.training.events import EpochEnded, Evaluated, Event, Started
@@ -158,6 +158,26 @@ def test_interruption_leaves_a_checkpoint_and_says_at_which_step(
     assert line is not None
     assert interruption.status(raised.value) == 130
     assert storage.list_folders(spec.checkpoints_uri)[-1].endswith(f"step-{int(line[1]):010d}")
+    assert_no_rank_is_left(spec)
+
+
+def test_a_training_that_its_driver_ends_is_no_failure_of_spark(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    """So that nothing is on standard error but what the driver says, as when cost.budget is spent."""
+    spec = new_run(tmp_path, snapshot, epochs=500)
+
+    def end(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 2:
+            raise BudgetSpent("enough")
+
+    with pytest.raises(BudgetSpent, match=r"^enough$"):
+        launch(spark, spec, end)
+    tracker = spark.sparkContext.statusTracker()
+    last = tracker.getJobInfo(max(tracker.getJobIdsForGroup()))
+    assert last is not None
+    assert last.status == "SUCCEEDED"
+    assert storage.list_folders(spec.checkpoints_uri)
     assert_no_rank_is_left(spec)
 
 
