@@ -8,10 +8,8 @@ import typer
 
 from mlspark.commands import options, output_file
 from mlspark.errors import ConfigError
+from mlspark.queue.targets import ENDPOINT
 from mlspark.settings import loading
-
-ENDPOINT = "MLSPARK_KUBEFLOW"
-"""Variable with the URL of Kubeflow Pipelines."""
 
 app = options.app()
 Image = Annotated[str, typer.Option(metavar="NAME", help="Container image of the components, with mlspark and kfp.")]

@@ -23,7 +23,10 @@ Target = Annotated[str, typer.Option(metavar="NAME", help="local, standalone, ya
 Master = Annotated[
     str, typer.Option(metavar="URL", help="Of the cluster: spark://HOST:7077, k8s://https://HOST:6443; or local[4].")
 ]
-Image = Annotated[str, typer.Option(metavar="NAME", help="kubernetes: container image of the executors.")]
+Image = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="kubernetes, kubeflow: container image of the executors or steps."),
+]
 Namespace = Annotated[str, typer.Option(metavar="NAME", help="kubernetes: namespace of the executors.")]
 Confs = Annotated[
     list[str] | None, typer.Option("--conf", metavar="NAME=VALUE", help="Setting of Spark; may be repeated.")

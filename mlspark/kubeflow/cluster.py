@@ -51,7 +51,14 @@ def submit(endpoint: str, settings: str, overrides: Sequence[str], *, name: str,
 
 
 def _end(client: Any, run_id: str) -> str:
-    """Return the state in which a run ended; kfp's own wait knows no cancelled runs and would not come back from one."""
-    while (state := str(client.get_run(run_id).state)) not in _ENDS:
-        time.sleep(_SECONDS)
+    """Return the state in which a run ended; kfp's own wait knows no cancelled runs and would not come back from one.
+
+    Ctrl-C ends the run of the cluster, too.
+    """
+    try:
+        while (state := str(client.get_run(run_id).state)) not in _ENDS:
+            time.sleep(_SECONDS)
+    except KeyboardInterrupt:  # as of mlspark cancel
+        client.terminate_run(run_id)
+        raise
     return state

@@ -1,5 +1,6 @@
 """Where a job's stages run: the command line of each, a list that no shell reads. Runs anywhere."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,10 @@ from mlspark.queue.job import Stage
 
 STAGES = ("prepare", "train", "promote", "score", "monitor")
 """Jobs of jobs/ in the order in which they make sense."""
+PIPELINE = ("prepare", "train", "promote", "score")
+"""Those of the pipeline of Kubeflow; without `score` it is given no rows to score."""
+ENDPOINT = "MLSPARK_KUBEFLOW"
+"""Variable with the URL of Kubeflow Pipelines."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Place:
     master: str = ""
     """Spark's master; empty: the target's own."""
     image: str = ""
-    """Container image of the executors, which has mlspark; for kubernetes."""
+    """Container image of the executors, or of the pipeline's components, which has mlspark; for kubernetes, kubeflow."""
     namespace: str = ""
     """Namespace of the executors; for kubernetes."""
     confs: Sequence[str] = ()
@@ -36,19 +41,21 @@ def stages(target: str, place: Place, names: Sequence[str], folder: Path) -> tup
     Args:
         target: one of TARGETS.
         place: the rest of what the user says.
-        names: of STAGES.
+        names: of STAGES; for kubeflow, the pipeline's.
         folder: working folder, with jobs/.
 
     Raises:
         ConfigError: there is no such target, it lacks something, or it cannot run jobs yet; a file of jobs/ is not there.
     """
-    if target not in TARGETS:
-        raise ConfigError(f"--target {target}: must be one of {', '.join(TARGETS)}")
+    if target not in (*TARGETS, "kubeflow"):
+        raise ConfigError(f"--target {target}: must be one of {', '.join(TARGETS)}, kubeflow")
     for conf in place.confs:
         name, equals, _ = conf.partition("=")
         if not equals or not re.fullmatch(r"spark\.[\w.\-]+", name):
             raise ConfigError(f"--conf {name[:100]}: expected spark.NAME=VALUE")
         credentials.refuse(conf, at=f"--conf {name}")
+    if target == "kubeflow":
+        return (Stage("pipeline", _kubeflow(place, names)),)
     options = TARGETS[target](place)
     programs = [f"jobs/{name}.py" for name in names]
     missing = [program for program in programs if not (folder / program).exists()]
@@ -92,11 +99,26 @@ def _kubernetes(place: Place) -> list[str]:
     return ["--master", place.master, "--deploy-mode", "client", *given]
 
 
-def _kubeflow(place: Place) -> list[str]:
-    raise ConfigError(
-        "--target kubeflow: there is no Kubeflow pipeline of these stages yet; on its cluster use --target kubernetes, "
-        "which needs no Kubeflow"
-    )
+def _kubeflow(place: Place, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the command line that has the cluster run its pipeline, all stages as one, and waits for the end."""
+    _refuse("kubeflow", place, "master", "namespace")
+    if place.confs:
+        raise ConfigError("--conf: means nothing to --target kubeflow; Spark's settings are those of the image")
+    if other := sorted(({*names} ^ {*PIPELINE}) - {"score"}):
+        raise ConfigError(
+            f"--target kubeflow: its pipeline is {','.join(PIPELINE)}, and cannot be had with or without {','.join(other)}"
+        )
+    endpoint = os.environ.get(ENDPOINT, "")
+    if not re.fullmatch(r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?", endpoint):
+        given = credentials.masked(endpoint) or "not set"
+        raise ConfigError(
+            f"--target kubeflow: {ENDPOINT} is {given}; give it the URL of Kubeflow Pipelines, of the form "
+            f"https://HOST/pipeline; without one, mlspark kubeflow run runs the same pipeline here"
+        )
+    mlspark = Path(sys.executable).with_name("mlspark")
+    image = ("--image", place.image) if place.image else ()
+    nothing_to_score = () if "score" in names else ("--set", "scoring.source=null")
+    return (str(mlspark), "kubeflow", "run", "--endpoint", endpoint, *image, *nothing_to_score)
 
 
 TARGETS: Mapping[str, Callable[[Place], list[str]]] = {
@@ -104,7 +126,6 @@ TARGETS: Mapping[str, Callable[[Place], list[str]]] = {
     "standalone": _standalone,
     "yarn": _yarn,
     "kubernetes": _kubernetes,
-    "kubeflow": _kubeflow,
 }
 """Name -> function that returns the options of spark-submit, or raises ConfigError."""
 

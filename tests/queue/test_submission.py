@@ -83,7 +83,7 @@ def test_command_line_of_each_target(target: str, place: Place, expected: list[s
         ("standalone", Place(master="spark://u:pw@h"), r"--master spark://h: --target standalone expects the form"),
         ("yarn", Place(master="yarn"), r"--master: means nothing to --target yarn"),
         ("kubernetes", Place(master="k8s://https://h:1"), r"--target kubernetes: give --image"),
-        ("kubeflow", Place(), r"there is no Kubeflow pipeline of these stages yet; .* use --target kubernetes"),
+        ("kubeflow", Place("k8s://https://h:1"), r"--master: means nothing to --target kubeflow"),
         ("local", Place(confs=("memory=1",)), r"--conf memory: expected spark.NAME=VALUE"),
         ("local", Place(confs=("spark.x.password=hunter2x",)), r"looks like a secret \(spark.x.password=...\)"),
     ],
@@ -105,6 +105,26 @@ def test_wrong_targets_are_refused(target: str, place: Place, message: str) -> N
 def test_wrong_pipelines_are_refused(pipeline: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(pipeline)
+
+
+def test_kubeflow_runs_its_pipeline_where_there_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLSPARK_KUBEFLOW", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"MLSPARK_KUBEFLOW is not set; give it .* mlspark kubeflow run runs the same"
+    ):
+        make("p.yaml:prepare,train,promote", "kubeflow")
+    monkeypatch.setenv("MLSPARK_KUBEFLOW", "https://ml.example/pipeline")
+    expected = ["kubeflow", "run", "--endpoint", "https://ml.example/pipeline", "--image", "registry/mlspark:1"]
+    for names, also in (
+        ("prepare,train,promote,score", []),
+        ("prepare,train,promote", ["--set", "scoring.source=null"]),
+    ):
+        [command] = commands(make(f"p.yaml:{names}", "kubeflow", Place(image="registry/mlspark:1")))
+        assert command == [str(Path(SPARK_SUBMIT).with_name("mlspark")), *expected, *also]
+    with pytest.raises(ConfigError, match=r"pipeline is prepare,train,promote,score, .* with or without promote,train"):
+        make("p.yaml:prepare", "kubeflow")
+    with pytest.raises(ConfigError, match=r"with or without monitor"):
+        make("p.yaml:prepare,train,promote,score,monitor", "kubeflow")
 
 
 def test_stages_unless_they_are_named() -> None:
