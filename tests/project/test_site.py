@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import numpy as np
@@ -14,8 +16,11 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from mlspark.commands import new
 from mlspark.settings import loading
+from mlspark.tuning import search
 from tools import docs_reference
 
 ROOT = Path(__file__).parents[2]
@@ -93,21 +98,31 @@ def test_python_of_other_libraries_is_python(page: Path) -> None:
         compile(block, named(page), "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in NEW if blocks(page, "yaml")], ids=named)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=named)
 def test_yaml_of_the_pages_is_taken_by_the_settings(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Laid over those of the census; entries alone are features, dotted keys are of a search."""
     monkeypatch.chdir(ROOT)
     for number, block in enumerate(blocks(page, "yaml")):
+        content = yaml.safe_load(block)
+        if isinstance(content, list):
+            content = {"features": {"inputs": content}}
         file = tmp_path / f"{number}.yaml"
-        file.write_text(block)
+        file.write_text(yaml.safe_dump(content))
+        if all("." in key for key in content):
+            assert search.load(str(file), loading.load(["conf/census.yaml"])).names().keys() == content.keys()
+            continue
         settings = loading.load(["conf/census.yaml", str(file)]).model_dump(mode="json")
-        for section, keys in yaml.safe_load(block).items():
+        for section, keys in content.items():
             assert section in settings
             assert not isinstance(keys, dict) or keys.keys() <= settings[section].keys()
 
 
-COMMANDS = dict(docs_reference.command_lines())
+@cache
+def known_commands() -> dict[str, Any]:
+    """Return the commands by command line. Cached, as it imports what they import."""
+    return dict(docs_reference.command_lines())
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
@@ -124,10 +139,25 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_of_the_pages_have_such_options(page: Path) -> None:
     for words in command_lines(page):
-        names = [name for name in (" ".join(words[:length]) for length in (3, 2, 1)) if name in COMMANDS]
+        names = [name for name in (" ".join(words[:length]) for length in (3, 2, 1)) if name in known_commands()]
         if words[:2] == ["mlspark", "--help"] or (words == ["mlspark"]):
             continue
         assert names, f"{named(page)}: no such command: {' '.join(words)}"
-        known = {option for parameter in COMMANDS[names[0]].params for option in parameter.opts} | {"--help"}
+        known = {option for parameter in known_commands()[names[0]].params for option in parameter.opts} | {"--help"}
         given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert given <= known, f"{named(page)}: {' '.join(words)}"
+
+
+def test_tutorial_makes_the_project_that_it_describes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = DOCS / "tutorial.md"
+    monkeypatch.chdir(tmp_path)
+    [rows] = blocks(page, "python")
+    exec(compile(rows, named(page), "exec"), {})
+    [words] = command_lines(page)
+    said = CliRunner().invoke(new.app, words[2:], catch_exceptions=False).stdout
+    assert "all 2,000 rows" in said
+    assert "age: int; taken for errors: forty" in said
+    assert "task: binary, as earns has the 2 values less, more" in said
+    settings = loading.load(["earners/conf/pipeline.yaml"])
+    assert (settings.name, settings.training.num_processes) == ("earners", 1)
+    assert "demo: check prepare train promote score" in Path("earners", "Makefile").read_text()
