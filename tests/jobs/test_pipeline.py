@@ -296,6 +296,7 @@ def test_of_two_trainings_at_once_one_trains_and_the_other_says_so(
     assert len(client.search_model_versions("name = 'census'")) == before + 1
 
 
+@pytest.mark.slow
 def test_training_that_was_ended_goes_on_when_it_is_run_again(
     spark: SparkSession, census: Path, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

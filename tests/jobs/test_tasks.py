@@ -21,9 +21,8 @@ from mlspark.stages.train import train
 FLOORS = {"digits": ("accuracy", 0.93), "wine": ("accuracy", 0.9), "diabetes": ("r2", 0.3), "houses": ("r2", 0.75)}
 
 
-@pytest.mark.parametrize(
-    "name", ["diabetes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "wine", "houses"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diabetes", "digits", "wine", "houses"])
 def test_a_task_goes_through_all_stages_and_scores_what_was_evaluated(
     spark: SparkSession, tmp_path: Path, name: str
 ) -> None:

@@ -79,7 +79,10 @@ def test_dry_run_prints_and_queues_nothing(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("submit", "p.yaml", "--time-limit", "2 hours"), "--time-limit 2 hours: expected a number and s, m, h or d"),
-        (("submit", "p.yaml", "--target", "kubeflow"), "there is no Kubeflow pipeline of these stages yet"),
+        (
+            ("submit", "p.yaml", "--target", "kubeflow"),
+            "--target kubeflow: MLSPARK_KUBEFLOW is not set; give it the URL",
+        ),
         (("submit", "p.yaml", "--budget", "-1"), "--budget -1: must be more than 0"),
         (
             ("wait", "fake"),

@@ -25,9 +25,9 @@ from mlspark.training.settings import RecoverySettings
 from mlspark.training.spec import TrainingSpec
 
 from ..conftest import wait_until
-from . import conftest
-from .conftest import ROWS, new_run, ranks_of
-from .test_launcher import assert_no_rank_is_left, ignore
+from . import conftest, forked_ranks
+from .conftest import ROWS, new_run, rank_results, ranks_of
+from .test_launcher import assert_no_rank_is_left
 
 COLUMNS: dict[str, Any] = {"dense": ["age", "hours"], "ids": {"job": 7}}
 FAST = {"epochs": 2, "global_batch_size": 256, "num_processes": 2}
@@ -128,6 +128,7 @@ def test_event_handler_that_raises_ends_the_ranks(spark: SparkSession, tmp_path:
     assert checkpoint.newest(spec.checkpoints_uri, spec.identity(snapshot.fingerprint)) is not None
 
 
+@pytest.mark.slow
 def test_cancelled_job_leaves_a_checkpoint_and_no_rank(spark: SparkSession, tmp_path: Path, snapshot: Snapshot) -> None:
     spec = new_run(tmp_path, snapshot, epochs=500)
     epochs: list[int] = []
@@ -181,7 +182,9 @@ def test_run_goes_on_with_fewer_ranks_when_slots_are_gone(
 def test_killed_rank_is_started_again_and_nothing_is_lost(
     spark: SparkSession, tmp_path: Path, snapshot: Snapshot
 ) -> None:
-    undisturbed = launch(spark, new_run(tmp_path / "undisturbed", snapshot, dropout=0.2), ignore)
+    undisturbed = new_run(tmp_path / "undisturbed", snapshot, dropout=0.2)
+    done = forked_ranks.run(undisturbed)
+    assert done.returncode == 0, done.output
     spec = new_run(tmp_path / "hurt", snapshot, dropout=0.2, recovery=RecoverySettings(backoff_seconds=0.1))
     reported: list[Event] = []
 
@@ -196,7 +199,8 @@ def test_killed_rank_is_started_again_and_nothing_is_lost(
     assert [event.name for event in reported].count("restarting") == 1
     [resumed] = [event for event in reported if isinstance(event, Resumed)]
     assert 8 <= resumed.step <= 24
-    weights, expected = (checkpoint.load(each.checkpoint_uri).weights for each in (outcome, undisturbed))
+    weights, expected = (checkpoint.load(uri).weights for uri in (outcome.checkpoint_uri, undisturbed.best_uri))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert outcome.metrics == undisturbed.metrics
+    metrics = {split: of_split.to_json() for split, of_split in outcome.metrics.items()}
+    assert metrics == rank_results(undisturbed)[0]["metrics"]
     assert_no_rank_is_left(spec)

@@ -89,7 +89,7 @@ def test_first_sign_of_life_comes_before_torch_is_imported(tmp_path: Path, snaps
         assert not listener.ranks[0].is_ready
         may_import.touch()
         assert rank.wait(120.0) == 0, rank.communicate()
-        assert listener.wait_closed(10.0)
+        assert listener.wait_closed(120.0)
         assert listener.ranks[0].is_ready
         assert listener.all_are_done
 
