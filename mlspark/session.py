@@ -136,6 +136,11 @@ def computed_in_utc(
     return in_utc
 
 
+def task_cores(spark: SparkSession) -> int:
+    """Return the cores that a task has to itself; what computes in it would else take all of the machine."""
+    return int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+
+
 @contextmanager
 def unlogged() -> Iterator[None]:
     """Keep Spark from writing a failure with its Java stack to standard error when it raises it, too."""

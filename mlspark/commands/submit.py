@@ -6,7 +6,6 @@ import shlex
 import typer
 
 from mlspark.commands import options, queue_options
-from mlspark.errors import ConfigError
 from mlspark.queue import places, submission
 from mlspark.queue.store import Store
 from mlspark.queue.targets import Place
@@ -36,8 +35,6 @@ def submit(
     The same settings, stages, target and input files are the same job: submitted again it is not run again, unless it has
     failed or was cancelled.
     """
-    if budget is not None and budget <= 0:
-        raise ConfigError(f"--budget {budget:g}: must be more than 0")
     asked = submission.make(
         pipeline,
         target,

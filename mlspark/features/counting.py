@@ -21,6 +21,8 @@ from mlspark.contracts.expressions import sql_double
 from mlspark.features import few_rows
 from mlspark.features.counts import (
     HALF_BITS,
+    MOST_SPLIT,
+    SPLITTER,
     SUMS,
     Counts,
     Number,
@@ -34,7 +36,6 @@ from mlspark.features.counts import (
 from mlspark.features.few_rows import FewRows
 
 _STEPS = 2**31  # resolution of the exact sums, per range of a column
-_ROUNDED_BITS = 42  # of a double's 52 that are left out when values are rounded
 
 
 def count(
@@ -188,8 +189,8 @@ def _rounded(column: str) -> str:
 
     By multiplication, as T. J. Dekker splits doubles (1971), so that it is the same everywhere.
     """
-    scaled = f"{column} * {2.0**42 + 1}D"
-    return f"CASE WHEN abs({column}) < 1.0E290D THEN {scaled} - ({scaled} - {column}) ELSE {column} END"
+    scaled = f"{column} * {SPLITTER}D"
+    return f"CASE WHEN abs({column}) < {sql_double(MOST_SPLIT)} THEN {scaled} - ({scaled} - {column}) ELSE {column} END"
 
 
 def _ranges(

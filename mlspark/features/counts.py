@@ -6,6 +6,8 @@ from fractions import Fraction
 
 HALF_BITS = 20
 """Bits of the lower half of a number's place; the upper one has no more, up to 2^40."""
+SPLITTER, MOST_SPLIT = 2.0**42 + 1, 1e290
+"""Factor by which a double is split, which leaves 11 of its 53 significant bits; greatest number that is split."""
 SUMS = ("high", "low", "high_high", "high_low", "low_low")
 """Sums of the halves of places and of their products, of which mean and variance are made."""
 

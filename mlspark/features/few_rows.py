@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from mlspark.features.counts import HALF_BITS, SUMS, Number, Text, fold
+from mlspark.features.counts import HALF_BITS, MOST_SPLIT, SPLITTER, SUMS, Number, Text, fold
 
 MOST_VALUES = 2**22
 """Most values, rows times columns, that are fetched: at most some 300 MB."""
@@ -105,8 +105,8 @@ class FewRows:
         present = self._present(column)
         if not number.exact:
             with np.errstate(over="ignore", invalid="ignore"):
-                scaled = present * (2.0**42 + 1)
-                present = np.where(np.abs(present) < 1e290, scaled - (scaled - present), present)
+                scaled = present * SPLITTER
+                present = np.where(np.abs(present) < MOST_SPLIT, scaled - (scaled - present), present)
         different, rows = np.unique(present, return_counts=True)
         upto, count = np.cumsum(rows), len(present)
         is_kept = (upto == rows) | (upto == count)

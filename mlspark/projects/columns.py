@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from mlspark.contracts import column_types
-from mlspark.contracts.shapes import MARKERS
+from mlspark.contracts.shapes import FITTING, MARKERS
 
+_FAMILIES = ("boolean", "decimal", "date", "timestamp")
 CLEAN_SHARE = 0.95
 """Share of a column's values that decides its type."""
 WHOLE_SHARE = 0.99
@@ -26,7 +27,6 @@ _KEY_SHARE = 0.98
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TRUTHS = {"true", "t", "yes", "y", "1", "false", "f", "no", "n", "0"}
 """Texts that Spark casts to booleans."""
-_NUMBERS = ("int", "bigint", "number", "long")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def of(name: str, header: str, texts: Sequence[str | None]) -> Column:
 def _type(shapes: Mapping[str, str], counts: Mapping[str, int]) -> tuple[str, set[str]]:
     """Return the type of nearly all values, and the values that have it."""
     total = sum(counts[text] for text in shapes)
-    families = {"boolean": ("boolean",), "number": _NUMBERS, "date": ("date",), "timestamp": ("date", "timestamp")}
+    families = {"number" if family == "decimal" else family: FITTING[family] for family in _FAMILIES}
     for family, allowed in families.items():
         fitting = {text for text, shape in shapes.items() if shape in allowed}
         if not fitting or sum(counts[text] for text in fitting) < CLEAN_SHARE * total:
@@ -138,7 +138,7 @@ def _type(shapes: Mapping[str, str], counts: Mapping[str, int]) -> tuple[str, se
             seen[shapes[text]] += counts[text]
         if seen["long"] > total / 2:
             break  # more digits than a double holds: a name, not an amount
-        for whole, allowed in (("int", ("int",)), ("bigint", ("int", "bigint"))):
+        for whole, allowed in (("int", FITTING["int"]), ("bigint", FITTING["bigint"])):
             if sum(seen[shape] for shape in allowed) >= WHOLE_SHARE * seen.total():
                 return whole, {text for text in fitting if shapes[text] in allowed}
         return "double", fitting

@@ -50,6 +50,8 @@ def make(
     Raises:
         ConfigError: settings cannot be read or hold a secret, or stages, target or budget are wrong.
     """
+    if budget is not None and budget <= 0:
+        raise ConfigError(f"--budget {budget:g}: must be more than 0")
     file, names = _parsed(pipeline)
     settings, _ = merging.merged([file, *overlays], list(overrides))
     name = settings.get("name")

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
-from mlspark import tables
+from mlspark import session, tables
 from mlspark.contracts import naming, own_columns
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
@@ -250,8 +250,7 @@ def _scorer(
         package.digest,
         tensors,
         allow_decoder=allow_decoder,
-        # A task has this many cores to itself; an engine would take all of the machine for each.
-        threads=int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1),
+        threads=session.task_cores(spark),
         explaining=None if explaining is None else broadcast(explaining),
     )
 

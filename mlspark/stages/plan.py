@@ -75,8 +75,8 @@ def plan(
     price, machine = _machine(settings, given)
     if budget is not None and price is None:
         raise ConfigError("--budget: cost.tier is not set, so nothing has a price; name a tier of conf/machines.yaml")
-    table, tensors = _table(settings, given)
-    parameters = _parameters(settings, given, tensors)
+    table, prepared = _table(settings, given)
+    parameters = _parameters(settings, given, prepared)
     speed, source = _speed(settings, given, parameters)
     asked = sorted(set(ranks))
     streaming, training = settings.streaming, settings.training
@@ -147,8 +147,8 @@ def _machine(settings: Settings, given: Given) -> tuple[Price | None, Machine]:
     return machines.price(settings.cost), machine
 
 
-def _table(settings: Settings, given: Given) -> tuple[Table, Tensors | None]:
-    """Return what is trained on, and its tensors where it was prepared."""
+def _table(settings: Settings, given: Given) -> tuple[Table, tuple[Tensors, int] | None]:
+    """Return what is trained on, and the tensors and outputs of its model where it was prepared."""
     try:
         prepared = preparations.latest(settings.table("features"))
     except TableError:
@@ -157,30 +157,29 @@ def _table(settings: Settings, given: Given) -> tuple[Table, Tensors | None]:
                 f"plan: nothing was prepared below {settings.root} yet; run prepare, or give --rows and --row-bytes"
             ) from None
         return scaling.even_table(given.rows, GROUP_ROWS, given.row_bytes, given.row_bytes), None
-    tensors = settings.model.chosen(prepared.encoder.tensors(settings.task.on_table(prepared.task, prepared.table)))
+    task = settings.task.on_table(prepared.task, prepared.table)
+    tensors = settings.model.chosen(prepared.encoder.tensors(task))
     memory = _BESIDE_BYTES + sum(_BYTES[spec.dtype] * int(np.prod(spec.shape)) for spec in tensors.specs)
     snapshot = delta_files.take(prepared.table, version=prepared.version).where(split="train")
     snapshot.refuse_no_rows()
     stored = given.row_bytes or sum(file.size_bytes for file in snapshot.files) / snapshot.num_rows
     groups = snapshot.rows_per_group()
     if given.rows is None:
-        return Table(groups, stored, memory), tensors
+        return Table(groups, stored, memory), (tensors, task.num_outputs)
     # As large as this table's where it has whole ones: more rows make more row groups, not larger ones.
     typical = max(GROUP_ROWS if len(groups) < 3 else 0, int(statistics.median(groups.tolist())))
-    return scaling.even_table(given.rows, typical, stored, memory), tensors
+    return scaling.even_table(given.rows, typical, stored, memory), (tensors, task.num_outputs)
 
 
-def _parameters(settings: Settings, given: Given, tensors: Tensors | None) -> int:
+def _parameters(settings: Settings, given: Given, prepared: tuple[Tensors, int] | None) -> int:
     """Return how many numbers the model has that are learnt."""
     if given.parameters is not None:
         return given.parameters
-    if tensors is None:
+    if prepared is None:
         raise ConfigError(
             "plan: how large the model is, is not known before prepare was run; run it, or give --parameters"
         )
-    prepared = preparations.latest(settings.table("features"))
-    task = settings.task.on_table(prepared.task, prepared.table)
-    network = models.build(settings.model, tensors, task.num_outputs)
+    network = models.build(settings.model, *prepared)
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -25,7 +25,7 @@ from mlspark.evaluation.predictions import Predictions
 from mlspark.intake import pictures
 from mlspark.registry.package import Package
 from mlspark.scoring.predictor import Predictor
-from mlspark.session import computed_in_utc
+from mlspark.session import computed_in_utc, task_cores
 from mlspark.settings.pipeline import Settings
 from mlspark.stages import raw_rows
 from mlspark.tasks.task import Task
@@ -122,8 +122,7 @@ def _scored(rows: DataFrame, packages: Packages, columns: Sequence[str], types: 
     fields = [rows.schema[name] for name in dict.fromkeys(kept)]
     fields += [StructField(f"{_OUTPUTS}{place}", ArrayType(kind, False), False) for place, kind in enumerate(types)]
     files = spark.sparkContext.broadcast({label: dict(package.files) for label, package in packages.items()})
-    threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
-    score = _scoring(files, [field.name for field in fields[: -len(types)]], threads)
+    score = _scoring(files, [field.name for field in fields[: -len(types)]], task_cores(spark))
     # As many tasks as run at a time: each loads the versions once.
     tasks = rows.coalesce(spark.sparkContext.defaultParallelism)
     try:

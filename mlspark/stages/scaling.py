@@ -145,9 +145,12 @@ class Model:
         Raises:
             DatasetError: lanes, batch and table do not fit so many ranks.
         """
-        one = self._on(1).step_seconds
         found = self._on(ranks)
-        return replace(found, efficiency=one / (ranks * found.step_seconds))
+        return replace(found, efficiency=self._alone.step_seconds / (ranks * found.step_seconds))
+
+    @cached_property
+    def _alone(self) -> Ranks:
+        return self._on(1)
 
     def _on(self, ranks: int) -> Ranks:
         plan, machine, steps = self.plan, self.machine, self.plan.num_steps

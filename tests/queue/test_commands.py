@@ -84,6 +84,7 @@ def test_dry_run_prints_and_queues_nothing(folder: Path) -> None:
             "--target kubeflow: MLSPARK_KUBEFLOW is not set; give it the URL",
         ),
         (("submit", "p.yaml", "--budget", "-1"), "--budget -1: must be more than 0"),
+        (("schedule", "add", "daily", "@daily", "p.yaml", "--budget", "-1"), "--budget -1: must be more than 0"),
         (
             ("wait", "fake"),
             ".mlspark/queue: holds no queue; go to the folder where jobs were submitted, or set MLSPARK_QUEUE",
