@@ -48,7 +48,18 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 def test_dev_has_every_extra_and_serving_neither_spark_nor_petastorm() -> None:
     [whole] = [requirement for requirement in EXTRAS["dev"] if requirement.name == PROJECT["name"]]
     assert whole.extras == EXTRAS.keys() - {"dev"}
-    assert whole.extras == {"docs", "engines", "kubeflow", "pictures", "rest", "serve", "spark", "train", "tune"}
+    assert whole.extras == {
+        "docs",
+        "engines",
+        "kubeflow",
+        "pictures",
+        "rest",
+        "serve",
+        "server",
+        "spark",
+        "train",
+        "tune",
+    }
     serving = {normal(requirement.name) for requirement in EXTRAS["serve"]}
     assert serving.isdisjoint({"pyspark", "delta-spark", "deltalake", "petastorm"})
 

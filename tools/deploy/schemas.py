@@ -5,12 +5,14 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from kubeflow_spark_api.models import SparkV1beta2SparkApplication
-from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 from kubernetes.client import models
 
 KINDS = {
     ("v1", "ConfigMap"): "V1ConfigMap",
+    ("v1", "Namespace"): "V1Namespace",
     ("v1", "PersistentVolumeClaim"): "V1PersistentVolumeClaim",
+    ("v1", "Secret"): "V1Secret",
     ("v1", "Service"): "V1Service",
     ("v1", "ServiceAccount"): "V1ServiceAccount",
     ("apps/v1", "Deployment"): "V1Deployment",
@@ -22,6 +24,7 @@ KINDS = {
 CUSTOM = {
     ("sparkoperator.k8s.io/v1beta2", "SparkApplication"): SparkV1beta2SparkApplication,
     ("trainer.kubeflow.org/v1alpha1", "TrainJob"): TrainerV1alpha1TrainJob,
+    ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime"): TrainerV1alpha1TrainingRuntime,
 }
 _SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 # Quantities are free text in the client's models: these maps hold numbers and texts alike.

@@ -1,40 +1,48 @@
 """What manifests ask of a cluster, added up: requests and limits, in cores, GiB and devices."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
 from tools.deploy.manifests import Manifest
+from tools.deploy.pods import pods
 
 _GIB = 2**30
+Sums = dict[str, dict[str, float]]
+"""requests or limits -> resource -> amount; memory and storage are in GiB."""
 
 
-def sums(manifests: list[Manifest]) -> dict[str, dict[str, float]]:
-    """Return the sums of "requests" and "limits" by resource; memory and storage are in GiB.
+def by_object(manifests: list[Manifest]) -> dict[str, Sums]:
+    """Return kind/name -> what its pods and its storage ask for, for each object that asks for something.
 
-    Memory of Spark's drivers and executors is the JVM's, without the overhead that Spark adds.
+    Spark's memory is that of the JVM and its overhead, in which Python is. Containers that run before the others of a pod
+    ask for no more than those, and are left out.
     """
-    total: dict[str, dict[str, float]] = {"requests": {}, "limits": {}}
+    made: dict[str, Sums] = {}
+    for pod in pods(manifests):
+        for container in pod.spec["containers"]:
+            _add(made.setdefault(pod.manifest.name, {}), container["resources"], pod.count)
     for manifest in manifests:
         spec = manifest.body.get("spec", {})
-        kind = manifest.body["kind"]
-        if kind in ("Deployment", "StatefulSet"):
-            for container in spec["template"]["spec"]["containers"]:
-                _add(total, container["resources"], spec.get("replicas", 1))
-        elif kind == "PersistentVolumeClaim":
-            _add(total, spec["resources"], 1)
-        elif kind == "TrainJob":
-            _add(total, spec["trainer"]["resourcesPerNode"], spec["trainer"]["numNodes"])
-        elif kind == "SparkApplication":
-            for role in (spec["driver"], spec["executor"]):
-                # Spark's "2g" is 2 GiB; Kubernetes writes that as 2Gi.
-                amounts = {"cpu": role["cores"], "memory": role["memory"].replace("g", "Gi")}
-                _add(total, {"requests": amounts, "limits": {"memory": amounts["memory"]}}, role.get("instances", 1))
-    return total
+        if manifest.kind == "PersistentVolumeClaim":
+            _add(made.setdefault(manifest.name, {}), spec["resources"], 1)
+        for claim in spec.get("volumeClaimTemplates", []):
+            _add(made.setdefault(manifest.name, {}), claim["spec"]["resources"], spec.get("replicas", 1))
+    return made
 
 
-def _add(total: dict[str, dict[str, float]], resources: dict[str, Any], times: int) -> None:
-    for group, amounts in total.items():
-        for name, quantity in resources.get(group, {}).items():
-            unit = _GIB if name in ("memory", "storage") else 1
-            amounts[name] = amounts.get(name, 0) + times * float(parse_quantity(quantity)) / unit
+def total(objects: Mapping[str, Sums]) -> Sums:
+    """Return the sums of all."""
+    made: Sums = {}
+    for one in objects.values():
+        _add(made, one, 1, unit=1)
+    return made
+
+
+def _add(sums: Sums, resources: Mapping[str, Any], times: int, unit: float = _GIB) -> None:
+    for group in ("requests", "limits"):
+        for name, quantity in (resources.get(group) or {}).items():
+            divisor = unit if name in ("memory", "storage") else 1
+            amounts = sums.setdefault(group, {})
+            amounts[name] = amounts.get(name, 0) + times * float(parse_quantity(quantity)) / divisor
