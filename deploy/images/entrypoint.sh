@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # What Spark on Kubernetes starts its pods with ("driver ...", "executor"); anything else is run as it stands.
 set -euo pipefail
+# Spark points the variable at what it was submitted with, where none of these settings is.
+SPARK_CONF_DIR=$(cd "$(dirname "$0")/../spark-conf" && pwd)
+export SPARK_CONF_DIR
 case ${1:-} in
   driver)
     shift
-    # Spark mounts what it was submitted with as a file of properties; settings of the image stand below it.
+    # What it was submitted with goes over the settings of the image.
     exec "$SPARK_HOME/bin/spark-submit" --deploy-mode client --load-spark-defaults \
       --conf "spark.driver.bindAddress=$SPARK_DRIVER_BIND_ADDRESS" \
       --conf "spark.executorEnv.SPARK_DRIVER_POD_IP=$SPARK_DRIVER_BIND_ADDRESS" "$@"

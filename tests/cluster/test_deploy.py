@@ -5,6 +5,7 @@ Hosts and folders of the cluster are replaced by those here, and nothing else; t
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -165,15 +166,18 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("image")
     code = (
         "import sys; from pathlib import Path; import spark_home; conf, home = map(Path, sys.argv[1:]);"
-        "spark_home.make_home(home / 'spark'); spark_home.write_settings(conf, home / 'conf')"
+        "spark_home.make_home(home / 'spark'); spark_home.write_settings(conf, home / 'spark-conf')"
     )
     subprocess.run([sys.executable, "-c", code, ROOT / "conf", home], cwd=IMAGES, check=True, timeout=120)
     jars = {name: value for name, value in cluster_settings.spark_settings().items() if name.startswith("spark.jars.")}
-    defaults = home / "conf/spark-defaults.conf"
+    (home / "bin").mkdir()
+    shutil.copy(IMAGES / "entrypoint.sh", home / "bin")
+    defaults = home / "spark-conf/spark-defaults.conf"
     defaults.write_text(defaults.read_text() + "".join(f"{name} {value}\n" for name, value in jars.items()))
     return {
+        "ENTRYPOINT": str(home / "bin/entrypoint.sh"),
         "SPARK_HOME": str(home / "spark"),
-        "SPARK_CONF_DIR": str(home / "conf"),
+        "SPARK_CONF_DIR": "/opt/spark/conf",  # as Spark sets it in its pods
         "SPARK_DRIVER_BIND_ADDRESS": "127.0.0.1",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
@@ -186,7 +190,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run(words: list[str], local: Local, container: Mapping[str, Any], image: Mapping[str, str]) -> str:
     environment = {**image, **local.environment(container)}
     done = subprocess.run(
-        [IMAGES / "entrypoint.sh", *map(local.here, words)],
+        [image["ENTRYPOINT"], *map(local.here, words)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

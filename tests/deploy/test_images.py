@@ -82,7 +82,11 @@ def test_entrypoint_starts_what_spark_asks_for(tmp_path: Path) -> None:
         program.chmod(0o755)
     names = ("DRIVER_URL", "EXECUTOR_ID", "EXECUTOR_CORES", "APPLICATION_ID", "EXECUTOR_POD_IP", "RESOURCE_PROFILE_ID")
     variables = {f"SPARK_{name}": name.lower() for name in (*names, "EXECUTOR_POD_NAME", "DRIVER_BIND_ADDRESS")}
-    variables |= {"JAVA_HOME": f"{tmp_path}/java", "SPARK_HOME": f"{tmp_path}/spark", "SPARK_CONF_DIR": "/conf"}
+    variables |= {
+        "JAVA_HOME": f"{tmp_path}/java",
+        "SPARK_HOME": f"{tmp_path}/spark",
+        "SPARK_CONF_DIR": "/opt/spark/conf",
+    }
     variables |= {
         "SPARK_EXECUTOR_MEMORY": "4g",
         "SPARK_JAVA_OPT_0": "-Da=b c",
@@ -90,14 +94,18 @@ def test_entrypoint_starts_what_spark_asks_for(tmp_path: Path) -> None:
         "PATH": os.environ["PATH"],
     }
 
+    (tmp_path / "spark-conf").mkdir()
+    (tmp_path / "bin").mkdir()
+    entrypoint = shutil.copy(FOLDER / "entrypoint.sh", tmp_path / "bin")
+
     def said(*words: str) -> list[str]:
-        command = [str(FOLDER / "entrypoint.sh"), *words]
+        command = [entrypoint, *words]
         return subprocess.check_output(command, env=variables, text=True, timeout=60).splitlines()
 
     program, *options = said("executor")
     assert program == f"{tmp_path}/java/bin/java"
     assert {"-Da=b c", "-Dd=e", "-Xmx4g", "--podName", "executor_pod_name", "--cores", "executor_cores"} <= set(options)
-    assert options[options.index("-cp") + 1] == f"/conf:{tmp_path}/spark/jars/*"
+    assert options[options.index("-cp") + 1] == f"{tmp_path}/spark-conf:{tmp_path}/spark/jars/*"
     program, *options = said("driver", "--properties-file", "/opt/spark/conf/spark.properties", "local:///a b.py")
     assert program == f"{tmp_path}/spark/bin/spark-submit"
     assert options[-3:] == ["--properties-file", "/opt/spark/conf/spark.properties", "local:///a b.py"]

@@ -82,6 +82,11 @@ def at(name: str, path: str, value: Any = None) -> Callable[[list[Manifest]], No
     return change
 
 
+def first(name: str) -> Callable[[list[Manifest]], None]:
+    """A change of the order: one object before all others."""
+    return lambda manifests: manifests.sort(key=lambda one: one.name != name)
+
+
 def cluster_yaml(text: str) -> Callable[[list[Manifest]], None]:
     return at("ConfigMap/mlspark", "data", {"cluster.yaml": text})
 
@@ -128,6 +133,7 @@ CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
          "no Service/mlfow, did you mean mlflow?"),
         (at("ConfigMap/storage", "data.AWS_ENDPOINT_URL", "http://storage:7071"),
          "Service/storage has no port 7071, but [7070]"),
+        (first(TRAIN), "TrainJob/train: stands before TrainingRuntime/mlspark, and would be refused; put it behind"),
         # Quantities and images.
         (at(MLFLOW, f"{CONTAINER}.resources.requests.memory", "1GB"), "requests.memory: '1GB' is no quantity"),
         (at(MLFLOW, f"{CONTAINER}.resources.requests.memory", "3Gi"), "memory requests 3Gi, over the limit of 2Gi"),
@@ -218,7 +224,7 @@ def test_kustomize_puts_the_same_together(folder: Path) -> None:
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120, check=True)
     theirs = {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(done.stdout)}
     ours = {one.name: json.loads(json.dumps(one.body)) for one in load(folder)}
-    assert ours.keys() == theirs.keys()
+    assert list(ours) == list(theirs)  # in this order, too
     for name, body in ours.items():
         if name != "Namespace/mlspark":
             assert theirs[name]["metadata"].pop("namespace") == "mlspark"

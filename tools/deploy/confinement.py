@@ -102,7 +102,7 @@ def _quantities(manifest: Manifest) -> Iterator[str]:
 
 def _is_quantity(value: Any) -> bool:
     try:
-        return parse_quantity(value) >= 0
+        return bool(parse_quantity(value) >= 0)
     except ValueError:
         return False
 

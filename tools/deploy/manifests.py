@@ -91,9 +91,11 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 def _kustomization(folder: Path) -> dict[str, Any]:
     kustomization: dict[str, Any] = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    unknown = set(kustomization) - {"apiVersion", "kind", "namespace", "resources", "patches"}
+    unknown = set(kustomization) - {"apiVersion", "kind", "namespace", "resources", "patches", "sortOptions"}
     if unknown:
         raise ValueError(f"{folder}/kustomization.yaml: {sorted(unknown)} not supported; use resources and patches")
+    if kustomization.get("sortOptions") != {"order": "fifo"}:
+        raise ValueError(f"{folder}/kustomization.yaml: needs sortOptions: {{order: fifo}}, or kustomize sorts by kind")
     return kustomization
 
 

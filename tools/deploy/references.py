@@ -24,6 +24,9 @@ def faults(manifests: list[Manifest], secrets: list[Manifest]) -> Iterator[str]:
     known = {one.name: one.body for one in (*manifests, *secrets)}
     for first, second in ((a, b) for n, a in enumerate(manifests) for b in manifests[:n] if a.name == b.name):
         yield f"{first.place}: stands in {second.file}, too"
+    for number, manifest in enumerate(manifests):
+        if manifest.kind == "TrainJob" and runtime_of(manifest) in [later.name for later in manifests[number:]]:
+            yield f"{manifest.place}: stands before {runtime_of(manifest)}, and would be refused; put it behind"
     all_pods = list(pods(manifests))
     for manifest in manifests:
         yield from _addresses(manifest, manifests)
