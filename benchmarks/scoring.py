@@ -13,6 +13,7 @@ rows that is not counted. None of them holds rows against a contract but MLflow'
     predict_batch_udf  pyspark's: the same encoded columns, the network called by hand, the best of four batch sizes
     bare               mapInArrow with the network called by hand, as little around it as can be
     spark_udf          MLflow's, of the same version: raw columns in, checked and encoded in Python
+    floor              no model: the same rows read and written with constants for predictions, which all others do, too
     tenth              ours on a tenth of the rows
 
 Ratios are those of medians of seconds; `ranges` has the least and the greatest of single rounds. `over_..._cpu` are
@@ -23,6 +24,7 @@ the same of processor seconds, of Java and of Python's workers together: what el
     over_bare               bare / ours. Aim: at least 1
     optimised_over_ours     ours / optimised
     growth_10x              ours / tenth. Aim: at most 10.5
+    ours_over_floor         ours / floor
 """
 
 import contextlib
@@ -232,6 +234,13 @@ def by_spark_udf(bench: Bench, size: str, model: str) -> DataFrame:
     return _named(scores.select("*", "_scores.*").drop("_scores"))
 
 
+def without_model(bench: Bench, size: str) -> DataFrame:
+    contract = bench.package.contract
+    names = [column.name for column in contract.columns if column.name != contract.label]
+    constants = F.lit(0.5).alias("probability"), F.lit(">50K").alias("prediction")
+    return _named(bench.source(size).select(*_written(names, contract.label), *constants))
+
+
 def saved(package: Package, folder: Path) -> str:
     """Return the folder of an MLflow model of the version."""
     package.save(folder / "package")
@@ -270,6 +279,7 @@ def all_cases(bench: Bench, batch_size: int | None) -> tuple[dict[str, Case], in
         "predict_batch_udf": lambda size: by_predict_batch_udf(bench, size, size_of_batch),
         "bare": lambda size: by_hand(bench, size),
         "spark_udf": lambda size: by_spark_udf(bench, size, model),
+        "floor": lambda size: without_model(bench, size),
     }
     return cases, size_of_batch
 
@@ -281,6 +291,7 @@ def most_different(cases: Mapping[str, Case]) -> float:
     some = {
         name: {row["row_number"]: row["probability"] for row in case("tenth").where("row_number % 101 = 0").collect()}
         for name, case in cases.items()
+        if name != "floor"
     }
     assert all(each.keys() == some["ours"].keys() for each in some.values())
     return max(abs(value - some["ours"][number]) for each in some.values() for number, value in each.items())
@@ -308,6 +319,7 @@ def ratios_of(seconds: Mapping[str, float]) -> dict[str, float]:
         "over_bare": seconds["bare"] / seconds["ours"],
         "optimised_over_ours": seconds["ours"] / seconds["optimised"],
         "growth_10x": seconds["ours"] / seconds["tenth"],
+        "ours_over_floor": seconds["ours"] / seconds["floor"],
     }
 
 

@@ -36,6 +36,7 @@ KEYS = {
         "jobs", "worker_kills", "crashes", "lost", "several_ends", "wrong_ends", "done_twice", "begun_twice", "ran_together",
         "left_processes", "submit_median_s",
     },
+    "scaling.py": {"rows_per_second", "parameters", "error_2", "error_4", "fitted_error_4"},
     "scoring.py": {
         "over_predict_batch_udf", "over_spark_udf", "over_bare", "optimised_over_ours", "growth_10x", "most_different",
     },
@@ -88,7 +89,25 @@ def figures(script: str, json_file: Path, *options: str) -> dict[str, Any]:
 def test_every_benchmark_is_run_here() -> None:
     scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")}
     quick = {name for name in scripts if '"--quick"' in (ROOT / "benchmarks" / name).read_text()}
-    assert quick == set(KEYS)
+    assert quick == {*KEYS, "all.py"}
+
+
+def test_table_of_all_ratios_names_aims_that_are_missed_and_what_got_slower(tmp_path: Path) -> None:
+    kept = {"figures": {"scoring": {"over_bare": 2.0, "growth_10x": 6.0, "over_spark_udf": 3.0}}}
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    found = {"over_bare": 1.5, "growth_10x": 8.0, "over_spark_udf": 2.9, "over_predict_batch_udf": 2.5}
+    (tmp_path / "scoring.json").write_text(json.dumps(found | {"ranges": {"growth_10x": [6.5, 9.0]}}))
+    command = [sys.executable, str(ROOT / "benchmarks" / "all.py"), "--only", "scoring", "--folder", str(tmp_path)]
+    command += ["--kept", str(tmp_path / "kept.json"), "--write"]
+    done = subprocess.run(command, env=OF_A_USER, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "failed: none; slower than kept: scoring.over_bare"
+    rows = {cells[1]: cells[3:] for line in done.stdout.splitlines() if len(cells := line.split(" | ")) > 4}
+    assert rows["bare mapInArrow / ours"] == ["1.35-1.65", "at least 1", "yes", "2, **slower** |"]
+    assert rows["ten times the rows"] == ["6.5-9", "at most 10.5", "yes", "6 |"]
+    assert rows["MLflow's spark_udf / ours"] == ["2.61-3.19", "at least 5", "**no**", "3 |"]
+    assert json.loads((tmp_path / "kept.json").read_text())["figures"]["scoring"]["over_bare"] == 1.5
+    assert "| scoring | bare mapInArrow / ours | 1.5 |" in (tmp_path / "kept.md").read_text()
 
 
 @pytest.mark.slow
@@ -103,6 +122,13 @@ def test_engines_keep_the_accuracy_of_a_network_and_trees_that_of_the_baseline(t
     if "accuracy" in found:
         assert abs(found["float32_loss"]) < 0.001
         assert found["int8_loss"] < 0.03
+
+
+@pytest.mark.slow
+def test_plans_of_a_prepared_table_are_held_against_runs_of_ranks(tmp_path: Path) -> None:
+    found = figures("scaling.py", tmp_path / "scaling.json")
+    assert found["parameters"] > 10_000
+    assert {run["ranks"] for run in found["runs"]} == {1, 2, 4}
 
 
 @pytest.mark.slow

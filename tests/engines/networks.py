@@ -29,8 +29,8 @@ def files(settings: Model, tensors: Tensors) -> dict[str, bytes]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = models.build(settings, tensors, NUM_OUTPUTS)
-        for weights in network.parameters():
-            if not weights.any():  # a softmax begins with zeros
+        if not any(weights.any() for weights in network.parameters()):  # a softmax begins with zeros
+            for weights in network.parameters():
                 nn.init.normal_(weights)
         if tensors.pictures:
             settle(network, {name: torch.from_numpy(value) for name, value in rows(8, tensors).items()})
