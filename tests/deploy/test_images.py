@@ -30,8 +30,8 @@ def test_container_file_is_whole() -> None:
         ("COPY jobs jobs", "COPY docs jobs", "COPY docs: .dockerignore leaves it out"),
         ("    HOME=/tmp", "    HOME=/tmp DB_PASSWORD=hunter2", "ENV DB_PASSWORD: would keep a secret in the image"),
         (
-            "--no-deps --index-url https://download.pytorch.org/whl/cpu \\\n    --constraint",
-            "-c",
+            '"$TORCH_INDEX" \\\n    --constraint',
+            '"$TORCH_INDEX" -c',
             "installs packages without",
         ),
     ],
