@@ -42,6 +42,9 @@ def test_servers_run_until_they_are_stopped(folder: Path) -> None:
     servers = {name: server for name, server in state(folder).items() if server}
     assert set(servers) == {"s3", "postgres"}
     assert all(psutil.pid_exists(int(server["pid"])) for server in servers.values())
+    variables = (folder / ".mlspark/cluster/environment.sh").read_text().splitlines()
+    for name, server in (("S3_URL", "s3"), ("POSTGRES_URL", "postgres")):  # which notebooks/receiving.py goes by
+        assert f"export {name}={servers[server]['url']}" in variables
     again = cluster("start", folder=folder)
     assert again.stdout.splitlines()[0] == "cluster: already running; stop it first to start others"
     assert again.stdout.splitlines()[1:] == started.stdout.splitlines()[1:]

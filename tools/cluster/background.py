@@ -167,7 +167,9 @@ def _write_files(folder: Path, cluster: Cluster) -> None:
     if Path("conf/log4j2.properties").exists():
         shutil.copy("conf/log4j2.properties", folder / "conf")
     variables = {"SPARK_CONF_DIR": str((folder / "conf").absolute()), "SPARK_LOCAL_IP": "127.0.0.1"}
-    variables |= settings.environment(s3=cluster.s3, postgres=cluster.postgres)
+    variables |= settings.environment(
+        hdfs=cluster.hdfs, s3=cluster.s3, metastore=cluster.metastore, postgres=cluster.postgres
+    )
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     _write_private(folder / "environment.sh", exports)
     _write_private(folder / "state.json", json.dumps(asdict(cluster), indent=1) + "\n")

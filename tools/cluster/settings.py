@@ -61,9 +61,20 @@ def spark_settings(
     return settings
 
 
-def environment(*, s3: S3 | None = None, postgres: Postgres | None = None) -> dict[str, str]:
-    """Return the variables that a process must have before it uses these servers."""
-    return {**(s3.environment if s3 else {}), **(postgres.environment if postgres else {})}
+def environment(
+    *,
+    hdfs: Hdfs | None = None,
+    s3: S3 | None = None,
+    metastore: Metastore | None = None,
+    postgres: Postgres | None = None,
+) -> dict[str, str]:
+    """Return the variables that a process must have before it uses these servers, and their addresses for notebooks."""
+    addresses = {"HDFS_URL": hdfs, "S3_URL": s3, "METASTORE_URL": metastore, "POSTGRES_URL": postgres}
+    return {
+        **{name: server.url for name, server in addresses.items() if server},
+        **(s3.environment if s3 else {}),
+        **(postgres.environment if postgres else {}),
+    }
 
 
 def write_conf(folder: Path, settings: Mapping[str, str]) -> None:
