@@ -19,7 +19,7 @@ export PYSPARK_DRIVER_PYTHON := $(bin)/python
 # Without the last Python keeps what it has compiled: else every process, each rank too, compiles its modules again.
 unexport SPARK_HOME PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-pictures docs docs-reference test test-slow test-cluster lint bench cluster cluster-stop clean distclean
+.PHONY: help setup demo demo-pictures docs docs-reference notebooks test test-slow test-cluster test-notebooks lint bench cluster cluster-stop clean distclean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ docs: $(ready)  ## Write the documentation as a site into build/site; ARGS="--si
 docs-reference: $(ready)  ## Write docs/reference anew, after a change of settings or options
 	@$(bin)/python -m tools.docs_reference
 
+notebooks: $(ready)  ## Execute the notebooks and write their pages into docs/notebooks; ARGS=census chooses some
+	@$(bin)/python -m tools.notebooks $(ARGS)
+
 # Three processes, each of which begins with a JVM: see tests/conftest.py.
 test: $(ready)  ## Run the tests; ARGS="-k name" chooses some
 	@$(bin)/python -m pytest -m "not slow" -n 3 --dist loadgroup $(ARGS)
@@ -49,6 +52,9 @@ test-slow: $(ready)  ## Run those that take longer: the README's commands, the w
 # A process of its own: see tests/cluster/conftest.py.
 test-cluster: $(ready)  ## Run the tests on HDFS, S3, Hive, PostgreSQL and a Spark cluster, all started on loopback
 	@$(bin)/python -m pytest tests/cluster $(ARGS)
+
+test-notebooks: $(ready)  ## Execute the notebooks; ARGS="-k census" chooses some
+	@$(bin)/python -m pytest tests/notebooks $(ARGS)
 
 lint: $(ready)  ## Check style, types and the direction of imports
 	$(bin)/ruff check
