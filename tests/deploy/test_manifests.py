@@ -174,6 +174,7 @@ CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
         (at(SCORE, "spec.arguments.5", "scoring.modl=challenger"), "scoring.modl: unknown key, did you mean model"),
         (at(SCORE, "spec.arguments.1", "/opt/mlspark/conf/census.yml"), "census.yml is not in the image"),
         (at(SCORE, "spec.mainApplicationFile", "local:///opt/mlspark/jobs/scor.py"), "scor.py is not in the"),
+        (at(MLFLOW, f"{CONTAINER}.args.0", "mlfow"), "mlflow: mlfow is no program of the image, did you mean mlflow?"),
         (at(TRAIN, "spec.trainer.command.1", "/opt/mlspark/job/train.py"), "job/train.py is not in the image"),
     ],
 )  # fmt: skip
@@ -195,6 +196,14 @@ def test_command_says_what_is_wrong_and_what_is_asked_for(tmp_path: Path) -> Non
     bad = CliRunner().invoke(app, ["check", str(tmp_path / "base")])
     assert (bad.exit_code, bad.stdout) == (2, "")
     assert bad.stderr == f"{file}: Deployment/mlflow: spec.replica: unknown field, did you mean replicas?\n"
+
+
+def test_own_image_is_known_in_any_registry() -> None:
+    manifests = load(FOLDERS[0])
+    at(SCORE, "spec.image", "10.0.0.1:5000/team/mlspark:0.2.0")(manifests)
+    assert faults(manifests, secrets(FOLDERS[0])) == []
+    at(SCORE, "spec.image", "10.0.0.1:5000/team/spark:0.2.0")(manifests)
+    assert any("spark:0.2.0 has no digest" in line for line in faults(manifests, secrets(FOLDERS[0])))
 
 
 def test_sums_of_the_overlays() -> None:

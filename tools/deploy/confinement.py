@@ -10,8 +10,7 @@ from mlspark import credentials
 from tools.deploy.manifests import Manifest, walk
 from tools.deploy.pods import Pod, pods, spark_megabytes
 
-OWN_IMAGES = "registry.example.com/"
-"""Built here, so they have no digest beforehand."""
+_OWN_IMAGE = re.compile(r"(.*/)?mlspark[:@].*")
 _IMAGE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+:(?P<tag>[\w.-]+)(?P<digest>@sha256:[0-9a-f]{64})?")
 _VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "name", "persistentVolumeClaim", "projected", "secret"
@@ -68,8 +67,13 @@ def _image(place: str, image: str | None) -> Iterator[str]:
     match = _IMAGE.fullmatch(image or "")
     if match is None or match["tag"] == "latest":
         yield f"{place}: image {image} has no fixed tag; write REGISTRY/NAME:TAG"
-    elif not match["digest"] and not str(image).startswith(OWN_IMAGES):
+    elif not match["digest"] and not is_own(image):
         yield f"{place}: image {image} has no digest; write {image}@sha256:..."
+
+
+def is_own(image: str | None) -> bool:
+    """Return whether an image is the one of deploy/images, which has no digest before it is built."""
+    return _OWN_IMAGE.fullmatch(image or "") is not None
 
 
 def _resources(place: str, resources: Mapping[str, Any]) -> Iterator[str]:

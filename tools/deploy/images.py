@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from string import Template
 
 from mlspark import credentials
-from tools.deploy.confinement import OWN_IMAGES
-from tools.deploy.manifests import Manifest
+from tools.deploy.confinement import is_own
+from tools.deploy.manifests import Manifest, meant
 from tools.deploy.pods import command, pods
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +18,8 @@ HOME = "/opt/mlspark/"
 """Folder of the project in the image."""
 _MADE = ("/opt/mlspark/spark-conf",)
 """What the image makes of other files."""
+PROGRAMS = ("mlflow", "mlspark", "python", "spark-submit")
+"""What the entry point finds on its PATH and manifests may run; files of jobs are run by Spark."""
 _PINNED = re.compile(r"[^@\s]+:[\w.-]+@sha256:[0-9a-f]{64}")
 
 
@@ -84,10 +86,13 @@ def faults(manifests: list[Manifest]) -> Iterator[str]:
     user = next((one.rest for one in reversed(instructions(text)) if one.word == "USER"), "")
     for pod in pods(manifests):
         for container in pod.containers:
-            if not str(container.get("image")).startswith(OWN_IMAGES):
+            if not is_own(container.get("image")):
                 continue
             place = f"{pod.place}: {container['name']}"
-            for word in command(container):
+            words = command(container)
+            if words and "/" not in words[0] and words[0] not in PROGRAMS:
+                yield f"{place}: {words[0]} is no program of the image" + meant(words[0], PROGRAMS)
+            for word in words:
                 path = word.rpartition("=")[2]
                 if path.startswith(HOME) and source(path, text) is None and not path.startswith(_MADE):
                     yield f"{place}: {path} is not in the image; see COPY in deploy/images/Dockerfile"
