@@ -4,11 +4,11 @@ import atexit
 import threading
 import time
 import weakref
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -18,16 +18,17 @@ import torch
 from mlspark.errors import DatasetError
 from mlspark.streaming.background_iterator import BackgroundIterator
 from mlspark.streaming.pictures import Gathering, Pictures
-from mlspark.streaming.plan import Integers, Plan, RankPlan, Segments
+from mlspark.streaming.plan import RankPlan
 from mlspark.streaming.reader import PlannedReader, Workers
+from mlspark.streaming.reused_memory import keep_what_is_freed
 from mlspark.streaming.rows import Allocate, Array, Ragged, Rows, RowsBuffer
 from mlspark.streaming.snapshot import RowGroup
+from mlspark.streaming.windows import Block, Blocks, cuts
 
 _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Python's part of a row is small
 _PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
-_LEAST_ROW_BYTES_IN_ORDER = 512  # of narrower rows, new windows cost more in page faults than a copy
-_MOST_BYTES_IN_ORDER = 3 * 2**27  # a window of pictures, by default, and columns beside; there are two at a time
+_BATCHES_CUT_AT_ONCE = 64
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
 """A batch: field -> tensor of B rows, at least one, "is_padding" (B,) bool among them.
@@ -39,11 +40,13 @@ A rank without a row in a step gets one that it has elsewhere in the epoch, mark
 class Batches:
     """Iterates once over the batches of a rank; equal in number on every rank.
 
-    The reader's workers decode; a thread puts the rows of their row groups where the epoch's order wants them in windows;
-    the consumer only cuts batches off. Windows that are large, of narrow rows, with ragged fields, or that become
-    page-locked tensors are laid out in the table's order, and batches gathered from them. In memory at a time: a window of
-    each of the rank's lanes, or two where they are put in order, the rest of the row groups at the windows' ends, the
-    read-ahead, and a few megabytes of gathered rows, or a few batches of pictures.
+    The reader's workers decode; as many threads copy the rows of their row groups to where the epoch's order wants them in
+    a window; the consumer only cuts batches off, views of the window, while the next one is filled. Rows in table order
+    are not copied at all: batches are views of the row groups, but for those that hold rows of two. Windows that are large,
+    smaller than a few batches, or with ragged fields are laid out in the table's order, and threads gather some megabytes of
+    batches at a time from them, as they do from memory. In memory at a time: the window that batches are given out of and
+    the next, the rest of the row groups at the windows' ends, the read-ahead, two row groups for each thread; and a few
+    megabytes of gathered rows, or a few batches of pictures.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Batches:
         workers: Workers[Rows] | None,
         fields: Sequence[str],
         *,
+        num_threads: int = 2,
         start_step: int = 0,
         pin_memory: bool = False,
         resident: Rows | None = None,
@@ -64,8 +68,10 @@ class Batches:
         Args:
             share: which rows, in which order.
             groups: the row groups that the plan counts.
-            workers: read and decode; None with `resident`, unless this rank has no row.
+            workers: read and decode, to arrays that may be written to where the share `is_in_table_order`; None with
+                `resident`, unless this rank has no row.
             fields: names of the tensors, in order: one for each field, two (values, offsets) for a ragged one.
+            num_threads: threads that copy rows to their places, or gather them.
             start_step: first step to yield.
             pin_memory: page-locked tensors, for asynchronous copies to a GPU; ordinary ones without a GPU.
             resident: the whole share as `read_share` returns it: nothing is read.
@@ -82,11 +88,25 @@ class Batches:
         self.is_closed = False
         self._share, self._groups, self._workers, self._resident = share, groups, workers, resident
         self._fields, self._pictures, self._is_over = tuple(fields), pictures, threading.Event()
-        self._memory = memory
-        self._allocate: Allocate = _pinned if pin_memory and torch.cuda.is_available() else np.empty
-        self._reader: PlannedReader[Rows] | None = None
-        self._gathered: deque[TensorDict] = deque()
-        self._ahead = BackgroundIterator(self._pieces(start_step), _PIECES_AHEAD)
+        is_page_locked = pin_memory and torch.cuda.is_available()
+        # Pixels have a memory of their own.
+        self._allocate: Allocate = _pinned if is_page_locked else np.empty if pictures is not None else memory
+        keep_what_is_freed()
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="mlspark-rows")
+        self._windows: Blocks | None = None
+        if workers is not None and share.num_rows:
+            self._windows = Blocks(
+                share,
+                groups,
+                workers,
+                self._threads,
+                fields=self._fields,
+                memory=_pinned if is_page_locked else memory,
+                is_page_locked=is_page_locked,
+                has_pictures=pictures is not None,
+            )
+        num_ahead = _PIECES_AHEAD if pictures is not None else max(_PIECES_AHEAD, num_threads)
+        self._ahead = BackgroundIterator(self._pieces(start_step), num_ahead)
         _open_batches.add(self)
 
     def __enter__(self) -> "Batches":
@@ -101,25 +121,29 @@ class Batches:
             return
         self.is_closed = True
         self._is_over.set()
-        if self._reader is not None:
-            self._reader.stop()  # else the thread waits for a row group that may take long
+        if self._windows is not None:
+            self._windows.stop()  # else the thread waits for a row group that may take long
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._ahead.close()
+        self._threads.shutdown()
 
     def __iter__(self) -> Iterator[TensorDict]:
         while self.step < self.num_steps:
-            if not self._gathered:
-                started = time.perf_counter()
-                batches, pending = next(self._ahead)
-                for work in pending:
-                    work.result()
-                self._gathered.extend(batches)
-                self.wait_seconds += time.perf_counter() - started
-            batch = self._gathered.popleft()
-            self.step += 1
-            yield batch
+            started = time.perf_counter()
+            piece = next(self._ahead)
+            rows = piece.rows()
+            self.wait_seconds += time.perf_counter() - started
+            is_entered = False
+            for batch in _cut(self._fields, rows, piece.sizes):
+                self.step += 1
+                yield batch
+                if not is_entered and self._windows is not None:  # by now the batches of other windows have gone
+                    self._windows.in_use.enter(piece.window)
+                    is_entered = True
+            del rows, batch, piece  # else their window stays until the next piece comes
 
-    def _pieces(self, start_step: int) -> Iterator[tuple[list[TensorDict], list[Future[None]]]]:
-        """Yield some batches at a time, and the work after which they are whole. Runs in the thread of `_ahead`."""
+    def _pieces(self, start_step: int) -> Iterator["_Piece"]:
+        """Yield some batches at a time. Runs in the thread of `_ahead`."""
         if start_step == self.num_steps:
             return
         if not self._share.num_rows:  # fewer rows than ranks, or than lanes
@@ -127,84 +151,95 @@ class Batches:
             for _ in range(start_step, self.num_steps):
                 gathering = self._gathering(1)
                 gathering.append(row, np.zeros(1, np.int64))
-                yield _cut(self._fields, gathering.rows([1], 1), [0]), gathering.pending
+                yield _Piece(partial(_done, gathering.rows([1], 1), gathering.pending), [0])
             return
         first_row = _wanted(self._share.step_edges(start_step, start_step + 1))[0]
-        blocks = self._blocks(first_row // self._share.block_rows)
+        blocks = self._blocks(first_row)
         block = next(blocks)
-        for first, stop in self._steps_of_pieces(block.rows, start_step):
+        at_once, first = self._steps_at_once(block.rows), start_step
+        while first < self.num_steps:
+            if first_row >= block.end:
+                block = next(blocks)
+                continue
+            stop = self._end_of_piece(block, first, at_once)
             edges = self._share.step_edges(first, stop)
-            wanted = _wanted(edges)
-            gathering, filled = self._gathering(len(wanted)), 0
-            while filled < len(wanted):
-                if wanted[filled] >= block.end:
-                    block = next(blocks)
-                end = bisect_left(wanted, block.end, lo=filled)
-                gathering.append(block.rows, block.places(wanted[filled:end]))
-                filled = end
-            sizes = [stop - start for start, stop in pairwise(edges)]
-            rows = gathering.rows([max(1, size) for size in sizes], len(self._share.lanes))
-            yield _cut(self._fields, rows, sizes), gathering.pending
+            wanted, sizes = _wanted(edges), [stop - start for start, stop in pairwise(edges)]
+            if self._pictures is None and wanted[-1] < block.end:
+                yield self._piece_of(block, wanted, sizes)
+            else:
+                gathering, filled = self._gathering(len(wanted)), 0
+                while filled < len(wanted):
+                    if wanted[filled] >= block.end:
+                        block = next(blocks)
+                    block.wait()
+                    end = bisect_left(wanted, block.end, lo=filled)
+                    gathering.append(block.rows, block.places(wanted[filled:end]))
+                    filled = end
+                rows = self._gathered(gathering, sizes)
+                if block.order is None and self._windows is not None:
+                    self._windows.in_use.give(block.number)
+                yield _Piece(partial(_done, rows, gathering.pending), sizes, block.number)
+            first = stop
+            if first < self.num_steps:
+                first_row = _wanted(self._share.step_edges(first, first + 1))[0]
+
+    def _piece_of(self, block: Block, wanted: Sequence[int], sizes: Sequence[int]) -> "_Piece":
+        """Return batches of one block: views of it, or gathered by a thread."""
+        if block.order is None:
+            assert isinstance(wanted, range)
+            assert self._windows is not None
+            self._windows.in_use.give(block.number)
+            return _Piece(partial(block.part, wanted), sizes, block.number)
+
+        def gather() -> Rows:
+            gathering = self._gathering(len(wanted))
+            gathering.append(block.rows, block.places(wanted))
+            return self._gathered(gathering, sizes)
+
+        work = self._threads.submit(gather)
+        block.readers.append(work)
+        return _Piece(work.result, sizes)
 
     def _gathering(self, num_rows: int) -> Gathering:
         return Gathering(num_rows, self._allocate, self._pictures, self._share.plan.epoch, self._is_over)
 
-    def _steps_of_pieces(self, block: Rows, start_step: int) -> Iterator[tuple[int, int]]:
-        """Yield (first, stop) of the steps to gather at a time: whole batches, of some megabytes."""
+    def _gathered(self, gathering: Gathering, sizes: Sequence[int]) -> Rows:
+        return gathering.rows([max(1, size) for size in sizes], len(self._share.lanes))
+
+    def _steps_at_once(self, block: Rows) -> int:
+        """Return how many steps to gather at a time: whole batches, of some megabytes."""
         if self._pictures is None:
             piece_bytes, row_bytes = _PIECE_BYTES, block.nbytes // max(1, len(block))
         else:
             piece_bytes, row_bytes = _PIECE_BYTES_OF_PICTURES, self._pictures.row_bytes
+        return max(1, piece_bytes // max(1, row_bytes) // self._batch_rows)
+
+    def _end_of_piece(self, block: Block, first: int, at_once: int) -> int:
+        """Return the step before which a piece ends that begins with step `first`, in that block."""
+        if block.order is None and self._pictures is None and block.num_rows >= 2 * self._batch_rows:
+            # All batches that lie in the block, or the one at its end.
+            within = bisect_right(
+                range(self.num_steps + 1),
+                block.end,
+                lo=first + 1,
+                key=lambda step: self._share.step_edges(step, step)[0],
+            )
+            return max(first + 1, within - 1)
+        return min(first + at_once, self.num_steps)
+
+    @property
+    def _batch_rows(self) -> int:
+        """Rows of this rank in a batch, about."""
         plan = self._share.plan
-        batch_rows = max(1, plan.batch_size * len(self._share.lanes) // plan.lanes)
-        num_steps = max(1, piece_bytes // max(1, row_bytes) // batch_rows)
-        for first in range(start_step, plan.num_steps, num_steps):
-            yield first, min(first + num_steps, plan.num_steps)
+        return max(1, plan.batch_size * len(self._share.lanes) // plan.lanes)
 
-    def _blocks(self, first_block: int) -> Iterator["_Block"]:
-        """Yield the blocks from that one on; the rows of one that has an order are valid until the next."""
-        share = self._share
-        if self._resident is not None:
-            yield _Block(self._resident, share.block_order(0), 0, len(self._resident))
-            return
-        segments = share.plan.segments(share.lanes, first_block)
-        assert self._workers is not None
-        is_numbered = self._pictures is not None
-        with PlannedReader(self._workers, self._groups, segments.group) as reader:
-            self._reader = reader
-            cuts = _cuts(segments, reader, share.plan, is_numbered=is_numbered)
-            left = _Left(zip(segments.lane.tolist(), cuts, strict=True))
-            buffer: RowsBuffer | None = None
-            for block in range(first_block, share.num_blocks):
-                shares, begin = share.block_lanes(block), block * share.block_rows
-                num_rows, order = sum(rows for _, rows in shares), share.block_order(block)
-                if self._is_put_in_order(block, left.next_of(shares[0][0]), num_rows):
-                    buffer, places = RowsBuffer(min(share.block_rows, share.num_rows), self._memory), _inverse(order)
-                    for rows in left.take(shares):
-                        buffer.append_at(places[buffer.filled : buffer.filled + len(rows)], rows)
-                        del rows  # else the row group stays until the next one comes
-                    yield _Block(buffer.rows(), None, begin, num_rows)
-                    buffer = None
-                else:
-                    if buffer is None or buffer.capacity < num_rows:
-                        buffer = RowsBuffer(num_rows)
-                    buffer.clear()
-                    for rows in left.take(shares):
-                        buffer.append(rows)
-                        del rows
-                    yield _Block(buffer.rows(), order, begin, num_rows)
-
-    def _is_put_in_order(self, block: int, some: Rows, num_rows: int) -> bool:
-        """Return whether a block of so many rows like `some` is put in the epoch's order while it comes."""
-        share, plan = self._share, self._share.plan
-        if self._allocate is not np.empty or any(isinstance(field, Ragged) for field in some.fields):
-            return False
-        # Where a row is handed out twice, as padding, it must be as it was read.
-        start, stop = share.step_edges(plan.num_steps - 1, plan.num_steps)
-        if plan.batch_size < plan.lanes or (start == stop and block == share.num_blocks - 1):
-            return False
-        row_bytes = some.nbytes / max(1, len(some))
-        return row_bytes >= _LEAST_ROW_BYTES_IN_ORDER and row_bytes * num_rows <= _MOST_BYTES_IN_ORDER
+    def _blocks(self, first_row: int) -> Iterator[Block]:
+        """Yield the blocks from the one on that holds this of the rank's rows."""
+        if self._resident is None:
+            assert self._windows is not None
+            return self._windows.from_row(first_row)
+        order = self._threads.submit(self._share.block_order, 0)
+        return iter([Block(0, self._resident, 0, len(self._resident), order)])
 
     def _any_row(self) -> Rows:
         """Return a row of the table, for a rank that has none."""
@@ -226,13 +261,22 @@ def _close_all() -> None:
         batches.close()
 
 
-def _cuts(segments: Segments, reader: Iterable[Rows], plan: Plan, *, is_numbered: bool) -> Iterator[tuple[Rows, Rows]]:
-    """Yield each row group and its rows that a segment holds; with one more field for their numbers in the snapshot."""
-    starts = (np.cumsum(plan.rows_per_group) - plan.rows_per_group)[segments.group] + segments.start
-    places = zip(segments.start.tolist(), segments.stop.tolist(), starts.tolist(), reader, strict=True)
-    for start, stop, number, decoded in places:
-        cut = decoded.slice(start, stop)
-        yield decoded, cut.numbered(number) if is_numbered else cut
+@dataclass(frozen=True)
+class _Piece:
+    """Some batches."""
+
+    rows: Callable[[], Rows]
+    """Returns their rows, one batch after another, once they are whole."""
+    sizes: Sequence[int]
+    """Rows of each batch; 0: it has one, which is padding."""
+    window: int = -1
+    """Number of the block that they may be views of."""
+
+
+def _done(rows: Rows, pending: Iterable[Future[None]]) -> Rows:
+    for work in pending:
+        work.result()
+    return rows
 
 
 def read_share(
@@ -252,7 +296,7 @@ def read_share(
     num_rows = sum(stop - start for start, stop in map(share.plan.lane_bounds, share.lanes))
     buffer = RowsBuffer(num_rows)
     with PlannedReader(workers, groups, segments.group) as reader:
-        for decoded, cut in _cuts(segments, reader, share.plan, is_numbered=has_pictures):
+        for decoded, cut, _ in cuts(segments, reader, share.plan, is_numbered=has_pictures):
             needed = decoded.nbytes * num_rows // max(1, len(decoded)) + 8 * num_rows  # with the order of an epoch
             if needed > limit_bytes:
                 raise DatasetError(
@@ -273,68 +317,17 @@ def _wanted(edges: Sequence[int]) -> Sequence[int]:
     return [row for part in parts for row in part]
 
 
-def _inverse(order: Integers) -> Integers:
-    """Return where in the epoch's order each row of a block stands."""
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))
-    return places
+def _cut(fields: Sequence[str], rows: Rows, sizes: Sequence[int]) -> Iterator[TensorDict]:
+    """Yield batches of so many rows as views of `rows`; one of none has one row, which is marked."""
+    start = 0
+    for first in range(0, len(sizes), _BATCHES_CUT_AT_ONCE):
+        some = sizes[first : first + _BATCHES_CUT_AT_ONCE]
+        stop = start + sum(max(1, size) for size in some)
+        yield from _cut_at_once(fields, rows.slice(start, stop), some)
+        start = stop
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Windows of a rank's lanes, in memory."""
-
-    rows: Rows
-    order: Integers | None
-    """Places of the rows in the epoch's order; None: they stand in it, in memory that nobody else uses."""
-    begin: int
-    """This rank's rows before it."""
-    num_rows: int
-
-    @property
-    def end(self) -> int:
-        return self.begin + self.num_rows
-
-    def places(self, wanted: Sequence[int]) -> Integers | slice:
-        """Return where the wanted ones of the rank's rows are; a slice: they stand there one after another."""
-        if isinstance(wanted, range):
-            part = slice(wanted.start - self.begin, wanted.stop - self.begin)
-            return part if self.order is None else self.order[part]
-        rows = np.array(wanted, dtype=np.int64) - self.begin
-        return rows if self.order is None else self.order[rows]
-
-
-class _Left:
-    """What is left of the row groups that were read, of each lane."""
-
-    def __init__(self, cuts: Iterator[tuple[int, tuple[Rows, Rows]]]) -> None:
-        """Take (lane, (row group, its rows of a segment)), in the order in which windows need them."""
-        self._cuts = cuts
-        self._left: dict[int, deque[Rows]] = {}
-
-    def next_of(self, lane: int) -> Rows:
-        """Return the rows that come next of a lane."""
-        left = self._left.setdefault(lane, deque())
-        if not left:
-            of_lane, (_, cut) = next(self._cuts)
-            assert of_lane == lane, (of_lane, lane)
-            left.append(cut)
-        return left[0]
-
-    def take(self, shares: Iterable[tuple[int, int]]) -> Iterator[Rows]:
-        """Yield so many rows of each lane."""
-        for lane, num_rows in shares:
-            while num_rows:
-                head = self.next_of(lane)
-                self._left[lane].popleft()
-                if len(head) > num_rows:
-                    self._left[lane].appendleft(head.slice(num_rows, len(head)))
-                    head = head.slice(0, num_rows)
-                num_rows -= len(head)
-                yield head
-
-
-def _cut(fields: Sequence[str], rows: Rows, sizes: Sequence[int]) -> list[TensorDict]:
+def _cut_at_once(fields: Sequence[str], rows: Rows, sizes: Sequence[int]) -> list[TensorDict]:
     """Return batches of so many rows as views of `rows`; one of none has one row, which is marked."""
     lengths = [max(1, size) for size in sizes]
     # Made by numpy: torch would wake its pool of threads for it, which then spin for as long as the rest takes.

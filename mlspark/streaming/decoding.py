@@ -77,6 +77,8 @@ class Decoder:
     fields: tuple[FieldSpec, ...]
     fill: Mapping[str, Any] = field(default_factory=dict)
     """Column -> value that stands for null."""
+    is_writable: bool = False
+    """Whether each field is in memory of its own that may be written to, and none of it Arrow's."""
 
     @property
     def columns(self) -> tuple[TableColumn, ...]:
@@ -89,7 +91,8 @@ class Decoder:
         Raises:
             DatasetError: a null without a fill value, a length or type that is not as stated; names the column.
         """
-        return Rows(tuple(self._field(spec, table) for spec in self.fields), table.num_rows)
+        fields = tuple(self._field(spec, table) for spec in self.fields)
+        return Rows(tuple(map(_writable, fields)) if self.is_writable else fields, table.num_rows)
 
     def _field(self, spec: FieldSpec, table: pa.Table) -> Array | Ragged:
         if spec.is_matrix:
@@ -331,6 +334,12 @@ def _pictures(values: pa.ChunkedArray, column: TableColumn, picture: PictureSpec
         return np.asarray(values.to_numpy(), dtype=object)
     why = f"pixels of {picture.shape} (channels, height, width) have {picture.num_bytes:,}"
     return _fixed(_ragged(values, column, filling), picture.num_bytes, column, why)
+
+
+def _writable(field: Array | Ragged) -> Array | Ragged:
+    if isinstance(field, Ragged):
+        return Ragged(np.require(field.values, requirements="W"), field.offsets)
+    return np.require(field, requirements="W")
 
 
 def _is_text(kind: pa.DataType) -> bool:

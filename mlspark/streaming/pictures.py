@@ -285,12 +285,13 @@ class Gathering:
         """
         is_whole = isinstance(places, slice) and places.stop - places.start == self._num_rows
         others = rows if self._pictures is None else self._pictures.others(rows)
-        if is_whole:
-            assert isinstance(places, slice)
+        if not isinstance(places, slice):
+            self._buffer.append_taken(others, places)
+        elif is_whole:
             self._whole = others.slice(places.start, places.stop)
         else:
-            places = np.arange(places.start, places.stop) if isinstance(places, slice) else places
-            self._buffer.append_taken(others, places)
+            self._buffer.append(others.slice(places.start, places.stop))
+            places = np.arange(places.start, places.stop)
         if self._pictures is not None:
             ids = self._pictures.row_ids(rows, places)
             self._ids.append(ids)

@@ -15,6 +15,7 @@ is one integer. In few steps a rank may have no row: in a last batch of fewer ro
 rows than ranks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -31,6 +32,10 @@ DEFAULT_LANES = 8
 
 DEFAULT_WINDOW_BYTES = 256 * 2**20
 """Bytes of a shuffle window's rows, where pictures are among them, unless another number is asked for."""
+
+DEFAULT_READ_AHEAD_BYTES = 8 * 2**20
+"""Bytes of decoded rows that are read ahead, unless another number is asked for. Few: while batches of a window are given
+out, the next one is filled, which is all the time that a slow store needs."""
 
 # The purposes of random numbers; part of each generator's key, so that no two draws are alike.
 _GROUPS, _WINDOW = 0, 1
@@ -50,6 +55,11 @@ class Segments:
 
     def __len__(self) -> int:
         return len(self.group)
+
+    def after(self, number: int) -> "Segments":
+        """Return those after the first `number`."""
+        columns = (self.lane, self.window, self.group, self.start, self.stop)
+        return Segments(*(column[number:] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,17 @@ class RankPlan:
         return range(self.rank, self.plan.lanes, self.world_size)
 
     @property
+    def is_in_table_order(self) -> bool:
+        """Whether this rank's rows come as they stand in the table."""
+        return not self.plan.shuffle and len(self.lanes) == 1
+
+    @property
+    def hands_out_rows_once(self) -> bool:
+        """Whether no row comes twice, as padding in place of one that this rank lacks in a step."""
+        start, stop = self.step_edges(self.plan.num_steps - 1, self.plan.num_steps)
+        return self.plan.batch_size >= self.plan.lanes and start < stop
+
+    @property
     def num_rows(self) -> int:
         """Rows of this rank in the epoch, before anything is dropped."""
         return self.rows_before(self.plan.num_rows)
@@ -224,3 +245,24 @@ class RankPlan:
             base += rows
         flat = order.reshape(-1)
         return flat if shortest == longest else flat[flat >= 0]
+
+    def lane_places(self, block: int, shares: Sequence[tuple[int, int]], column: int) -> Integers:
+        """Return where the rows of one of a block's lanes, in the table's order, stand in the epoch's.
+
+        Those of all its lanes, one after another, are the inverse of `block_order`. Threads may make them at the same time.
+
+        Args:
+            block: number of the block.
+            shares: `block_lanes` of it.
+            column: which of them.
+        """
+        lane, num_rows = shares[column]
+        in_turn = np.arange(column, column + num_rows * len(shares), len(shares))
+        shortest = min(rows for _, rows in shares)
+        if num_rows > shortest:  # then only the longer lanes take turns
+            turns = np.arange(shortest, num_rows)
+            in_turn[shortest:] = sum(np.minimum(rows, turns) for _, rows in shares)
+            in_turn[shortest:] += sum((rows > turns).astype(np.int64) for _, rows in shares[:column])
+        places = np.empty_like(in_turn)
+        places[self.plan.window_order(lane, block)] = in_turn
+        return places

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlspark.streaming.petastorm_import import Ventilator
+from mlspark.streaming.plan import DEFAULT_READ_AHEAD_BYTES
 from mlspark.streaming.snapshot import RowGroup
 
 MAX_AHEAD = 4096
@@ -22,7 +23,7 @@ class ReadOptions:
     workers: int = 2
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads share this process and copy nothing; processes suit a transform written in Python."""
-    read_ahead_bytes: int = 256 * 2**20
+    read_ahead_bytes: int = DEFAULT_READ_AHEAD_BYTES
     """Most bytes of decoded rows that are read and not yet taken; one row group per worker is always allowed."""
     cache_folder: str = ""
     """Local folder that keeps what was read, for later epochs, ranks and runs; empty: none."""

@@ -76,6 +76,10 @@ class Rows:
         stop = min(stop, self.num_rows)
         return Rows(tuple(_slice(field, start, stop) for field in self.fields), stop - start)
 
+    def copied(self) -> "Rows":
+        """Return the rows in memory of their own."""
+        return Rows(tuple(_copied(field) for field in self.fields), self.num_rows)
+
     def numbered(self, first: int) -> "Rows":
         """Return the rows with one more field: (n,) int64, from `first` on."""
         return Rows((*self.fields, np.arange(first, first + self.num_rows)), self.num_rows)
@@ -105,6 +109,13 @@ def _slice(field: Field, start: int, stop: int) -> Field:
     return part.copy() if field.dtype == object else part  # a view would keep all the other objects
 
 
+def _copied(field: Field) -> Field:
+    if isinstance(field, Ragged):
+        compact = field.compact()
+        return Ragged(compact.values.copy(), compact.offsets)
+    return field.copy()
+
+
 def _num_bytes(field: Field) -> int:
     """Return the bytes of memory that a field holds."""
     if isinstance(field, np.ndarray) and field.dtype == object:
@@ -115,6 +126,23 @@ def _num_bytes(field: Field) -> int:
 def _joined(matrix: Array) -> Array:
     """Return a contiguous matrix (n, L) as a view of (n,) values that are rows."""
     return matrix.reshape(len(matrix), -1).view(f"V{matrix[:1].nbytes}")[:, 0]
+
+
+def _put(array: Array, places: NDArray[np.int64], field: Array) -> None:
+    """Copy rows of a field to their places."""
+    if field.ndim > 1 and field[:1].nbytes:  # as one value for each row: two to three times as fast
+        assert field.shape[1:] == array.shape[1:], (field.shape, array.shape)
+        array, field = _joined(array), _joined(np.ascontiguousarray(field, array.dtype))
+    array[places] = field
+
+
+class FieldError(Exception):
+    """A field of rows could not be copied; the cause says why."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"field {index}")
+        self.index = index
+        """Number of the field."""
 
 
 class RowsBuffer:
@@ -140,15 +168,28 @@ class RowsBuffer:
                 array[self.filled : self.filled + len(rows)] = field
         self.filled += len(rows)
 
-    def append_at(self, places: NDArray[np.int64], rows: Rows) -> None:
-        """Copy rows without ragged fields in, each to its place; what is filled is whole when all places are."""
-        for field, array in self._paired(rows):
+    def allocate_for(self, rows: Rows) -> None:
+        """Make the arrays for rows like these, if none were yet."""
+        self._paired(rows)
+
+    def put(self, places: NDArray[np.int64], rows: Rows) -> None:
+        """Copy rows without ragged fields in, each to its place, after `allocate_for`; threads may do so at the same time.
+
+        Raises:
+            FieldError: a field's could not be.
+        """
+        for index, (field, array) in enumerate(self._paired(rows)):
             assert isinstance(field, np.ndarray)
             assert not isinstance(array, list)
-            if field.ndim > 1 and field[:1].nbytes:  # as one value for each row: two to three times as fast
-                array, field = _joined(array), _joined(np.ascontiguousarray(field))
-            array[places] = field
-        self.filled += len(rows)
+            try:
+                _put(array, places, field)
+            except Exception as error:
+                raise FieldError(index) from error
+
+    def whole(self, num_rows: int) -> Rows:
+        """Return the first rows of those that were put in; whole when all of them are."""
+        self.filled = num_rows
+        return self.rows()
 
     def append_taken(self, rows: Rows, places: NDArray[np.int64]) -> None:
         """Copy the rows at `places` of `rows` in."""

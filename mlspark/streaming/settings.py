@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mlspark.section import Section
-from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES
+from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_READ_AHEAD_BYTES, DEFAULT_WINDOW_BYTES
 
 
 class StreamingSettings(Section):
@@ -18,11 +18,13 @@ class StreamingSettings(Section):
     """Most bytes that the rows shuffled among each other need where pictures are among the columns, as the table holds them:
     their number is lower where they need more. Part of the row order; ignored without pictures."""
     workers: Annotated[int, Field(ge=1)] = 2
-    """Number of reader threads or processes per rank, and of the threads or processes that decode its pictures."""
+    """Number of reader threads or processes per rank, of the threads that put rows in order, and of the threads or processes
+    that decode its pictures."""
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads copy nothing, processes take seconds to start."""
-    read_ahead_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
-    """Most bytes of decoded rows that a rank reads ahead, besides one row group per worker."""
+    read_ahead_bytes: Annotated[int, Field(ge=0)] = DEFAULT_READ_AHEAD_BYTES
+    """Most bytes of decoded rows that a rank reads ahead, besides one row group per worker and the window that is filled
+    while the one before is used."""
     cache_folder: str = ""
     """Local folder that keeps what was read of a remote table, for all ranks and runs of a machine; empty: none."""
     cache_bytes: Annotated[int, Field(ge=1)] = 10 * 2**30

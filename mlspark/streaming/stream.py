@@ -18,7 +18,7 @@ from mlspark.streaming.filters import Condition
 from mlspark.streaming.mixing import FIELDS as MIXING_FIELDS
 from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.pictures import Picture, Pictures, columns_beside, picture_fields, window_rows
-from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
+from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_READ_AHEAD_BYTES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.reader import Workers
 from mlspark.streaming.reused_memory import ReusedMemory
@@ -151,7 +151,7 @@ class Stream(IterableDataset[TensorDict]):
         transform: Transform | None = None,
         workers: int = 2,
         pool: Literal["thread", "process"] = "thread",
-        read_ahead_bytes: int = 256 * 2**20,
+        read_ahead_bytes: int = DEFAULT_READ_AHEAD_BYTES,
         cache_folder: str = "",
         cache_bytes: int = 10 * 2**30,
         memory_bytes: int = 0,
@@ -301,6 +301,7 @@ class Stream(IterableDataset[TensorDict]):
             self._groups,
             None if is_resident else self._started(),
             self.fields[:-1],
+            num_threads=self._options.workers,
             start_step=self.step,
             pin_memory=self._pin_memory,
             resident=self._resident,
@@ -318,7 +319,7 @@ class Stream(IterableDataset[TensorDict]):
                 columns = tuple((kept | {name: self.snapshot.columns[name] for name in self._transform.reads}).values())
             self._workers = Workers(
                 columns,
-                self._decoder,
+                replace(self._decoder, is_writable=self._share(self.epoch).is_in_table_order),
                 transform=None if self._transform is None else self._transform.apply,
                 options=self._options,
             )

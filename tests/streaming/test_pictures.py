@@ -194,7 +194,7 @@ def test_rows_put_in_order_are_those_gathered_from_windows(
     }
 
     def everything(most_bytes: int) -> list[dict[str, np.ndarray]]:
-        monkeypatch.setattr("mlspark.streaming.batches._MOST_BYTES_IN_ORDER", most_bytes)
+        monkeypatch.setattr("mlspark.streaming.windows._MOST_BYTES_IN_ORDER", most_bytes)
         batches = []
         for rank in range(world_size):
             with mlspark.streaming.open(path, rank=rank, **options) as stream:
@@ -250,6 +250,7 @@ def windows(stream: Any) -> list[int]:
 
     def noting(self: Any, first: int) -> Any:
         for block in blocks(self, first):
+            block.wait()
             sizes.append(sum(len(picture) for picture in block.rows.fields[stream.fields.index("photo")]))
             yield block
 
