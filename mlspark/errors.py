@@ -59,6 +59,17 @@ class TrackingError(MlsparkError):
     """MLflow does not answer, or refuses what a job asks of it."""
 
 
+def raised_by_worker(kind: type[MlsparkError], text: str) -> str | None:
+    """Return what an error of a Python worker says, of which Spark tells the driver as text alone; None for other errors.
+
+    Args:
+        kind: class of the error that is looked for.
+        text: of Spark's error, traceback of the worker and all.
+    """
+    told = re.search(rf"{re.escape(f'{kind.__module__}.{kind.__qualname__}')}: (.*)", text)
+    return told[1] if told else None
+
+
 def one_line(message: str) -> str:
     """Return the first line of an error message, without Spark's own marks, at most 300 characters of it."""
     lines = [line for line in message.splitlines() if line.strip()]

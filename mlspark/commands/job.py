@@ -75,10 +75,10 @@ def run(
                 result = work(spark, settings)
         finally:
             spark.stop()
-        job_records.keep(settings, name, result, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        result = job_records.ended(settings, name, result, seconds)
         if price is not None:
-            result |= {"cost": price.to_json(time.monotonic() - started)}
-            logger.info("cost: %s", price.words(time.monotonic() - started))
+            logger.info("cost: %s", price.words(seconds))
         if report:
             stands = "what the job did stands, run it again for the report"
             output_file.write("--report", report, json.dumps(result, indent=1) + "\n", what_stands=stands)

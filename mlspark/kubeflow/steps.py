@@ -145,23 +145,23 @@ def _recorded(
     report: str,
     work: Callable[[Settings], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the report of a step, once it is kept; of one that fails the error is, and raised."""
+    """Return the report of a step, `cost` and all, once it is kept; of one that fails the error is, and raised."""
+    from mlspark.stages import costs, job_records
+
     _log()
     started = time.monotonic()
     loaded = load(settings, overrides)
     try:
+        costs.price(loaded)  # refused before the work, not after it
         done = work(loaded)
     except BaseException as error:
         records.keep(loaded, run, step, records.failure(error, time.monotonic() - started))
         raise
     seconds = time.monotonic() - started
+    done = job_records.ended(loaded, step, done, seconds)
     records.keep(loaded, run, step, {"state": records.SUCCEEDED, "report": done, "seconds": round(seconds, 3)})
     if report:
         Path(report).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    if step in ("train", "score") and not done.get("skipped"):
-        from mlspark.stages import job_records
-
-        job_records.keep(loaded, step, done, seconds)
     return done
 
 

@@ -1,7 +1,6 @@
 """Good rows of a source become rows of the score table. Driver, lazy; what executors run is in `partitions`."""
 
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from mlspark import session, tables
 from mlspark.contracts import naming, own_columns
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
-from mlspark.errors import ConfigError, ContractError, TableError
+from mlspark.errors import ConfigError, ContractError, TableError, raised_by_worker
 from mlspark.features import encode_spark, split
 from mlspark.features.kinds.image import looked_sql
 from mlspark.features.tensors import Tensors
@@ -207,8 +206,8 @@ def predicting() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        if told := re.search(r"mlspark\.errors\.ContractError: (.*)", str(error)):
-            raise ContractError(f"{told[1]}; no score was written") from error
+        if told := raised_by_worker(ContractError, str(error)):
+            raise ContractError(f"{told}; no score was written") from error
         raise
 
 

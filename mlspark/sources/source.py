@@ -19,7 +19,7 @@ from pyspark.sql.types import StructType
 from mlspark import session, storage
 from mlspark.contracts import free_sql, headers
 from mlspark.contracts.contract import Contract
-from mlspark.errors import SourceError, one_line
+from mlspark.errors import SourceError, one_line, raised_by_worker
 from mlspark.sources.settings import SourceSettings
 
 STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
@@ -207,7 +207,6 @@ _REFUSED_BY_SPARK = (
     "TABLE_OR_VIEW_NOT_FOUND",
     "UNABLE_TO_INFER_SCHEMA",
 )
-_RAISED_ON_EXECUTOR = re.compile(r"mlspark\.errors\.SourceError: (.*)")
 _SHOWN = 1000
 REMEDY = "correct or remove it; nothing was written"
 
@@ -216,8 +215,8 @@ def _reading_failure(causes: list[_Cause]) -> str | None:
     """Return why a source cannot be read, or None when its reading is not what failed."""
     root = causes[-1]
     for cause in causes:
-        if cause.name == "PythonException" and (told := _RAISED_ON_EXECUTOR.search(cause.message)):
-            return one_line(told[1])
+        if cause.name == "PythonException" and (told := raised_by_worker(SourceError, cause.message)):
+            return one_line(told)
         if cause.condition.startswith("FAILED_READ_FILE"):
             if "CSV header" in root.message:
                 return f"{cause.path}: {_spark_header_difference(root.message)}; {REMEDY}"

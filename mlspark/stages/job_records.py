@@ -9,6 +9,7 @@ from typing import Any
 from mlspark import storage
 from mlspark.errors import one_line
 from mlspark.settings.pipeline import Settings
+from mlspark.stages import costs
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ class JobRecord:
 
 def keep(settings: Settings, job: str, report: Mapping[str, Any], seconds: float) -> None:
     """Keep the record of a job, from its report; of one that found its work done, or went on with an earlier one, none."""
-    rows_and_passes = _rows_and_passes(job, report)
-    if job not in JOBS or report.get("already_done") or report.get("restarts") or rows_and_passes is None:
+    if job not in JOBS or any(report.get(key) for key in ("skipped", "already_done", "restarts")):
+        return
+    if (rows_and_passes := _rows_and_passes(job, report)) is None:
         return
     rows, passes = rows_and_passes
     record = JobRecord(rows * passes, round(seconds, 3), report.get("train_seconds"), speed(settings, job), rows=rows)
@@ -43,6 +45,17 @@ def keep(settings: Settings, job: str, report: Mapping[str, Any], seconds: float
         storage.write_json(storage.join(_folder(settings, job), f"{uuid.uuid4().hex}.json"), asdict(record))
     except OSError as error:  # what the job did stands
         logger.warning("no record of this job is kept for estimates: %s", one_line(str(error)))
+
+
+def ended(settings: Settings, job: str, report: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Keep the record of a job that ended well; return its report, with `cost` where `cost.tier` says what it ran on.
+
+    Raises:
+        ConfigError: as `costs.price` does.
+    """
+    keep(settings, job, report, seconds)
+    cost = costs.of(settings, seconds)
+    return report if cost is None else report | {"cost": cost}
 
 
 def read(settings: Settings, job: str) -> list[JobRecord]:

@@ -3,7 +3,6 @@
 Raw rows stay with Spark's workers: what comes to the driver is each row's id, label, weight, sliced values and outputs.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructField, StructType
 
-from mlspark.errors import ContractError, FeatureError
+from mlspark.errors import ContractError, FeatureError, raised_by_worker
 from mlspark.evaluation import latency
 from mlspark.evaluation.paired_rows import ComparisonError
 from mlspark.evaluation.predictions import Predictions
@@ -128,8 +127,8 @@ def _scored(rows: DataFrame, packages: Packages, columns: Sequence[str], types: 
     try:
         return tasks.mapInArrow(score, StructType(fields)).toArrow()
     except (PySparkException, Py4JJavaError) as error:
-        if refused := re.search(r"mlspark\.[a-z_.]+\.ComparisonError: (.*)", str(error)):
-            raise ComparisonError(refused[1]) from error
+        if told := raised_by_worker(ComparisonError, str(error)):
+            raise ComparisonError(told) from error
         raise
     finally:
         files.destroy()

@@ -97,6 +97,18 @@ def test_summary_without_a_record_has_the_words_of_kubeflow(tmp_path: Path) -> N
     assert records.summary(settings, "7", "SUCCEEDED", "")["state"] == "succeeded"
 
 
+def test_reports_of_steps_have_their_cost_and_an_unknown_tier_is_refused_before_the_work(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    settings = census_settings(SAMPLE, tmp_path, "scoring.source=null", f"cost.machines={ROOT}/conf/machines.yaml")
+    steps.score(settings.to_yaml(), ["cost.tier=m7g.large"], "7", str(report))
+    cost = json.loads(report.read_text())["cost"]
+    assert (cost["tier"], cost["count"]) == ("m7g.large", 1)
+    assert cost["amount"] == pytest.approx(cost["seconds"] / 3600 * cost["price_per_hour"], abs=1e-6)
+    assert records.summary(settings, "7", "SUCCEEDED", "")["steps"]["score"]["report"]["cost"] == cost
+    with pytest.raises(ConfigError, match="cost.tier=m7g.larg: not in"):
+        steps.score(settings.to_yaml(), ["cost.tier=m7g.larg"], "8", str(report))
+
+
 def test_endpoints_that_are_none_are_refused(tmp_path: Path) -> None:
     config = [str(ROOT / "conf" / "census.yaml")]
     with pytest.raises(ConfigError, match="--endpoint kubeflow: expected the form https://HOST/pipeline"):
