@@ -2,8 +2,8 @@
 # The client of Kubeflow Pipelines waits for a run that was cancelled until its time-out, as if it were running.
 #
 # Packages: kfp 2.17.0, setuptools 80.9.0.
-# Expected: `Client.wait_for_run_completion` returns once a run has ended, however it did: SUCCEEDED, FAILED, SKIPPED and CANCELED
-#           are the states in which the API's own list says that a run stays.
+# Expected: `Client.wait_for_run_completion` returns once a run has ended, however it did: SUCCEEDED, FAILED, SKIPPED, CANCELED
+#           (CANCELING is the state before that).
 # Seen:     it returns at once for the first three; for CANCELED it asks again and again, and raises TimeoutError when its time
 #           is over. `RunPipelineResult.wait_for_run_completion` without a time-out waits for as long as a timedelta holds.
 # So:       poll `get_run(run_id).state` oneself, and take CANCELED for an end.
