@@ -105,7 +105,7 @@ def test_reports_of_steps_have_their_cost_and_an_unknown_tier_is_refused_before_
     assert (cost["tier"], cost["count"]) == ("m7g.large", 1)
     assert cost["amount"] == pytest.approx(cost["seconds"] / 3600 * cost["price_per_hour"], abs=1e-6)
     assert records.summary(settings, "7", "SUCCEEDED", "")["steps"]["score"]["report"]["cost"] == cost
-    with pytest.raises(ConfigError, match="cost.tier=m7g.larg: not in"):
+    with pytest.raises(ConfigError, match=r"cost\.tier=m7g\.larg: not in"):
         steps.score(settings.to_yaml(), ["cost.tier=m7g.larg"], "8", str(report))
 
 
