@@ -33,9 +33,9 @@ from mlspark.stages.score import score
 from mlspark.stages.train import train
 
 checkout = Path(mlspark.__file__).parents[1]  # of the repository, for its conf/ and schemas/
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
-data = Path(os.environ.get("MLSPARK_DATA", "data")).absolute()
+data = Path(os.environ.get("MLSPARK_DATA", checkout / "data")).absolute()
 if (data / "adult" / "adult.data").exists():
     print("the Adult files of UCI")
 else:
@@ -170,3 +170,4 @@ plt.show()
 
 # %%
 spark.stop()
+temporary.cleanup()

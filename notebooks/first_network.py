@@ -35,9 +35,9 @@ from mlspark.stages.score import score
 from mlspark.stages.train import train
 
 checkout = Path(mlspark.__file__).parents[1]  # of the repository, for its conf/ and schemas/
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
-mnist = Path(os.environ.get("MLSPARK_DATA", "data")).absolute() / "mnist"
+mnist = Path(os.environ.get("MLSPARK_DATA", checkout / "data")).absolute() / "mnist"
 mnist_files = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
@@ -159,3 +159,4 @@ plt.show()
 
 # %%
 spark.stop()
+temporary.cleanup()

@@ -32,7 +32,7 @@ from mlspark.errors import MlsparkError
 from mlspark.intake.rows import take_in
 from mlspark.sources import catalog
 
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
 addresses = {name: os.environ.get(name, "") for name in ("HDFS_URL", "S3_URL", "METASTORE_URL", "POSTGRES_URL")}
 print("not set, so left out:", ", ".join(name for name, address in addresses.items() if not address) or "none")
@@ -184,3 +184,4 @@ for change in (
 
 # %%
 spark.stop()
+temporary.cleanup()

@@ -28,7 +28,7 @@ from mlspark.streaming.plan import Plan, RankPlan
 from mlspark.streaming.stream import Stream
 
 checkout = Path(mlspark.__file__).parents[1]  # of the repository, for its conf/
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
 
 # %% [markdown]
@@ -119,3 +119,6 @@ plt.show()
 
 # %% [markdown]
 # What the model leaves out, and where each figure comes from when it is not given, is in [how many ranks](../scaling.md).
+
+# %%
+temporary.cleanup()

@@ -34,9 +34,9 @@ from mlspark.stages.prepare import prepare
 from mlspark.stages.train import train
 
 checkout = Path(mlspark.__file__).parents[1]  # of the repository, for its conf/ and schemas/
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
-data = Path(os.environ.get("MLSPARK_DATA", "data")).absolute()
+data = Path(os.environ.get("MLSPARK_DATA", checkout / "data")).absolute()
 checkpoint = data / "pretrained-cifar10-resnet" / "resnet20-12fca82f.th"
 photographs = next((data / name for name in ("cifar10-jpeg", "cifar10") if (data / name / "train.zip").exists()), None)
 if photographs is None or not checkpoint.exists():
@@ -142,3 +142,4 @@ else:
 
 # %%
 spark.stop()
+temporary.cleanup()

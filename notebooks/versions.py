@@ -32,9 +32,9 @@ from mlspark.stages.promote import promote
 from mlspark.stages.train import train
 
 checkout = Path(mlspark.__file__).parents[1]  # of the repository, for its conf/ and schemas/
-temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # goes when the kernel does
+temporary = tempfile.TemporaryDirectory(prefix="mlspark-")  # removed in the last cell
 work = Path(temporary.name)
-data = Path(os.environ.get("MLSPARK_DATA", "data")).absolute()
+data = Path(os.environ.get("MLSPARK_DATA", checkout / "data")).absolute()
 (work / "data" / "adult").mkdir(parents=True)
 if (data / "adult" / "adult.data").exists():
     for file, count in (("adult.data", 8000), ("adult.test", 4001)):
@@ -162,3 +162,4 @@ for check in promoted["checks"]:
 
 # %%
 spark.stop()
+temporary.cleanup()

@@ -19,14 +19,18 @@ from ..conftest import REAL_DATA
 def test_notebook_runs(name: str, tmp_path: Path) -> None:
     if name == "transfer" and not (REAL_DATA / "pretrained-cifar10-resnet").is_dir():
         pytest.skip(f"no pretrained-cifar10-resnet in {REAL_DATA}: set MLSPARK_DATA")
+    work, temporary = tmp_path / "work", tmp_path / "tmp"
+    work.mkdir()
+    temporary.mkdir()
     try:
         with notebooks.environment_of(name) as environment:
-            done = notebooks.execute(notebooks.NOTEBOOKS[name], tmp_path, environment)
+            kernel = {**environment, "TMPDIR": str(temporary)}
+            done = notebooks.execute(notebooks.NOTEBOOKS[name], work, kernel)
     except NotInstalledError as missing:
         pytest.skip(str(missing))
     cells = [cell for cell in done.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not list(tmp_path.iterdir())  # it has a folder of its own
+    assert not [*work.iterdir(), *temporary.glob("mlspark-*")]  # it has a folder of its own, and removes it
     if name in notebooks.ON_SERVERS:
         assert cells[0].outputs[0].text == "not set, so left out: none\n"
 
