@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import jupytext
 import typer
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
 from mlspark.errors import MlsparkError
@@ -49,7 +49,8 @@ def execute(source: Path, folder: Path, environment: Mapping[str, str]) -> Noteb
         environment: of the kernel, beside this process's.
 
     Raises:
-        NotebookError: says in which cell, by its number among all cells and its first line, and has the traceback.
+        NotebookError: a cell fails, takes too long or ends the kernel; says which, by its number among all cells and its
+            first line, and has the traceback.
     """
     notebook = jupytext.read(source)
     number = 0
@@ -71,10 +72,11 @@ def execute(source: Path, folder: Path, environment: Mapping[str, str]) -> Noteb
         )
         try:
             client.execute(env={**os.environ, **environment})
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             first_line = notebook.cells[number].source.partition("\n")[0]
-            traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
-            raise NotebookError(f"{source.name}, cell {number + 1} ({first_line}):\n{traceback}") from None
+            said = error.traceback if isinstance(error, CellExecutionError) else str(error)
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+            raise NotebookError(f"{source.name}, cell {number + 1} ({first_line}):\n{plain}") from None
     return notebook
 
 

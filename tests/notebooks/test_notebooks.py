@@ -4,6 +4,7 @@
 .ci/run. Without the real data notebooks run on what they say stands in for it.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,12 @@ def test_notebook_runs(name: str, tmp_path: Path) -> None:
         assert cells[0].outputs[0].text == "not set, so left out: none\n"
 
 
-def test_cell_that_fails_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("y = x / 0", r"(?s:.*)ZeroDivisionError: division"), ("import os; os._exit(1)", "Kernel died")],
+)
+def test_cell_that_fails_is_named(line: str, message: str, tmp_path: Path) -> None:
     source = tmp_path / "broken.py"
-    source.write_text("# %% [markdown]\n# # Title\n\n# %%\nx = 1\n\n# %%\ny = x / 0\nprint(y)\n")
-    with pytest.raises(NotebookError, match=r"^broken.py, cell 3 \(y = x / 0\):\n(?s:.*)ZeroDivisionError: division"):
+    source.write_text(f"# %% [markdown]\n# # Title\n\n# %%\nx = 1\n\n# %%\n{line}\nprint(x)\n")
+    with pytest.raises(NotebookError, match=rf"^broken.py, cell 3 \({re.escape(line)}\):\n{message}"):
         notebooks.execute(source, tmp_path, {})
