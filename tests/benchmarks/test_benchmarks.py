@@ -45,6 +45,7 @@ KEYS = {
         "mlspark_1_p50_ms", "mlspark_32_p99_ms", "mlflow_32_per_second", "requests_ratio_1", "requests_ratio_32",
         "p99_ratio_32", "rows_ratio", "switches", "switch_failed", "drain_requests", "drain_failed", "drain_exit",
     },
+    "small_jobs.py": {"csv_infer_processor_seconds"},
     "streaming.py": {
         "over_read_table", "vector_over_read_table", "memory_over_numpy", "over_pyarrow_hand", "first_batch_s",
         "resume_ratio", "plan_seconds", "plan_mb", "rss_slope_mb_per_epoch", "rss_20m_over_1m", "reads_short",
@@ -182,6 +183,13 @@ def test_prepare_reads_its_source_once(tmp_path: Path) -> None:
     found = figures("prepare_scale.py", tmp_path / "scale.json", "--rows", "20000")
     # Little data, so the tables' logs, some kilobytes, weigh more than they would.
     assert found["source_reads"] == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.slow
+def test_small_jobs_end_well(tmp_path: Path) -> None:
+    # Without the jobs of an earlier commit, which not every checkout has.
+    found = figures("small_jobs.py", tmp_path / "small.json", "--base", "", "--only", "csv infer")
+    assert found["csv_infer_processor_seconds"] > 0
 
 
 @pytest.mark.slow
