@@ -69,12 +69,13 @@ def defaults() -> dict[str, str]:
     }
 
 
-def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> SparkSession:
+def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, java_options: str = "") -> SparkSession:
     """Return the session of this job; settings come from spark-submit or SPARK_CONF_DIR, else from `defaults`.
 
     Args:
         app_name: what Spark's lists call the job.
         spark_settings: Spark settings that this job cannot do without, over all others.
+        java_options: of Java, where it is started here; `spark.driver.extraJavaOptions` counts over them.
 
     Raises:
         ConfigError: the settings in force have no Delta.
@@ -85,7 +86,7 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None) -> Spa
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
-    with _quiet_start():
+    with _quiet_start(), _java_options(java_options):
         spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
     if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise ConfigError(
@@ -111,6 +112,23 @@ def _quiet_start() -> Iterator[None]:
         yield
     finally:
         del os.environ["SPARK_CONF_DIR"]  # a later start asks whether it is the user's
+
+
+@contextmanager
+def _java_options(options: str) -> Iterator[None]:
+    """Have Java, should it be started meanwhile, be started with `options` before the user's own."""
+    own = os.environ.get("SPARK_SUBMIT_OPTS")
+    if not options:
+        yield
+        return
+    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} {own or ''}".strip()
+    try:
+        yield
+    finally:
+        if own is None:
+            del os.environ["SPARK_SUBMIT_OPTS"]
+        else:
+            os.environ["SPARK_SUBMIT_OPTS"] = own
 
 
 def computed_in_utc(

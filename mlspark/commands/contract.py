@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlspark import session, storage
-from mlspark.commands import options, output_file, source_arguments, stage_progress, terminal
+from mlspark.commands import java_options, options, output_file, source_arguments, stage_progress, terminal
 from mlspark.contracts import contract as contracts
 from mlspark.contracts import infer as drafting
 from mlspark.errors import ConfigError, ContractError
@@ -112,7 +112,7 @@ def run_infer(
     if into and storage.exists(into):
         raise ConfigError(f"--into {into}: exists already; remove it, or give another file")
     settings = _settings(place, kind, options)
-    with _session("contract infer", catalog.spark_settings([settings])) as spark:
+    with _session("contract infer", [settings], root=".") as spark:
         draft = drafts.draft_from(
             spark,
             settings,
@@ -160,15 +160,14 @@ def run_check(
     if place and contract_file:
         contract, root = contracts.load(contract_file), "."
         sources = {"source": _settings(place, kind, options)}
-        spark_settings = catalog.spark_settings(sources.values())
+        all_sources = list(sources.values())
         if not sources["source"].has_label:
             contract = contract.scoring_view()
     else:
         pipeline = loading.load(files, overrides)
         contract, root = contracts.load(pipeline.contract), pipeline.sources.root
-        spark_settings = catalog.spark_settings(pipeline.all_sources.values())
-        sources = pipeline.sources.rows
-    with _session("contract check", spark_settings) as spark:
+        sources, all_sources = pipeline.sources.rows, list(pipeline.all_sources.values())
+    with _session("contract check", all_sources, root=root) as spark:
         report = checking.check(spark, contract, sources, root=root)
     show(report, terminal.console())
     if json_file:
@@ -214,8 +213,10 @@ def _settings(place: str, kind: str | None, options: Sequence[str]) -> SourceSet
 
 
 @contextmanager
-def _session(name: str, spark_settings: Mapping[str, str]) -> Iterator[SparkSession]:
-    spark = session.start(f"mlspark {name}", spark_settings)
+def _session(name: str, sources: Sequence[SourceSettings], *, root: str) -> Iterator[SparkSession]:
+    read = {str(place): source.model_dump(mode="json") for place, source in enumerate(sources)}
+    java = java_options.of_stages({"sources": {**read, "root": root}}, ["prepare"])
+    spark = session.start(f"mlspark {name}", catalog.spark_settings(sources), java_options=java)
     try:
         with stage_progress.shown(spark, name, output=sys.stderr):
             yield spark

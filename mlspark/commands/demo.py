@@ -1,9 +1,11 @@
-"""`mlspark demo`: the four jobs on census rows or pictures, one after the other, and a summary. Starts Spark itself."""
+"""`mlspark demo`: `mlspark run` on census rows or pictures, and a summary."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +20,12 @@ from mlspark.datasets import census_like, pictures_like
 from mlspark.errors import ConfigError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
-from mlspark.tracking import runs
+from mlspark.tracking.embedded import embedded_uri
 
 app = options.app()
 
 TAIL_LINES = 15
+STAGES = ("prepare", "train", "promote", "score")
 
 Report = Mapping[str, Any]
 
@@ -76,7 +79,7 @@ DEMOS = {
 
 
 class JobFailed(Exception):
-    """A job ended with another status than 0."""
+    """The stages ended with another status than 0."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -94,12 +97,12 @@ def demo(
 
 
 def run(shown: Demo) -> int:
-    """Return the exit status: 0, or that of the job that failed.
+    """Return the exit status: 0, or that of the stage that failed.
 
     Raises:
         ConfigError: this is not the repository's folder, or a setting is wrong.
     """
-    for file in (shown.config, "jobs/prepare.py", "conf/spark-defaults.conf"):
+    for file in (shown.config, "conf/spark-defaults.conf"):
         if not Path(file).exists():
             raise ConfigError(f"{file} not found in {Path.cwd()}; run the demo in the repository's folder")
     started = time.monotonic()
@@ -115,14 +118,10 @@ def run(shown: Demo) -> int:
     log = folder / "demo.log"
     log.write_text("", encoding="utf-8")
     try:
-        prepared = _job("prepare", shown.config, data, settings.root, log)
-        trained = _job("train", shown.config, data, settings.root, log)
-        promoted = _job("promote", shown.config, data, settings.root, log)
-        scored = _job("score", shown.config, data, settings.root, log, *to_score)
+        reports = _jobs(shown.config, data, settings.root, log, *to_score)
     except JobFailed as failure:
         typer.echo(f"\n{failure}", err=True)
         return failure.status
-    reports = (prepared, trained, promoted, scored)
     typer.echo("\n".join(_summary(shown, settings, data, reports, time.monotonic() - started, log)))
     return 0
 
@@ -150,14 +149,12 @@ def _unlabelled(test: str, folder: Path) -> Path:
     return copy
 
 
-def _job(name: str, config: str, data: str, root: str, log: Path, *arguments: str) -> Report:
-    """Return the report of jobs/NAME.py, run by spark-submit; its own lines are shown, everything goes to `log`."""
-    report = log.with_name(f"demo-{name}.json")
-    report.unlink(missing_ok=True)
-    command = [
-        str(Path(sys.executable).with_name("spark-submit")),
-        f"jobs/{name}.py", "--config", config, "--report", str(report), *arguments,
-    ]  # fmt: skip
+def _jobs(config: str, data: str, root: str, log: Path, *arguments: str) -> tuple[Report, ...]:
+    """Return the reports of the stages, run in one session; their own lines are shown, everything goes to `log`."""
+    reports = log.with_name("demo-reports")
+    shutil.rmtree(reports, ignore_errors=True)
+    program = [sys.executable, "-c", "from mlspark.commands.main import main; main()"]
+    command = [*program, "run", f"{config}:{','.join(STAGES)}", "--reports", str(reports), *arguments]
     environment = {
         "SPARK_LOCAL_IP": "127.0.0.1",
         **{key: value for key, value in os.environ.items() if key != "SPARK_HOME"},  # this environment's Spark
@@ -167,25 +164,32 @@ def _job(name: str, config: str, data: str, root: str, log: Path, *arguments: st
         "MLSPARK_DATA": data,
         "MLSPARK_HOME": root,
     }
-    typer.secho(f"\n{name}", bold=True)
-    # What the job says, spark-submit puts on standard output; its own standard error has what went wrong before that.
-    said_nothing = True
+    # What the stages say is on standard output; standard error has what went wrong.
+    stage = "run"
     with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         open(log, "a", encoding="utf-8") as out,
         subprocess.Popen(  # noqa: S603 (our own files)
-            command, env=environment, stdout=subprocess.PIPE, stderr=out, text=True, errors="replace"
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
         ) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            said_nothing = False
-            typer.echo(f"  {line}", nl=False)
+            if line.strip() in STAGES:
+                stage = line.strip()
+                typer.secho(f"\n{stage}", bold=True)
+            else:
+                typer.echo(f"  {line}", nl=False)
             typer.echo(line, file=out, nl=False)
+            out.flush()
+        process.wait()
+        errors.seek(0)
+        lines = errors.read().splitlines()
+        typer.echo("\n".join(lines), file=out)
     if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:] if said_nothing else []
-        end = f"{name} ended with status {process.returncode}; everything it said: {_shown(log)}"
-        raise JobFailed(process.returncode, "\n".join([*lines, end]))
-    return dict(json.loads(report.read_text(encoding="utf-8")))
+        end = f"{stage} ended with status {process.returncode}; everything it said: {_shown(log)}"
+        raise JobFailed(process.returncode, "\n".join([*lines[-TAIL_LINES:], end]))
+    return tuple(dict(json.loads((reports / f"{name}.json").read_text(encoding="utf-8"))) for name in STAGES)
 
 
 def _summary(
@@ -216,8 +220,7 @@ def _summary(
     mlflow, mlspark = (_shown(Path(sys.executable).with_name(name)) for name in ("mlflow", "mlspark"))
     server = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     opening = (
-        credentials.masked(server)
-        or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {runs.embedded_uri(settings.root)}"
+        credentials.masked(server) or f"{mlflow} ui --host 127.0.0.1 --backend-store-uri {embedded_uri(settings.root)}"
     )
     return [
         "",

@@ -5,8 +5,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -14,7 +15,8 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from mlspark import session
-from mlspark.commands import interruption, options, output_file, stage_progress
+from mlspark.commands import interruption, java_options, options, output_file, stage_progress
+from mlspark.cost import Price
 from mlspark.errors import MlsparkError
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -43,6 +45,22 @@ def print_error(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One of the stages that a session runs."""
+
+    name: str
+    work: Callable[[SparkSession, Settings], dict[str, Any]]
+    check: Callable[[Settings], object]
+    """Refuses what it can before the work; of all stages before Spark starts."""
+    report: str | None = None
+    """File for the report."""
+    shows_stages: bool = True
+    """Whether it is said how far Spark's stages are: unless the work tells its progress itself."""
+    follows: bool = False
+    """Whether the check needs what an earlier stage of the session writes: it is made when the stage's turn comes."""
+
+
 def run(
     name: str,
     work: Callable[[SparkSession, Settings], dict[str, Any]],
@@ -53,38 +71,94 @@ def run(
     *,
     shows_stages: bool = True,
 ) -> None:
-    """Run one job from command-line arguments to exit status; `check` refuses what it can before Spark starts.
+    """Run one job from command-line arguments to exit status: see `run_stages` and `Stage`."""
+    stage = Stage(name, work, check, report, shows_stages)
+    run_stages(name, lambda settings: [stage], files, overrides or ())
 
-    The report gets `cost`, that of the whole job, where `cost.tier` says on which machines it runs.
-    It says how far Spark's stages are where `shows_stages`: unless the work tells its progress itself.
+
+def run_stages(
+    command: str, chosen: Callable[[Settings], Sequence[Stage]], files: Sequence[str], overrides: Sequence[str]
+) -> None:
+    """Run stages in one session, from command-line arguments to exit status.
+
+    The report of each gets `cost`, the first that of starting Spark too, where `cost.tier` says on which machines.
 
     Exits with 2 and one message on standard error, without a traceback, for everything that the user can correct; with 130
     or 143 and one message after Ctrl-C or SIGTERM.
+
+    Args:
+        command: what messages begin with while no stage is at work.
+        chosen: returns the stages, in order, of the settings.
+        files: settings.
+        overrides: "section.key=value".
     """
-    started = time.monotonic()
+    at, begun = command, time.monotonic()
     logging.basicConfig(handlers=[stage_progress.Handler()])
     logging.getLogger("mlspark").setLevel(logging.INFO)
     try:
-        settings = loading.load(files, overrides or ())
-        output_file.check("--report", report)
-        check(settings)
-        price = costs.price(settings)
-        spark = session.start(f"mlspark {name} {settings.name}", catalog.spark_settings(settings.all_sources.values()))
+        settings = loading.load(list(files), list(overrides))
+        stages = chosen(settings)
+        for stage in stages:
+            at = stage.name
+            output_file.check("--report", stage.report)
+            if not stage.follows:
+                stage.check(settings)
+        at, price = command, costs.price(settings)
+        spark = session.start(
+            f"mlspark {command} {settings.name}",
+            catalog.spark_settings(settings.all_sources.values()),
+            java_options=java_options.of_stages(settings.model_dump(mode="json"), [stage.name for stage in stages]),
+        )
+        to_start = time.monotonic() - begun
         try:
-            with interruption.raised(spark), stage_progress.shown(spark, name) if shows_stages else nullcontext():
-                result = work(spark, settings)
+            with interruption.raised(spark):
+                for stage in stages:
+                    at = stage.name
+                    _run(spark, settings, stage, price, begun=begun, to_start=to_start, is_one_of_many=len(stages) > 1)
+                    begun = time.monotonic()
         finally:
             spark.stop()
-        seconds = time.monotonic() - started
-        result = job_records.ended(settings, name, result, seconds)
-        if price is not None:
-            logger.info("cost: %s", price.words(seconds))
-        if report:
-            stands = "what the job did stands, run it again for the report"
-            output_file.write("--report", report, json.dumps(result, indent=1) + "\n", what_stands=stands)
     except MlsparkError as error:
-        print_error(f"{name}: {error}")
+        print_error(f"{at}: {error}")
         raise typer.Exit(options.USER_ERROR) from None
     except KeyboardInterrupt as error:
-        print_error(f"{name}: {interruption.line(error)}")
+        print_error(f"{at}: {interruption.line(error)}")
         raise typer.Exit(interruption.status(error)) from None
+
+
+def _run(
+    spark: SparkSession,
+    settings: Settings,
+    stage: Stage,
+    price: Price | None,
+    *,
+    begun: float,
+    to_start: float,
+    is_one_of_many: bool,
+) -> None:
+    """Do the work of a stage, keep its record and write its report.
+
+    Args:
+        spark: the session.
+        settings: the pipeline.
+        stage: the stage.
+        price: what a second costs.
+        begun: when the stage was, or the session whose first it is.
+        to_start: seconds that the session took to start; estimates are of jobs that start one.
+        is_one_of_many: whether its name is said.
+    """
+    entered = time.monotonic()
+    if is_one_of_many:
+        logger.info("%s", stage.name)
+    if stage.follows:
+        stage.check(settings)
+    with stage_progress.shown(spark, stage.name) if stage.shows_stages else nullcontext():
+        result = stage.work(spark, settings)
+    seconds = time.monotonic() - begun
+    alone_seconds = to_start + time.monotonic() - entered
+    result = job_records.ended(settings, stage.name, result, seconds, alone_seconds=alone_seconds)
+    if price is not None:
+        logger.info("cost: %s", price.words(seconds))
+    if stage.report:
+        stands = "what the job did stands, run it again for the report"
+        output_file.write("--report", stage.report, json.dumps(result, indent=1) + "\n", what_stands=stands)

@@ -36,6 +36,7 @@ COMMANDS = {
     "profile": "Show what a version's rows hold, or how they drifted from another version's.",
     "promote": "Put the newest version in the place of the one in use, if it is better; or go back.",
     "retry": "Queue a job once more that failed.",
+    "run": "Run the stages of a pipeline one after the other, in one Spark session.",
     "schedule": "Submit jobs when it is time, as cron does, none while the one before runs.",
     "serve": "Answer rows over HTTP with the predictions of a version.",
     "stream-bench": "Stream a table as training would; print rows/s, waiting, memory.",

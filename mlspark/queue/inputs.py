@@ -33,23 +33,55 @@ def seen(settings: Mapping[str, Any], stages: Sequence[str], folder: Path) -> tu
         return [], False
 
 
+def num_bytes(settings: Mapping[str, Any], stages: Sequence[str], folder: Path) -> int | None:
+    """Return the bytes of the files that the largest of stages reads; None where that cannot be seen, see `seen`.
+
+    Args:
+        settings: of the pipeline, as its files have them.
+        stages: names, in order.
+        folder: what relative paths are taken from.
+    """
+    largest = 0
+    try:
+        for stage in stages:
+            if stage == "train":
+                sizes = [size for _, size, _ in _files(_features(settings, folder))]
+            elif stage == "monitor":
+                raise _Unseen  # tables of scores
+            else:  # slices of a promotion are of the rows that were prepared
+                read = "prepare" if stage == "promote" else stage
+                sizes = [size for _, size, _ in _source_files(settings, [read], folder)]
+            largest = max(largest, sum(size for size in sizes if size > 0))
+    except _Unseen:
+        return None
+    return largest
+
+
 def _states(settings: Mapping[str, Any], stages: Sequence[str], folder: Path) -> Iterator[Any]:
     if "train" not in stages and not {"promote", "score", "monitor"}.isdisjoint(stages):
         raise _Unseen  # versions of the registry, tables of scores
-    sources = _section(settings, "sources")
-    root = folder / _local(str(sources.get("root") or os.environ.get("MLSPARK_DATA") or "data"))
     if "prepare" in stages:
-        read = [value for name, value in sources.items() if name != "root"]
-        read += [_section(join, "source") for join in settings.get("joins") or () if isinstance(join, Mapping)]
         for contract in _values(settings, "contract"):
             yield contract, _digest(folder / _local(contract))
     elif "train" in stages:
-        home = _section(settings, "storage").get("root") or os.environ.get("MLSPARK_HOME") or ".mlspark"
-        table = folder / _local(str(home)) / "tables" / f"{settings.get('name')}_features" / "_delta_log"
-        yield table.parent.name, max((file.name for file in table.glob("*.json")), default="")
-        read = []
-    else:
-        read = []
+        table = _features(settings, folder)
+        yield table.name, max((file.name for file in (table / "_delta_log").glob("*.json")), default="")
+    yield from _source_files(settings, stages, folder)
+
+
+def _features(settings: Mapping[str, Any], folder: Path) -> Path:
+    home = _section(settings, "storage").get("root") or os.environ.get("MLSPARK_HOME") or ".mlspark"
+    return folder / _local(str(home)) / "tables" / f"{settings.get('name')}_features"
+
+
+def _source_files(settings: Mapping[str, Any], stages: Sequence[str], folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield (path, bytes, time of change) of the files of the sources that stages read."""
+    sources = _section(settings, "sources")
+    root = folder / _local(str(sources.get("root") or os.environ.get("MLSPARK_DATA") or "data"))
+    read: list[Any] = []
+    if "prepare" in stages:
+        read += [value for name, value in sources.items() if name != "root"]
+        read += [_section(join, "source") for join in settings.get("joins") or () if isinstance(join, Mapping)]
     if "score" in stages:
         read.append(_section(_section(settings, "scoring"), "source"))
     if "monitor" in stages:

@@ -23,7 +23,8 @@ ENVIRONMENT = (
 )  # fmt: skip
 """Variables that a stage has as they were where its job was submitted. All others, and with them all credentials, are those
 of the worker, that is of the command that has started it."""
-_DEFAULT_STAGES = ("prepare", "train", "promote", "score")
+DEFAULT_STAGES = ("prepare", "train", "promote", "score")
+"""Stages of a pipeline that names none; without `score` where `scoring.source` is not set."""
 
 
 def make(
@@ -52,14 +53,14 @@ def make(
     """
     if budget is not None and budget <= 0:
         raise ConfigError(f"--budget {budget:g}: must be more than 0")
-    file, names = _parsed(pipeline)
+    file, names = parsed(pipeline)
     settings, _ = merging.merged([file, *overlays], list(overrides))
     name = settings.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ConfigError(f"{file}: name: expected the pipeline's name, like census")
     if not names:
         has_rows = bool((settings.get("scoring") or {}).get("source"))
-        names = _DEFAULT_STAGES if has_rows else _DEFAULT_STAGES[:-1]
+        names = DEFAULT_STAGES if has_rows else DEFAULT_STAGES[:-1]
     folder = Path.cwd()
     environment = kept_environment(folder)
     stages = targets.stages(target, place, names, folder)
@@ -90,8 +91,12 @@ def kept_environment(folder: Path) -> dict[str, str | None]:
     return {**found, "SPARK_HOME": None, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
 
 
-def _parsed(pipeline: str) -> tuple[str, tuple[str, ...]]:
-    """Return file and stages of "FILE:STAGES"; no stages where there is no colon, or a file that has one in its name."""
+def parsed(pipeline: str) -> tuple[str, tuple[str, ...]]:
+    """Return file and stages of "FILE:STAGES"; no stages where there is no colon, or a file that has one in its name.
+
+    Raises:
+        ConfigError: there is no such stage, or the stages stand in another order.
+    """
     file, colon, text = pipeline.rpartition(":")
     if not colon or Path(pipeline).exists():
         return pipeline, ()

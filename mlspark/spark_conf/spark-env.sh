@@ -16,3 +16,12 @@ if [ -z "${MLSPARK_VERBOSE:-}" ]; then
         -e '^(Setting default log level to |To adjust logging level use sc\.setLogLevel)' \
         -e '^WARNING: Using incubator modules: ' >&2)
 fi
+
+
+# Java has two compilers, and where a job has few rows to read the second takes more time than all the rest. Only the stages'
+# jobs are asked about, as they name what they read. spark.driver.extraJavaOptions counts over what is said here.
+SPARK_LAUNCHER_OPTS="-XX:TieredStopAtLevel=1 ${SPARK_LAUNCHER_OPTS:-}"
+if [[ " $* " == *.py\ *--config* ]]; then
+    mlspark_java=$("${PYSPARK_DRIVER_PYTHON:-${PYSPARK_PYTHON:-python3}}" -m mlspark.commands.java_options "$@" 2>/dev/null)
+    SPARK_SUBMIT_OPTS="$mlspark_java ${SPARK_SUBMIT_OPTS:-}"
+fi

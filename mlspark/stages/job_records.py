@@ -47,13 +47,22 @@ def keep(settings: Settings, job: str, report: Mapping[str, Any], seconds: float
         logger.warning("no record of this job is kept for estimates: %s", one_line(str(error)))
 
 
-def ended(settings: Settings, job: str, report: dict[str, Any], seconds: float) -> dict[str, Any]:
+def ended(
+    settings: Settings, job: str, report: dict[str, Any], seconds: float, *, alone_seconds: float | None = None
+) -> dict[str, Any]:
     """Keep the record of a job that ended well; return its report, with `cost` where `cost.tier` says what it ran on.
+
+    Args:
+        settings: the pipeline.
+        job: its name.
+        report: its report.
+        seconds: that it took, which are paid for.
+        alone_seconds: that it would take as a job of its own, for estimates; `seconds` unless given.
 
     Raises:
         ConfigError: as `costs.price` does.
     """
-    keep(settings, job, report, seconds)
+    keep(settings, job, report, seconds if alone_seconds is None else alone_seconds)
     cost = costs.of(settings, seconds)
     return report if cost is None else report | {"cost": cost}
 

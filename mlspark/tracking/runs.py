@@ -34,9 +34,10 @@ from mlspark.errors import ConfigError, TrackingError
 from mlspark.section import flat
 from mlspark.tracking import stores
 from mlspark.tracking.answers import answered, in_words
+from mlspark.tracking.embedded import embedded_file
+from mlspark.tracking.embedded import embedded_uri as embedded_uri
 from mlspark.tracking.figures import Figures
 from mlspark.tracking.settings import TrackingSettings
-from mlspark.tracking.stores import embedded_uri as embedded_uri
 
 # The signature comes from the contract, so MLflow needs no example to derive it from.
 warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
@@ -87,7 +88,7 @@ def connect_to_read(uri: str, root: str, *, retry_seconds: float = 60.0) -> Clie
     """
     credentials.refuse_in_uri(uri)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri and not (storage.is_local(root) and stores.embedded_file(root).is_file()):
+    if not uri and not (storage.is_local(root) and embedded_file(root).is_file()):
         raise ConfigError(
             f"{root}: holds no MLflow store; set MLSPARK_HOME to the storage.root that models were registered in, or "
             f"MLFLOW_TRACKING_URI to a tracking server"
