@@ -6,6 +6,7 @@ Run while the image is built, in the folder that holds conf/: fetches jars with 
 import shutil
 import sys
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 import pyspark
@@ -23,8 +24,8 @@ spark.hadoop.fs.s3a.path.style.access       true
 def write_settings(conf: Path, folder: Path) -> None:
     """Write the settings of `conf` for an image, which has the jars and reaches an object store, into `folder`."""
     folder.mkdir(parents=True)
-    for name in ("log4j2.properties", "spark-env.sh"):
-        shutil.copy(conf / name, folder)
+    for name in ("log4j2.properties", "spark-env.sh"):  # those in conf are links to these
+        shutil.copy(str(resources.files("mlspark") / "spark_conf" / name), folder)
     lines = (conf / "spark-defaults.conf").read_text().splitlines()
     kept = [line for line in lines if not line.startswith("spark.jars.")]
     (folder / "spark-defaults.conf").write_text("\n".join(kept) + "\n" + S3)

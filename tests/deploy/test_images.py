@@ -42,6 +42,12 @@ def test_fault_of_a_container_file_is_named(old: str, new: str, said: str) -> No
     assert any(said in line for line in lines), lines
 
 
+def test_link_that_leads_nowhere_in_the_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for line in images._ignored() if not line.startswith("conf/")]
+    monkeypatch.setattr(images, "_ignored", lambda: lines)
+    assert "COPY conf: conf/spark-env.sh would lead nowhere in the image" in list(images.of_dockerfile(GOOD))
+
+
 def test_files_of_the_image_are_those_of_the_repository() -> None:
     assert images.source("/opt/mlspark/jobs/train.py") == ROOT / "jobs/train.py"
     assert images.source("/opt/mlspark/bin/entrypoint.sh") == FOLDER / "entrypoint.sh"

@@ -120,6 +120,10 @@ def of_dockerfile(text: str) -> Iterator[str]:
                     yield f"COPY {name}: not in the repository"
                 elif not _is_sent(name):
                     yield f"COPY {name}: .dockerignore leaves it out"
+                else:
+                    yield from (
+                        f"COPY {name}: {link} would lead nowhere in the image" for link in _links_out_of(ROOT / name)
+                    )
         if one.word == "RUN" and "pip install" in one.rest and "--constraint " not in one.rest:
             yield f"RUN {one.rest[:60]}...: installs packages without the versions of constraints.txt"
     last = [one.rest for one in made if one.word == "USER" and one.stage == made[-1].stage]
@@ -129,6 +133,18 @@ def of_dockerfile(text: str) -> Iterator[str]:
 
 def _is_sent(name: str) -> bool:
     """Return whether .dockerignore, which leaves out everything first, lets the file through."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    lines = _ignored()
     allowed = [line[1:] for line in lines if line.startswith("!")]
     return "*" in lines and any(name == one or name.startswith(f"{one}/") for one in allowed)
+
+
+def _ignored() -> list[str]:
+    return (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def _links_out_of(folder: Path) -> Iterator[str]:
+    """Yield links in a folder to what is outside of it, but for those that .dockerignore leaves out."""
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(ROOT))
+        if path.is_symlink() and not path.resolve().is_relative_to(folder) and name not in _ignored():
+            yield name
