@@ -3,6 +3,7 @@
 Run while the image is built, in the folder that holds conf/: fetches jars with Spark's own Ivy, as `make setup` does.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -45,6 +46,7 @@ def fetch_jars() -> None:
 
     from tools.cluster import settings
 
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"  # a container that is built may have a host name that nobody knows
     with tempfile.TemporaryDirectory() as ivy:
         fetching = settings.spark_settings() | {"spark.jars.ivy": ivy}
         SparkSession.builder.config(map=fetching).getOrCreate().stop()
