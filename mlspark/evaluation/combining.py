@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from mlspark.engines.combination import Combination, features, log_probabilities
 from mlspark.errors import ConfigError
@@ -53,6 +52,8 @@ def best_weights(task: Task, members: Sequence[Predictions]) -> tuple[float, ...
 
     The loss is that of the task, for classes the logarithmic one, times sample and class weights.
     """
+    from scipy.optimize import minimize  # here: it takes a second, and most jobs that import this compare nothing
+
     loss = _loss_of_classes(task, members) if task.link != "none" else _loss_of_numbers(task, members)
     count = len(members)
     found = minimize(

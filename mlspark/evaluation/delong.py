@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
 
 from mlspark.tasks.intervals import Interval
 from mlspark.tasks.metrics import ranking
@@ -42,6 +41,8 @@ def delong(first: ArrayLike, second: ArrayLike, is_event: ArrayLike, *, confiden
         is_event: whether each row is of the event (n,).
         confidence: of the interval.
     """
+    from scipy.stats import norm  # here: it takes a second, and most jobs that import this compare nothing
+
     events = np.asarray(is_event, bool)
     if min(events.sum(), (~events).sum()) < 2:
         return None

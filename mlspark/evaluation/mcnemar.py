@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
         first: whether the first one is right, of each row (n,).
         second: whether the second one is, of the same rows.
     """
+    from scipy.stats import binomtest  # here: it takes a second, and most jobs that import this compare nothing
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     different = only_first + only_second
     p_value = float(binomtest(only_first, different, 0.5).pvalue) if different else 1.0

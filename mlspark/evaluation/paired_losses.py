@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from scipy import stats
-
 from mlspark.tasks.intervals import Floats, Interval
 
 
@@ -33,6 +31,8 @@ def paired_losses(first: Floats, second: Floats, *, confidence: float = 0.95) ->
         second: losses of the second model, of the same rows.
         confidence: of the interval.
     """
+    from scipy import stats  # here: it takes a second, and most jobs that import this compare nothing
+
     differences = second - first
     count = len(differences)
     if count < 2:

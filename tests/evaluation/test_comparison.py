@@ -1,6 +1,8 @@
 """Differences of two versions beside scipy, scikit-learn and statsmodels on the same predictions, and published values."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -368,3 +370,12 @@ def test_result_is_json_that_says_which_is_better() -> None:
     read = json.loads(text)
     assert read["differences"]["accuracy"]["better"] in ("a", "b", "")
     assert read["mcnemar"]["p_value"] == read["differences"]["accuracy"]["p_value"]
+
+
+def test_training_and_promoting_wait_for_no_tests_of_scipy_until_versions_are_compared() -> None:
+    code = (
+        "import sys, mlspark.stages.train, mlspark.stages.promote; "
+        "print([name for name in ('scipy.stats', 'scipy.optimize') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "[]\n"
