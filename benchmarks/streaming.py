@@ -1,6 +1,6 @@
 """How fast, flat and exact the streaming is, beside the limit and the readers people use, on the same files.
 
-    python benchmarks/streaming.py [--quick] [--json FILE] [--rows N] [--rounds N] [--stores] [--no-stock]
+    python benchmarks/streaming.py [--quick] [--json FILE] [--rows N] [--rounds N] [--stores] [--no-nodes] [--no-stock]
 
 A table of 14 float32 features and a label in row groups of 50,000 rows, warm page cache; batches of 1,024 as one (B, 14)
 matrix and labels, window 400,000 rows, whole epochs, first batch included. In each round all take turns, every other
@@ -13,7 +13,15 @@ round backwards. "The ceiling" is pyarrow.parquet.read_table of the zstd files, 
     over_petastorm_batched  rows/s / stock Petastorm's BatchedDataLoader with an equal window. Aim: at least 10
     over_petastorm_loader   rows/s / stock Petastorm's DataLoader (on a part of the rows)
     over_pyarrow_hand       rows/s / a hand-written PyArrow loop that shuffles within 8 row groups
+    over_torchdata_nodes    rows/s in table order (lanes=1, shuffle=False) / of a few lines of torchdata's nodes on the same
+                            files, two threads. Aim: at least 1.2
+    ..._nodes_shuffled      rows/s / the same nodes with a window of 8 row groups. Aim: at least 2
     ..._cpu                 the same ratios in processor time instead of time: what is left of them on a busy machine
+    consumer_cpu_share      processor time of an epoch on the consumer's thread, which only cuts batches off: no number of
+                            cores makes an epoch more than 1 / this times as fast as one core would
+    layout_cpu_share        the same of the thread that shares out the work of the others
+    peak_over_window        peak memory of an epoch above that of a process which streamed a row group / bytes of a window;
+                            17 columns. Aim: at most 2.5. `..._no_read_ahead`: with read_ahead_bytes=0
     first_batch_s           from opening to the first batch
     resume_ratio            the same at 90 % of an epoch / at 0 %. Aim: at most 1.5
     plan_seconds, plan_mb   plan and segments of rank 1,023 of 1,024 for 10^11 rows in 2 M row groups. Aim: 5 s, 500 MB
@@ -26,14 +34,15 @@ round backwards. "The ceiling" is pyarrow.parquet.read_table of the zstd files, 
     reads_short             the same of this reader, 1 to 5 threads; must be 0
 """
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +54,7 @@ import torch
 import typer
 from _figures import tell
 from _own_environment import python_with
+from _stream_processes import MEMORY, PEAK, PLAN, Nodes, at_once, in_a_process
 from pyarrow import parquet as pq
 
 from mlspark import storage
@@ -57,17 +67,17 @@ from tools.cluster import hdfs, loading, s3
 _BATCH, _WINDOW, _GROUP_ROWS, _FILE_ROWS = 1024, 400_000, 50_000, 500_000
 _FEATURES = [f"f{index}" for index in range(14)]
 _COLUMNS = {"x": _FEATURES, "label": "label"}
-_SCHEMA = {"fields": [{"name": name, "type": "float"} for name in [*_FEATURES, "label"]]}
 _STOCK = ("petastorm==0.13.1", "pyarrow==14.0.2", "numpy==1.26.4", "setuptools<70", "pandas<2.3", "pyspark<4")
 
 
-def write(folder: Path, num_rows: int, compression: str) -> Snapshot:
+def write(folder: Path, num_rows: int, compression: str, features: Sequence[str] = _FEATURES) -> Snapshot:
     """Return the snapshot of a new table of random numbers."""
+    schema = {"fields": [{"name": name, "type": "float"} for name in [*features, "label"]]}
     folder.mkdir(parents=True)
     chance, files = np.random.default_rng(0), []
     for number in range(-(-num_rows // _FILE_ROWS)):
         rows = min(_FILE_ROWS, num_rows - number * _FILE_ROWS)
-        columns = {name: chance.standard_normal(rows, dtype=np.float32) for name in _FEATURES}
+        columns = {name: chance.standard_normal(rows, dtype=np.float32) for name in features}
         columns["label"] = (chance.random(rows) < 0.5).astype(np.float32)
         path = folder / f"part-{number:05d}.parquet"
         pq.write_table(
@@ -75,7 +85,7 @@ def write(folder: Path, num_rows: int, compression: str) -> Snapshot:
         )
         groups = [min(_GROUP_ROWS, rows - start) for start in range(0, rows, _GROUP_ROWS)]
         files.append(DataFile(path.name, path.stat().st_size, {}, tuple(groups)))
-    return Snapshot(str(folder), 0, _SCHEMA, tuple(files))
+    return Snapshot(str(folder), 0, schema, tuple(files))
 
 
 def read_all(snapshot: Snapshot) -> int:
@@ -127,18 +137,60 @@ class Numpy:
         return seen
 
 
-def rates(cases: dict[str, Callable[[], int]], num_rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+def rates(
+    cases: dict[str, Callable[[], int | tuple[int, float]]], num_rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return the medians of rows/s and of rows per second of processor time of each case."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     cpu: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(num_rounds):
         for name, run in list(cases.items())[:: -1 if number % 2 else 1]:
             started, cpu_started = time.perf_counter(), time.process_time()
-            rows = run()
-            seconds[name].append(rows / (time.perf_counter() - started))
-            cpu[name].append(rows / (time.process_time() - cpu_started))
+            result = run()
+            elapsed, cpu_elapsed = time.perf_counter() - started, time.process_time() - cpu_started
+            rows, cpu_seconds = result if isinstance(result, tuple) else (result, cpu_elapsed)
+            seconds[name].append(rows / elapsed)
+            cpu[name].append(rows / cpu_seconds)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rate[-1] / 1e6:.1f}" for name, rate in seconds.items()))
     return tuple({name: statistics.median(rate) for name, rate in each.items()} for each in (seconds, cpu))
+
+
+def cpu_shares(snapshot: Snapshot, **options: Any) -> tuple[float, float]:
+    """Return the shares of the consumer's thread and of the one that lays out in an epoch's processor time."""
+    with Stream(snapshot, columns=_COLUMNS, batch_size=_BATCH, shuffle_window_rows=_WINDOW, **options) as batches:
+        for _ in batches:
+            pass
+        started, own_started, shares = time.process_time(), time.thread_time(), (0.0, 0.0)
+        for _ in batches:
+            if batches.step % 64:
+                continue
+            with contextlib.suppress(StopIteration, FileNotFoundError):  # the thread ends before the epoch
+                thread = next(one for one in threading.enumerate() if one.name == "mlspark-gather")
+                spent = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text(encoding="ascii").split()[0]
+                whole = time.process_time() - started
+                shares = (time.thread_time() - own_started) / whole, int(spent) / 1e9 / whole
+    return shares
+
+
+def peaks(folder: Path, num_rows: int) -> dict[str, float]:
+    """Return the peak memory of an epoch of 17 columns over the bytes of a window, by default and without read-ahead."""
+    features, files = [f"f{index}" for index in range(16)], []
+    for name, of_table in (("little", _GROUP_ROWS), ("much", num_rows)):
+        files.append(folder / f"{name}.json")
+        write(folder / name, of_table, "lz4", features).save(str(files[-1]))
+    columns, window = json.dumps({"x": features, "label": "label"}), 4 * (len(features) + 1) * _WINDOW
+    return {
+        f"peak_over_window{suffix}": in_a_process(PEAK, *files, columns, read_ahead) / window
+        for suffix, read_ahead in (("", ReadOptions().read_ahead_bytes), ("_no_read_ahead", 0))
+    }
+
+
+def torchdata_nodes(folder: Path) -> Nodes | str:
+    """Return the peer, or why it is left out."""
+    try:
+        return Nodes(folder, _BATCH, _WINDOW // _GROUP_ROWS)
+    except subprocess.CalledProcessError as error:
+        return f"torchdata cannot be installed: {error}"
 
 
 def first_batch(snapshot: Snapshot, share: float) -> float:
@@ -151,76 +203,6 @@ def first_batch(snapshot: Snapshot, share: float) -> float:
         batches.load_state_dict(state)
         next(iter(batches))
         return time.perf_counter() - started
-
-
-def in_a_process(code: str, *arguments: object) -> Any:
-    """Return what `code` printed as JSON, run by itself."""
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
-_PLAN = """
-import json, time, numpy as np
-from mlspark.streaming.plan import Plan, RankPlan
-def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-sizes, before = np.full(2_000_000, 50_000), peak()
-started = time.perf_counter()
-plan = Plan(sizes, batch_size=2**20, seed=1, epoch=1, lanes=1024, shuffle_window_rows=400_000 * 1024)
-share = RankPlan(plan, 1023, 1024)
-segments, order = plan.segments(share.lanes), share.block_order(0)
-print(json.dumps([time.perf_counter() - started, peak() - before + sizes.nbytes / 2**20]))
-"""
-_MEMORY = """
-import json, sys
-from mlspark.streaming.snapshot import Snapshot
-from mlspark.streaming.stream import Stream
-def resident(name):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) / 1024
-snapshot, columns, used = Snapshot.load(sys.argv[1]), json.loads(sys.argv[3]), []
-with Stream(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000) as batches:
-    for _ in range(int(sys.argv[2])):
-        for batch in batches: pass
-        used.append(resident("VmRSS"))
-print(json.dumps({"rss": used, "peak": resident("VmHWM")}))
-"""
-_RANK = """
-import json, sys, time
-from mlspark.streaming.snapshot import Snapshot
-from mlspark.streaming.stream import Stream
-snapshot, rank, columns = Snapshot.load(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-batches = Stream(snapshot, columns=columns, batch_size=1024, shuffle_window_rows=400_000, rank=rank,
-                 world_size=int(sys.argv[4]), workers=1)
-next(iter(batches))
-print("ready", flush=True); sys.stdin.readline()
-started = time.perf_counter()
-with batches:
-    batches.load_state_dict(batches.state_dict() | {"step": 0})
-    for batch in batches: pass
-print(time.perf_counter() - started)
-"""
-
-
-def at_once(snapshot_file: Path, world_size: int) -> float:
-    """Return the seconds of the slowest of some ranks that start together, one reader thread each."""
-    command = [sys.executable, "-c", _RANK, str(snapshot_file)]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), json.dumps(_COLUMNS), str(world_size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    for rank in ranks:
-        assert rank.stdout is not None
-        assert rank.stdout.readline() == "ready\n"
-    for rank in ranks:
-        assert rank.stdin is not None
-        rank.stdin.write("\n")
-        rank.stdin.flush()
-    return max(float(rank.communicate()[0]) for rank in ranks)
 
 
 def short_reads(folder: Path, reads: int) -> int:
@@ -275,6 +257,7 @@ def main(
     rows: Annotated[int | None, typer.Option(help="Rows; 5,000,000 unless --quick.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds; 5 unless --quick.")] = None,
     with_stores: Annotated[bool, typer.Option("--stores", help="Measure on a local HDFS and S3 server too.")] = False,
+    with_nodes: Annotated[bool, typer.Option("--nodes/--no-nodes", help="Measure torchdata's nodes too.")] = True,
     with_stock: Annotated[bool, typer.Option("--stock/--no-stock", help="Measure stock Petastorm too.")] = True,
 ) -> None:
     """See the head of this file."""
@@ -305,8 +288,14 @@ def main(
             return num_rows
 
         in_processes()  # starts them, which takes seconds
-        cases: dict[str, Callable[[], int]] = {
+        nodes = torchdata_nodes(folder / "zstd") if with_nodes else "not asked for"
+        peers: dict[str, Callable[[], tuple[int, float]]] = (
+            {how: lambda how=how: nodes(how) for how in ("plain", "shuffled")} if isinstance(nodes, Nodes) else {}  # type: ignore[misc]
+        )
+        cases: dict[str, Callable[[], int | tuple[int, float]]] = {
+            **peers,
             "read_table": lambda: read_all(tables["zstd"]),
+            "in_table_order": lambda: stream(tables["zstd"], lanes=1, shuffle=False),
             **{codec: lambda table=table: stream(table) for codec, table in tables.items()},  # type: ignore[misc]
             "memory": from_memory,
             "numpy": numpy,
@@ -317,32 +306,43 @@ def main(
         resident.close()
         processes.close()
         del numpy
+        if isinstance(nodes, Nodes):
+            nodes.close()
+        else:
+            figures["torchdata_nodes_left_out"] = nodes
         for suffix, rate in (("", wall), ("_cpu", cpu)):
+            if peers:
+                figures[f"over_torchdata_nodes{suffix}"] = rate["in_table_order"] / rate["plain"]
+                figures[f"over_torchdata_nodes_shuffled{suffix}"] = rate["zstd"] / rate["shuffled"]
             figures |= {
                 f"over_read_table{suffix}": rate["zstd"] / rate["read_table"],
                 f"vector_over_read_table{suffix}": rate["lz4"] / rate["read_table"],
                 f"memory_over_numpy{suffix}": rate["memory"] / rate["numpy"],
                 f"over_pyarrow_hand{suffix}": rate["zstd"] / rate["pyarrow_hand"],
             }
+        figures["consumer_cpu_share"], figures["layout_cpu_share"] = cpu_shares(tables["zstd"])
+        figures |= peaks(folder / "wide", num_rows)
         figures["process_over_thread"] = wall["process"] / wall["zstd"]
         at = {share: [first_batch(tables["zstd"], share) for _ in range(7)] for share in (0.0, 0.9)}
         figures["first_batch_s"] = statistics.median(at[0.0])
         figures["resume_ratio"] = statistics.median(at[0.9]) / statistics.median(at[0.0])
-        figures["plan_seconds"], figures["plan_mb"] = in_a_process(_PLAN)
+        figures["plan_seconds"], figures["plan_mb"] = in_a_process(PLAN)
 
         tables["zstd"].save(str(folder / "snapshot.json"))
-        one, two = (statistics.median(at_once(folder / "snapshot.json", size) for _ in range(3)) for size in (1, 2))
+        columns = json.dumps(_COLUMNS)
+        one, two = (
+            statistics.median(at_once(folder / "snapshot.json", columns, size) for _ in range(3)) for size in (1, 2)
+        )
         figures["two_ranks_over_one"] = one / two
         small, large = folder / "small", folder / "large"
         write(small, 1_000_000, "zstd").save(str(folder / "small.json"))
         write(large, (5 if quick else 20) * 1_000_000, "zstd").save(str(folder / "large.json"))
-        columns = json.dumps(_COLUMNS)
-        epochs = in_a_process(_MEMORY, folder / "small.json", 20, columns)
+        epochs = in_a_process(MEMORY, folder / "small.json", 20, columns)
         figures["rss_slope_mb_per_epoch"] = float(np.polyfit(np.arange(10), epochs["rss"][10:], 1)[0])
         figures["rss_mb"] = epochs["rss"][-1]
         figures["rss_20m_over_1m"] = (
-            in_a_process(_MEMORY, folder / "large.json", 1, columns)["peak"]
-            / in_a_process(_MEMORY, folder / "small.json", 1, columns)["peak"]
+            in_a_process(MEMORY, folder / "large.json", 1, columns)["peak"]
+            / in_a_process(MEMORY, folder / "small.json", 1, columns)["peak"]
         )
 
         tiny = folder / "tiny"

@@ -1,5 +1,6 @@
 """An iterator that runs in a thread, ahead of its consumer."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -26,14 +27,19 @@ class BackgroundIterator(Iterator[Item]):
             raise StopIteration
         raise item
 
-    def close(self) -> None:
-        """End the thread; what waits in the queue is dropped."""
+    def close(self, error: BaseException) -> None:
+        """End the thread; what waits in the queue is dropped, and `error` raised by whoever waits for an item."""
         self._is_closed = True
         while self._thread.is_alive():
-            try:
+            self._drop()
+            self._thread.join(0.01)
+        self._drop()
+        self._items.put((False, error))
+
+    def _drop(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
                 self._items.get_nowait()
-            except queue.Empty:
-                self._thread.join(0.01)
 
     def _run(self, items: Iterable[Item]) -> None:
         iterator = iter(items)

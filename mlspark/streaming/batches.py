@@ -6,7 +6,7 @@ import time
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -29,6 +29,9 @@ _PIECE_BYTES = 4 * 2**20  # gathered at a time: some thousand rows, so that Pyth
 _PIECE_BYTES_OF_PICTURES = 8 * 2**20  # more work for each wait for Python's lock
 _PIECES_AHEAD = 2
 _BATCHES_CUT_AT_ONCE = 64
+_ENDED = (
+    "this iteration was ended by another thread, which closed the stream or iterates anew, while it waited for a batch"
+)
 
 TensorDict: TypeAlias = dict[str, torch.Tensor]
 """A batch: field -> tensor of B rows, at least one, "is_padding" (B,) bool among them.
@@ -100,6 +103,7 @@ class Batches:
                 groups,
                 workers,
                 self._threads,
+                num_threads=num_threads,
                 fields=self._fields,
                 memory=_pinned if is_page_locked else memory,
                 is_page_locked=is_page_locked,
@@ -124,14 +128,17 @@ class Batches:
         if self._windows is not None:
             self._windows.stop()  # else the thread waits for a row group that may take long
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._ahead.close()
+        self._ahead.close(DatasetError(_ENDED))
         self._threads.shutdown()
 
     def __iter__(self) -> Iterator[TensorDict]:
         while self.step < self.num_steps:
             started = time.perf_counter()
-            piece = next(self._ahead)
-            rows = piece.rows()
+            try:
+                piece = next(self._ahead)
+                rows = piece.rows()
+            except CancelledError:
+                raise DatasetError(_ENDED) from None
             self.wait_seconds += time.perf_counter() - started
             is_entered = False
             for batch in _cut(self._fields, rows, piece.sizes):

@@ -30,7 +30,8 @@ from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.rows import Array, Ragged, Rows
 from mlspark.streaming.schema import TableColumn
 
-_CHUNK_ROWS = 16_384  # of a matrix filled at a time, so that it stays in the CPU's cache: 1.5x as fast as all at once
+_FEWEST_STACKED = 8
+"""Columns that are laid beside each other before they become a matrix: 14 take 7 ns a row so, 9 to 11 put in one by one."""
 
 _EXACT_INTEGERS, _EXACT_POWERS_OF_TEN = 2**53, 22  # up to which a double holds whole numbers, powers of ten
 
@@ -117,10 +118,14 @@ class Decoder:
         columns = [_numbers(self._filled(column, table.column(column.name)), column) for column in spec.columns]
         dtype = spec.dtype or np.result_type(*(column_values.dtype for column_values in columns))
         matrix = np.empty((table.num_rows, len(columns)), dtype)
-        for start in range(0, table.num_rows, _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
+        if len(columns) < _FEWEST_STACKED:
             for index, column_values in enumerate(columns):
-                matrix[rows, index] = column_values[rows]
+                matrix[:, index] = column_values
+        else:
+            stacked = np.empty(matrix.shape[::-1], dtype)
+            for index, column_values in enumerate(columns):
+                stacked[index] = column_values
+            matrix[:] = stacked.T
         return matrix
 
     def _filled(self, column: TableColumn, values: pa.ChunkedArray, *, keeps_null: bool = False) -> pa.ChunkedArray:

@@ -104,6 +104,7 @@ class Blocks:
         workers: Workers[Rows],
         threads: ThreadPoolExecutor,
         *,
+        num_threads: int,
         fields: Sequence[str],
         memory: Allocate,
         is_page_locked: bool = False,
@@ -116,6 +117,7 @@ class Blocks:
             groups: the row groups that the plan counts.
             workers: read and decode.
             threads: copy rows to where the order wants them.
+            num_threads: how many they are.
             fields: names of the tensors; for errors.
             memory: makes the arrays of windows in order.
             is_page_locked: whether that memory is.
@@ -127,6 +129,7 @@ class Blocks:
         self.in_use = WindowsInUse()
         self._places: dict[int, list[_Places]] = {}
         self._copies: deque[Future[None]] = deque()
+        self._most_copies = _MOST_COPIES_AHEAD * num_threads
         self._reader: PlannedReader[Rows] | None = None
 
     def stop(self) -> None:
@@ -219,7 +222,7 @@ class Blocks:
         return Block(number, buffer.whole(num_rows), number * share.block_rows, num_rows, pending=pending)
 
     def _start(self, buffer: RowsBuffer, copies: "Sequence[_Copy]") -> "Future[None]":
-        while len(self._copies) >= _MOST_COPIES_AHEAD * self._threads._max_workers:
+        while len(self._copies) >= self._most_copies:
             self._copies.popleft().result()
         self._copies.append(self._threads.submit(_put, buffer, copies, self._fields))
         return self._copies[-1]

@@ -197,11 +197,11 @@ def test_ragged_rows_are_cut_taken_and_joined_like_lists(lists, data):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from([1, 100, 16_384, 16_385, 40_000]), st.integers(1, 5))
-def test_matrix_has_its_columns_in_order_whatever_the_number_of_rows(num_rows, num_columns):
-    names = READABLE[:num_columns]
-    arrays = [np.arange(num_rows) % 100 + 7 * index for index in range(num_columns)]
-    table = pa.table({name: pa.array(array).cast(ROWS.schema.field(name).type) for name, array in
-                      zip(names, (array % 100 for array in arrays), strict=True)})  # fmt: skip
-    (matrix,) = decode(table, {"x": names}).fields
-    np.testing.assert_array_equal(matrix, np.stack([array % 100 for array in arrays], axis=1))
+@given(st.sampled_from([1, 100, 16_384, 16_385, 40_000]), st.integers(1, 12), st.sampled_from(["float32", None]))
+def test_matrix_has_its_columns_in_order_whatever_their_number_and_that_of_rows(num_rows, num_columns, dtype):
+    names = [READABLE[index % 5] for index in range(num_columns)]
+    arrays = {name: (np.arange(num_rows) + 7 * index) % 100 for index, name in enumerate(READABLE[:5])}
+    table = pa.table({name: pa.array(array).cast(ROWS.schema.field(name).type) for name, array in arrays.items()})
+    (matrix,) = decode(table, {"x": names}, dtypes={} if dtype is None else {"x": dtype}).fields
+    np.testing.assert_array_equal(matrix, np.stack([arrays[name] for name in names], axis=1))
+    assert dtype is None or matrix.dtype == dtype

@@ -1,6 +1,5 @@
 """Windows that threads lay out: the order of the plan, whatever the threads do; memory, errors and ends."""
 
-import contextlib
 import gc
 import random
 import threading
@@ -197,9 +196,11 @@ def threads_of_streams() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("mlspark-")}
 
 
-def take_one(stream: Stream) -> None:
-    with contextlib.suppress(Exception):  # it is closed meanwhile
+def take_one(stream: Stream, errors: list[DatasetError]) -> None:
+    try:
         next(iter(stream))
+    except DatasetError as error:
+        errors.append(error)
 
 
 def test_closing_in_the_middle_of_a_window_leaves_no_thread(tmp_path, monkeypatch):
@@ -207,6 +208,7 @@ def test_closing_in_the_middle_of_a_window_leaves_no_thread(tmp_path, monkeypatc
     gc.collect()
     before = threads_of_streams()
     is_copying, may_copy = threading.Event(), threading.Event()
+    errors: list[DatasetError] = []
     put = windows._put
 
     def held_up(*arguments: Any) -> None:
@@ -223,13 +225,18 @@ def test_closing_in_the_middle_of_a_window_leaves_no_thread(tmp_path, monkeypatc
         stream.go_to(0)
         assert threads_of_streams() == before
         monkeypatch.setattr(windows, "_put", held_up)
-        waiting = threading.Thread(target=take_one, args=(stream,))
+        monkeypatch.setattr(windows, "_FEWEST_ROWS_AT_ONCE", 1)  # else a window is copied by one thread
+        waiting = threading.Thread(target=take_one, args=(stream, errors))
         waiting.start()
         assert is_copying.wait(60)
+        ahead = stream._batches._ahead
         closing = threading.Thread(target=stream.close)
         closing.start()
+        while not ahead._is_closed and closing.is_alive():
+            time.sleep(0.001)
         may_copy.set()
         for thread in (closing, waiting):
             thread.join(60)
             assert not thread.is_alive()
         assert threads_of_streams() == before
+        assert "was ended by another thread" in str(errors[0])
