@@ -62,8 +62,8 @@ lint: $(ready)  ## Check style, types and the direction of imports
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-bench: $(ready)  ## Run every benchmark in benchmarks/
-	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "$$file"; $(bin)/python "$$file" $(ARGS); done
+bench: $(ready)  ## Measure every ratio that has an aim, beside those kept in docs/; ARGS="--only scoring" chooses some
+	@$(bin)/python benchmarks/all.py $(ARGS)
 
 cluster: $(ready)  ## Start HDFS, S3, Hive metastore, PostgreSQL and Spark on loopback; ARGS="hdfs s3" chooses some
 	@$(bin)/python -m tools.cluster start $(ARGS)
