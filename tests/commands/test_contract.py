@@ -274,7 +274,7 @@ def test_check_of_bad_data_ends_with_status_2_after_its_report(tmp_path: Path) -
 def test_data_meets_the_draft_that_infer_writes(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contract_commands, "_session", lambda *_: nullcontext(spark))
+    monkeypatch.setattr(contract_commands, "_session", lambda *_, **__: nullcontext(spark))
     monkeypatch.chdir(tmp_path)
     Path("people.csv").write_text("id;name\n1;Ada\n2;Bob\n")
     source = ["people.csv", "--option", "header=true", "--option", "separator=;"]

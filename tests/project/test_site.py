@@ -160,4 +160,4 @@ def test_tutorial_makes_the_project_that_it_describes(tmp_path: Path, monkeypatc
     assert "task: binary, as earns has the 2 values less, more" in said
     settings = loading.load(["earners/conf/pipeline.yaml"])
     assert (settings.name, settings.training.num_processes) == ("earners", 1)
-    assert "demo: check prepare train promote score" in Path("earners", "Makefile").read_text()
+    assert " run $(CONFIG) --reports reports" in Path("earners", "Makefile").read_text()

@@ -13,6 +13,9 @@ from tools.deploy import images
 from tools.deploy.manifests import Manifest
 from tools.deploy.pods import Pod, command, pods
 
+_UNSET = "storage: {root: .mlspark}\nsources: {root: data}\n"
+"""What a pod goes by: the variables that say otherwise here are not there."""
+
 
 def faults(manifests: list[Manifest]) -> list[str]:
     """Return a line for each job with settings that it would refuse, or that its pods could not share."""
@@ -37,8 +40,10 @@ def _of_job(words: list[str], pod: Pod, container: dict[str, Any], maps: dict[st
         )
         if missing:
             return
+        unset = Path(folder) / "unset.yaml"
+        unset.write_text(_UNSET, encoding="utf-8")
         try:
-            settings = loading.load([str(file) for file in found.values()], overrides)
+            settings = loading.load([str(file) for file in (unset, *found.values())], overrides)
         except ConfigError as error:
             yield str(error).replace(f"{folder}/", "").replace(f"{images.ROOT}/", "")
             return
