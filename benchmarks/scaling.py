@@ -47,6 +47,7 @@ def measure(settings: Any, *, repeats: int) -> list[dict[str, Any]]:
                 for batch in BATCHES:
                     load, began = os.getloadavg()[0], time.monotonic()
                     report = train(spark, settings(ranks, batch, repeat))
+                    assert not report.get("already_done"), report
                     runs.append({"ranks": ranks, "batch": batch, "rows": report["rows_per_epoch"], "load": load,
                                  "steps": report["steps"], "seconds": report["train_seconds"],
                                  "job_seconds": time.monotonic() - began})  # fmt: skip
@@ -86,7 +87,7 @@ def main(
                 [
                     f"storage.root={folder}/home", f"sources.root={folder}", f"contract={ROOT / 'schemas' / 'census.json'}",
                     f"training.num_processes={ranks}", f"training.global_batch_size={batch}", f"training.seed={seed}",
-                    f"training.epochs={EPOCHS}",
+                    f"training.epochs={EPOCHS}", "training.recovery.resume=false",
                 ],
             )  # fmt: skip
 
