@@ -152,15 +152,18 @@ def table(rows: Iterable[tuple[Figure, Measured, Measured | None]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine() -> str:
+def head() -> str:
+    """Return the commit that is measured."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def machine(commit: str) -> str:
     """Return the machine and the commit in words."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     memory = psutil.virtual_memory().total / 2**30
     load = os.getloadavg()[2]
     hardware = f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB"
@@ -180,8 +183,8 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)}: expected {', '.join(scripts)}", param_hint="--only")
     if quick and write:
         raise typer.BadParameter("figures of little data are not kept", param_hint="--write")
-    about = machine()
-    commit = about.partition("commit ")[2].partition(",")[0]
+    commit = head()
+    about = machine(commit)
     place = folder or Path.home() / ".cache" / "mlspark" / "benchmarks" / f"{commit}{'-quick' if quick else ''}"
     place.mkdir(parents=True, exist_ok=True)
     wanted = [script for script in scripts if not only or script in only]

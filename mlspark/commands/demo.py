@@ -18,6 +18,7 @@ from mlspark import credentials, storage
 from mlspark.commands import options
 from mlspark.datasets import census_like, pictures_like
 from mlspark.errors import ConfigError
+from mlspark.queue.submission import ALL_STAGES
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.tracking.embedded import embedded_uri
@@ -25,7 +26,6 @@ from mlspark.tracking.embedded import embedded_uri
 app = options.app()
 
 TAIL_LINES = 15
-STAGES = ("prepare", "train", "promote", "score")
 
 Report = Mapping[str, Any]
 
@@ -154,7 +154,7 @@ def _jobs(config: str, data: str, root: str, log: Path, *arguments: str) -> tupl
     reports = log.with_name("demo-reports")
     shutil.rmtree(reports, ignore_errors=True)
     program = [sys.executable, "-c", "from mlspark.commands.main import main; main()"]
-    command = [*program, "run", f"{config}:{','.join(STAGES)}", "--reports", str(reports), *arguments]
+    command = [*program, "run", f"{config}:{','.join(ALL_STAGES)}", "--reports", str(reports), *arguments]
     environment = {
         "SPARK_LOCAL_IP": "127.0.0.1",
         **{key: value for key, value in os.environ.items() if key != "SPARK_HOME"},  # this environment's Spark
@@ -175,7 +175,7 @@ def _jobs(config: str, data: str, root: str, log: Path, *arguments: str) -> tupl
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip() in STAGES:
+            if line.strip() in ALL_STAGES:
                 stage = line.strip()
                 typer.secho(f"\n{stage}", bold=True)
             else:
@@ -189,7 +189,7 @@ def _jobs(config: str, data: str, root: str, log: Path, *arguments: str) -> tupl
     if process.returncode:
         end = f"{stage} ended with status {process.returncode}; everything it said: {_shown(log)}"
         raise JobFailed(process.returncode, "\n".join([*lines[-TAIL_LINES:], end]))
-    return tuple(dict(json.loads((reports / f"{name}.json").read_text(encoding="utf-8"))) for name in STAGES)
+    return tuple(dict(json.loads((reports / f"{name}.json").read_text(encoding="utf-8"))) for name in ALL_STAGES)
 
 
 def _summary(

@@ -156,7 +156,7 @@ def _run(
         result = stage.work(spark, settings)
     seconds = time.monotonic() - begun
     alone_seconds = to_start + time.monotonic() - entered
-    result = job_records.ended(settings, stage.name, result, seconds, alone_seconds=alone_seconds)
+    result = job_records.ended(settings, stage.name, result, seconds, price=price, alone_seconds=alone_seconds)
     if price is not None:
         logger.info("cost: %s", price.words(seconds))
     if stage.report:

@@ -73,7 +73,7 @@ def run(
     wanted = _version(version)
     output_file.check("--report", report)
     settings = loading.load(list(files), list(overrides))
-    from mlspark.stages import costs  # takes seconds: torch, MLflow
+    from mlspark.stages import costs, job_records  # takes seconds: torch, MLflow
     from mlspark.stages import promote as stage
 
     price, started = costs.price(settings), time.monotonic()
@@ -82,8 +82,7 @@ def run(
             done = stage.roll_back(settings, to=to, because=because)
         else:
             done = stage.promote(settings, wanted, spark=spark)
-    if price is not None:
-        done |= {"cost": price.to_json(time.monotonic() - started)}
+    done = job_records.ended(settings, "promote", done, time.monotonic() - started, price=price)
     if report:
         text = json.dumps(done, indent=1, ensure_ascii=False) + "\n"
         output_file.write("--report", report, text, what_stands="what was decided stands, run again for the report")

@@ -47,7 +47,7 @@ def run(
         raise typer.Exit(options.USER_ERROR) from None
 
     def chosen(settings: "Settings") -> "Sequence[Stage]":
-        wanted = names or submission.DEFAULT_STAGES[: None if settings.scoring.source else -1]
+        wanted = names or submission.default_stages(has_rows=settings.scoring.source is not None)
         if reports is not None:
             with contextlib.suppress(OSError):  # the check of the reports says so
                 Path(reports).mkdir(parents=True, exist_ok=True)

@@ -152,13 +152,13 @@ def _recorded(
     started = time.monotonic()
     loaded = load(settings, overrides)
     try:
-        costs.price(loaded)  # refused before the work, not after it
+        price = costs.price(loaded)  # what is wrong with it is refused before the work
         done = work(loaded)
     except BaseException as error:
         records.keep(loaded, run, step, records.failure(error, time.monotonic() - started))
         raise
     seconds = time.monotonic() - started
-    done = job_records.ended(loaded, step, done, seconds)
+    done = job_records.ended(loaded, step, done, seconds, price=price)
     records.keep(loaded, run, step, {"state": records.SUCCEEDED, "report": done, "seconds": round(seconds, 3)})
     if report:
         Path(report).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")

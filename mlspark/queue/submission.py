@@ -23,8 +23,8 @@ ENVIRONMENT = (
 )  # fmt: skip
 """Variables that a stage has as they were where its job was submitted. All others, and with them all credentials, are those
 of the worker, that is of the command that has started it."""
-DEFAULT_STAGES = ("prepare", "train", "promote", "score")
-"""Stages of a pipeline that names none; without `score` where `scoring.source` is not set."""
+ALL_STAGES = ("prepare", "train", "promote", "score")
+"""Stages from raw rows to scores."""
 
 
 def make(
@@ -59,8 +59,7 @@ def make(
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ConfigError(f"{file}: name: expected the pipeline's name, like census")
     if not names:
-        has_rows = bool((settings.get("scoring") or {}).get("source"))
-        names = DEFAULT_STAGES if has_rows else DEFAULT_STAGES[:-1]
+        names = default_stages(has_rows=bool((settings.get("scoring") or {}).get("source")))
     folder = Path.cwd()
     environment = kept_environment(folder)
     stages = targets.stages(target, place, names, folder)
@@ -89,6 +88,11 @@ def kept_environment(folder: Path) -> dict[str, str | None]:
         found["SPARK_CONF_DIR"] = str(folder / "conf")
     # This environment's Spark and Python, whatever the worker has.
     return {**found, "SPARK_HOME": None, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+
+
+def default_stages(*, has_rows: bool) -> tuple[str, ...]:
+    """Return the stages of a pipeline that names none; `has_rows`: whether `scoring.source` is set."""
+    return ALL_STAGES if has_rows else ALL_STAGES[:-1]
 
 
 def parsed(pipeline: str) -> tuple[str, tuple[str, ...]]:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlspark import storage
+from mlspark.cost import Price
 from mlspark.errors import one_line
 from mlspark.settings.pipeline import Settings
-from mlspark.stages import costs
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +48,26 @@ def keep(settings: Settings, job: str, report: Mapping[str, Any], seconds: float
 
 
 def ended(
-    settings: Settings, job: str, report: dict[str, Any], seconds: float, *, alone_seconds: float | None = None
+    settings: Settings,
+    job: str,
+    report: dict[str, Any],
+    seconds: float,
+    *,
+    price: Price | None,
+    alone_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Keep the record of a job that ended well; return its report, with `cost` where `cost.tier` says what it ran on.
+    """Keep the record of a job that ended well; return its report, with `cost` where there is a price.
 
     Args:
         settings: the pipeline.
         job: its name.
         report: its report.
         seconds: that it took, which are paid for.
+        price: from `costs.price`, which refuses what is wrong with it before the work.
         alone_seconds: that it would take as a job of its own, for estimates; `seconds` unless given.
-
-    Raises:
-        ConfigError: as `costs.price` does.
     """
     keep(settings, job, report, seconds if alone_seconds is None else alone_seconds)
-    cost = costs.of(settings, seconds)
-    return report if cost is None else report | {"cost": cost}
+    return report if price is None else report | {"cost": price.to_json(seconds)}
 
 
 def read(settings: Settings, job: str) -> list[JobRecord]:
