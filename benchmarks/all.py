@@ -8,8 +8,8 @@ its least and greatest round where the benchmark tells them, the aim and whether
 a ratio that is worse than the kept one by more than its noise: what the rounds of both span, or a tenth where there is one
 round. --write keeps the figures in docs/benchmarks.json and the table beside it, with machine and commit.
 
-The quick ones say whether everything runs; their figures are of too little data, and are not kept. All take about an hour on
-two idle cores. Exits with 1 when a benchmark fails, or when a figure is slower.
+The quick ones say whether everything runs; their figures are of too little data, and are not kept. All take about two hours
+on two idle cores. Exits with 1 when a benchmark fails, or when a figure is slower.
 """
 
 import json
@@ -64,12 +64,25 @@ FIGURES = (
     Figure("streaming", "vector_over_read_table", "the same, lz4 feature table", 0.95),
     Figure("streaming", "memory_over_numpy", "epoch from memory / numpy", 0.5),
     Figure("streaming", "over_petastorm_batched", "stream / Petastorm's BatchedDataLoader", 10),
+    Figure("streaming", "over_torchdata_nodes", "in table order: stream / torchdata's nodes", 1.2),
+    Figure("streaming", "over_torchdata_nodes_shuffled", "shuffled: stream / torchdata's nodes", 2),
+    Figure("streaming", "peak_over_window", "peak memory of a rank / a window's bytes", 2.5, is_more_better=False),
     Figure("streaming", "resume_ratio", "first batch at 90 % of an epoch / at 0 %", 1.5, is_more_better=False),
     Figure("streaming", "over_raw_hdfs", "HDFS: stream / read_table", 0.9),
     Figure("streaming", "over_raw_s3", "S3: stream / read_table", 0.9),
     Figure("features", "over_pyspark_ml", "fit, transform, write: pyspark.ml / ours", 3),
     Figure("features", "transform_over_scan", "transform / scan", 1.5, is_more_better=False),
     Figure("features", "scale_10x", "ten times the rows", 10.5, is_more_better=False),
+    Figure("small_jobs", "demo_ratio", "demo / that of a269e8a", 0.4, is_more_better=False),
+    Figure("small_jobs", "census_prepare_ratio", "prepare, 20,000 rows / the same", 0.35, is_more_better=False),
+    Figure("small_jobs", "census_score_ratio", "score, 20,000 rows / the same", 0.35, is_more_better=False),
+    Figure(
+        "small_jobs", "csv_infer_ratio", "contract infer, CSV / the same, processor seconds", 0.3, is_more_better=False
+    ),
+    Figure("small_jobs", "csv_prepare_ratio", "prepare, CSV, the same", 0.3, is_more_better=False),
+    Figure("small_jobs", "csv_score_ratio", "score, CSV, the same", 0.3, is_more_better=False),
+    Figure("small_jobs", "parquet_prepare_ratio", "prepare, Parquet, the same", 0.3, is_more_better=False),
+    Figure("small_jobs", "parquet_score_ratio", "score, Parquet, the same", 0.3, is_more_better=False),
     Figure("training", "step_ratio", "step / bare torchrun's", 1.05, is_more_better=False),
     Figure("training", "memory_step_ratio", "the same, rows in memory", 1.05, is_more_better=False),
     Figure("training", "data_wait", "share of training that waits for data", 0.03, is_more_better=False),
@@ -93,7 +106,7 @@ FIGURES = (
 )
 """All ratios that have an aim, in the order of the table."""
 
-OPTIONS: Mapping[str, tuple[str, ...]] = {"streaming": ("--stores",)}
+OPTIONS: Mapping[str, tuple[str, ...]] = {"streaming": ("--stores",), "training": ("--rounds", "10")}
 """What a benchmark is run with."""
 
 

@@ -12,7 +12,8 @@ backwards. Every preparation begins with an empty storage root, every scoring wi
     parquet prepare, score  Parquet of 250,000 rows x 30 columns, 13 entries of features, likewise. Aim: at most 0.3
 
 Processor seconds are those of all processes of a job: Python, both JVMs that spark-submit starts, Python's workers. Those
-that outlive their parent are counted on Linux only. `ratio` is that of the medians; least, median and greatest are printed.
+that outlive their parent are counted on Linux only. A ratio is the median of those of the rounds; least, median and greatest
+of everything are printed.
 """
 
 import json
@@ -32,7 +33,7 @@ from typing import Annotated, Any
 
 import _small_tables as tables
 import typer
-from _figures import tell
+from _figures import paired, tell
 
 from mlspark import child_processes
 
@@ -259,7 +260,7 @@ def main(
 
 def report(chosen: Sequence[Case], costs: dict[str, dict[str, list[Cost]]], json_file: Path | None) -> None:
     """Print least, median and greatest of each case and side, then the ratios with their aims."""
-    units, figures = ("seconds", "processor_seconds"), {}
+    units, figures, ranges = ("seconds", "processor_seconds"), {}, {}
     spreads = {
         case: {side: {unit: spread(each, unit) for unit in units} for side, each in of_case.items()}
         for case, of_case in costs.items()
@@ -275,9 +276,10 @@ def report(chosen: Sequence[Case], costs: dict[str, dict[str, list[Cost]]], json
         now = of_case["now"][each.unit]["median"]
         figures[f"{name}_{each.unit}"] = round(now, 1)
         if "base" in of_case:
-            figures[f"{name}_ratio"] = round(now / of_case["base"][each.unit]["median"], 3)
-            figures[f"{name}_aim"] = each.aim
-    tell({**figures, "cores": os.cpu_count()}, json_file, {"spreads": spreads})
+            pair = [[getattr(cost, each.unit) for cost in costs[each.name][side]] for side in ("now", "base")]
+            ratio, ranges[f"{name}_ratio"] = paired(*pair)
+            figures[f"{name}_ratio"], figures[f"{name}_aim"] = round(ratio, 3), each.aim
+    tell({**figures, "cores": os.cpu_count()}, json_file, {"ranges": ranges, "spreads": spreads})
 
 
 @contextmanager

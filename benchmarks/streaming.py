@@ -52,7 +52,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import typer
-from _figures import tell
+from _figures import paired, tell
 from _own_environment import python_with
 from _stream_processes import MEMORY, PEAK, PLAN, Nodes, at_once, in_a_process
 from pyarrow import parquet as pq
@@ -139,8 +139,8 @@ class Numpy:
 
 def rates(
     cases: dict[str, Callable[[], int | tuple[int, float]]], num_rounds: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the medians of rows/s and of rows per second of processor time of each case."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return rows/s and rows per second of processor time of each case and round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     cpu: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(num_rounds):
@@ -152,7 +152,12 @@ def rates(
             seconds[name].append(rows / elapsed)
             cpu[name].append(rows / cpu_seconds)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rate[-1] / 1e6:.1f}" for name, rate in seconds.items()))
-    return tuple({name: statistics.median(rate) for name, rate in each.items()} for each in (seconds, cpu))
+    return seconds, cpu
+
+
+def note(figures: dict[str, Any], name: str, of: Sequence[float], to: Sequence[float]) -> None:
+    """Put a ratio of two cases into the figures, and its least and greatest round below `ranges`."""
+    figures[name], figures["ranges"][name] = paired(of, to)
 
 
 def cpu_shares(snapshot: Snapshot, **options: Any) -> tuple[float, float]:
@@ -231,9 +236,8 @@ def stock(folder: Path, num_rows: int, tiny: Path, quick: bool) -> dict[str, Any
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def stores(folder: Path, table: Snapshot, num_rounds: int) -> dict[str, float]:
-    """Return the share of the raw reader (pyarrow, all threads, the same client) on a local HDFS and a local S3."""
-    figures: dict[str, float] = {}
+def stores(figures: dict[str, Any], folder: Path, table: Snapshot, num_rounds: int) -> None:
+    """Note the share of the raw reader (pyarrow, all threads, the same client) on a local HDFS and a local S3."""
     for name, server in (("hdfs", hdfs), ("s3", s3)):
         with server.serve() as running:
             for variable, value in getattr(running, "environment", {}).items():
@@ -247,8 +251,7 @@ def stores(folder: Path, table: Snapshot, num_rounds: int) -> dict[str, float]:
                 return sum(pq.read_table(path, filesystem=filesystem).num_rows for filesystem, path in places)
 
             rate, _ = rates({f"{name}_raw": read_raw, name: lambda there=there: stream(there)}, num_rounds)  # type: ignore[misc]
-            figures[f"over_raw_{name}"] = rate[name] / rate[f"{name}_raw"]
-    return figures
+            note(figures, f"over_raw_{name}", rate[name], rate[f"{name}_raw"])
 
 
 def main(
@@ -262,7 +265,7 @@ def main(
 ) -> None:
     """See the head of this file."""
     num_rows, num_rounds = rows or (1_000_000 if quick else 5_000_000), rounds or (2 if quick else 5)
-    figures: dict[str, Any] = {"rows": num_rows, "rounds": num_rounds}
+    figures: dict[str, Any] = {"rows": num_rows, "rounds": num_rounds, "ranges": {}}
     with tempfile.TemporaryDirectory(prefix="mlspark-streaming-") as name:
         folder = Path(name)
         tables = {codec: write(folder / codec, num_rows, codec) for codec in ("zstd", "lz4", "snappy", "none")}
@@ -312,17 +315,15 @@ def main(
             figures["torchdata_nodes_left_out"] = nodes
         for suffix, rate in (("", wall), ("_cpu", cpu)):
             if peers:
-                figures[f"over_torchdata_nodes{suffix}"] = rate["in_table_order"] / rate["plain"]
-                figures[f"over_torchdata_nodes_shuffled{suffix}"] = rate["zstd"] / rate["shuffled"]
-            figures |= {
-                f"over_read_table{suffix}": rate["zstd"] / rate["read_table"],
-                f"vector_over_read_table{suffix}": rate["lz4"] / rate["read_table"],
-                f"memory_over_numpy{suffix}": rate["memory"] / rate["numpy"],
-                f"over_pyarrow_hand{suffix}": rate["zstd"] / rate["pyarrow_hand"],
-            }
+                note(figures, f"over_torchdata_nodes{suffix}", rate["in_table_order"], rate["plain"])
+                note(figures, f"over_torchdata_nodes_shuffled{suffix}", rate["zstd"], rate["shuffled"])
+            note(figures, f"over_read_table{suffix}", rate["zstd"], rate["read_table"])
+            note(figures, f"vector_over_read_table{suffix}", rate["lz4"], rate["read_table"])
+            note(figures, f"memory_over_numpy{suffix}", rate["memory"], rate["numpy"])
+            note(figures, f"over_pyarrow_hand{suffix}", rate["zstd"], rate["pyarrow_hand"])
         figures["consumer_cpu_share"], figures["layout_cpu_share"] = cpu_shares(tables["zstd"])
         figures |= peaks(folder / "wide", num_rows)
-        figures["process_over_thread"] = wall["process"] / wall["zstd"]
+        note(figures, "process_over_thread", wall["process"], wall["zstd"])
         at = {share: [first_batch(tables["zstd"], share) for _ in range(7)] for share in (0.0, 0.9)}
         figures["first_batch_s"] = statistics.median(at[0.0])
         figures["resume_ratio"] = statistics.median(at[0.9]) / statistics.median(at[0.0])
@@ -350,16 +351,18 @@ def main(
         pq.write_table(pa.table({"row_id": np.arange(4000)}), tiny / "tiny.parquet", row_group_size=100)
         figures["reads_short"] = short_reads(tiny, 100 if quick else 1000)
         if with_stores:
-            figures |= stores(folder / "zstd", tables["zstd"], num_rounds)
+            stores(figures, folder / "zstd", tables["zstd"], num_rounds)
         if with_stock:
             peer = stock(folder / "zstd", num_rows, tiny, quick)
-            figures["over_petastorm_batched"] = wall["zstd"] / peer["batched_rows_per_second"]
-            figures["over_petastorm_loader"] = wall["zstd"] / peer["loader_rows_per_second"]
+            for loader in ("batched", "loader"):
+                rate_of_peer = [peer[f"{loader}_rows_per_second"]] * num_rounds
+                note(figures, f"over_petastorm_{loader}", wall["zstd"], rate_of_peer)
             figures["petastorm_reads_short"], figures["petastorm_reads"] = peer["reads_short"], peer["reads"]
             figures["petastorm_rows_lost"] = peer["rows_lost"] + peer["batched_rows_lost"]
     figures["bytes_per_row"] = {codec: round(size, 1) for codec, size in bytes_per_row.items()}
-    figures["rows_per_second"] = {name: round(rate) for name, rate in wall.items()}
-    tell(figures, json_file)
+    figures["rows_per_second"] = {name: round(statistics.median(rate)) for name, rate in wall.items()}
+    ranges = figures.pop("ranges")
+    tell(figures, json_file, {"ranges": ranges})
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
-from _figures import tell
+from _figures import paired, tell
 from pyarrow import parquet
 
 from mlspark import session
@@ -145,13 +145,12 @@ def main(
     def median(case: str, what: str) -> float:
         return statistics.median(each[what] for each in runs[case])
 
-    def step_ratio(case: str) -> float:
-        pairs = zip(runs[case], runs["bare"], strict=True)
-        return round(statistics.median(ours["step"] / bare["step"] for ours, bare in pairs), 3)
-
+    steps = {case: [each["step"] for each in found] for case, found in runs.items()}
+    step_ratio, of_stream = paired(steps["stream"], steps["bare"])
+    memory_step_ratio, of_memory = paired(steps["memory"], steps["bare"])
     figures = {
-        "step_ratio": step_ratio("stream"),
-        "memory_step_ratio": step_ratio("memory"),
+        "step_ratio": round(step_ratio, 3),
+        "memory_step_ratio": round(memory_step_ratio, 3),
         "launch_seconds": round(median("stream", "launch"), 2),
         "bare_launch_seconds": round(median("bare", "launch"), 2),
         "data_wait": round(median("stream", "wait"), 4),
@@ -167,7 +166,8 @@ def main(
         for what, each in values.items():
             print(f"{case + ' ' + what:<24}{each[0]:>12.4f}{statistics.median(each):>12.4f}{each[-1]:>12.4f}")
     print()
-    tell(figures, json_file, {"spread": spread})
+    ranges = {"step_ratio": of_stream, "memory_step_ratio": of_memory}
+    tell(figures, json_file, {"ranges": ranges, "spread": spread})
 
 
 if __name__ == "__main__":
