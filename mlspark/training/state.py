@@ -124,7 +124,9 @@ class TrainState:
         self.progress = Progress()
         self.is_whole = False
         """Whether weights, optimizer and progress are of one moment."""
-        self._buffers: dict[str, torch.Tensor] = {}
+        # Walking a network's names takes longer than copying its buffers.
+        self._modules = list(self.model.modules())
+        self._kept: list[torch.Tensor] = []
         self._is_in_step = False
 
     @property
@@ -144,22 +146,26 @@ class TrainState:
     def end_change(self) -> None:
         self.is_whole, self._is_in_step = True, False
 
+    def buffers(self) -> list[torch.Tensor]:
+        """Return what a forward pass changes before weights do, such as the running statistics of batch norm."""
+        return [buffer for module in self._modules for buffer in module._buffers.values() if buffer is not None]
+
     def begin_step(self) -> None:
-        """Keep what a forward pass changes before weights do: buffers, such as the running statistics of batch norm."""
-        for name, buffer in self.model.named_buffers():
-            kept = self._buffers.get(name)
-            if kept is None or kept.shape != buffer.shape:
-                self._buffers[name] = buffer.detach().clone()
-            else:
-                kept.copy_(buffer.detach())
+        """Keep the buffers."""
+        buffers = self.buffers()
+        if [buffer.shape for buffer in buffers] != [kept.shape for kept in self._kept]:
+            self._kept = [buffer.detach().clone() for buffer in buffers]
+        elif buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._kept, buffers)
         self._is_in_step = True
 
     def undo_step(self) -> None:
         """Go back to the moment before a step that was begun and has not changed the weights; nothing between two steps."""
         if self._is_in_step:
             with torch.no_grad():
-                for name, buffer in self.model.named_buffers():
-                    buffer.copy_(self._buffers[name])
+                for buffer, kept in zip(self.buffers(), self._kept, strict=True):
+                    buffer.copy_(kept)
             self._is_in_step = False
 
     def copy(self) -> dict[str, Any]:

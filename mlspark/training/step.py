@@ -91,7 +91,8 @@ class Stepper:
         if settings.optimizer.clip_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), settings.optimizer.clip_norm)
-        summing.wait()
+        if summing is not None:
+            summing.wait()
         # Until here a lost rank leaves everything as it was after the step before, buffers aside: `TrainState.undo_step`.
         state.begin_change()
         state.scaler.step(state.optimizer)
@@ -115,8 +116,8 @@ class Stepper:
             TrainingFailed: a loss was not finite.
         """
         progress, bad_steps = self._state.progress, 0
-        for counts in self._uncounted:
-            rows, row_ids, weight, loss, is_bad = counts.tolist()
+        of_steps = torch.stack(self._uncounted).tolist() if self._uncounted else []
+        for rows, row_ids, weight, loss, is_bad in of_steps:
             progress.rows += rows
             progress.row_id_sum = _wrapped(progress.row_id_sum + row_ids)
             progress.weight += weight
@@ -137,7 +138,7 @@ class Stepper:
         self._trace.close()
 
     def _backward(self, batch: Batch) -> tuple[torch.Tensor, Any]:
-        """Compute the gradients; return this step's counts, and the operation that sums them over the ranks."""
+        """Compute the gradients; return this step's counts, and the operation that sums them over several ranks."""
         settings, state = self._settings, self._state
         # DDP takes the mean over ranks, hence world_size.
         scale = self._context.world_size / self._weight_of_step(batch)
@@ -151,7 +152,8 @@ class Stepper:
                 loss_sum += loss.detach()
                 if is_last:  # on its way while the gradients are computed
                     counts = self._count(batch, loss_sum)
-                    summing = dist.all_reduce(counts, async_op=True)
+                    if self._context.world_size > 1:
+                        summing = dist.all_reduce(counts, async_op=True)
                 state.scaler.scale(loss * scale).backward()
         return counts, summing
 
@@ -187,8 +189,9 @@ class Stepper:
             rows_before = self._state.progress.step * self._settings.global_batch_size
             return min(self._settings.global_batch_size, self._num_rows - rows_before)
         total = (batch["weight"].double() * ~batch["is_padding"]).sum()
-        dist.all_reduce(total)
-        return torch.where(total > 0, total, 1.0)  # rows of weight 0 only: a loss of 0 and no gradient
+        if self._context.world_size > 1:
+            dist.all_reduce(total)
+        return total.masked_fill(~(total > 0), 1.0)  # rows of weight 0 only: a loss of 0 and no gradient
 
     def _losses(self, outputs: torch.Tensor, part: Batch) -> torch.Tensor:
         """Return the loss of each row, times its weight: (B,). Of mixed rows that of either row, by their shares."""
@@ -212,13 +215,14 @@ class Stepper:
 
     def _count(self, batch: Batch, loss_sum: torch.Tensor) -> torch.Tensor:
         """Return this rank's rows, sum of row ids, weights and losses in 2^-20, and 1 if it is not finite: (5,) int64."""
-        is_real, is_finite = ~batch["is_padding"], loss_sum.isfinite()
-        loss = torch.where(is_finite, loss_sum.double() * _SUM_STEPS, 0.0).round().long()
+        # No torch.where with a number: on a GPU that is copied there, for which the host waits.
+        is_real, is_bad = ~batch["is_padding"], ~loss_sum.isfinite()
+        loss = (loss_sum.double() * _SUM_STEPS).masked_fill(is_bad, 0.0).round().long()
         rows = is_real.sum()
         weight = rows * _SUM_STEPS
         if "weight" in batch:
             weight = ((batch["weight"].double() * is_real).sum() * _SUM_STEPS).round().long()
-        return torch.stack([rows, (batch["row_id"] * is_real).sum(), weight, loss, (~is_finite).long()])
+        return torch.stack([rows, (batch["row_id"] * is_real).sum(), weight, loss, is_bad.long()])
 
 
 def _wrapped(value: int) -> int:
