@@ -146,9 +146,21 @@ def number_losses(
             return functional.l1_loss(outputs[:, 0], target, reduction="none")
         case HuberLoss():
             return functional.huber_loss(outputs[:, 0], target, reduction="none", delta=settings.delta)
-    quantiles = torch.tensor(settings.quantiles, dtype=outputs.dtype, device=outputs.device)
+    quantiles = numbers(settings.quantiles, outputs)
     errors = target[:, None] - outputs  # (B, O)
     return torch.maximum(quantiles * errors, (quantiles - 1.0) * errors).mean(dim=1)
+
+
+def numbers(values: tuple[float, ...], like: "torch.Tensor") -> "torch.Tensor":
+    """Return numbers as a tensor (n,) of the type and device of another; made once, as a host waits for copies to a GPU."""
+    return _numbers(values, like.dtype, like.device)
+
+
+@functools.cache
+def _numbers(values: tuple[float, ...], dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
+    import torch
+
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def losses_of_mixed(own: "torch.Tensor", of_other: "torch.Tensor", share: "torch.Tensor") -> "torch.Tensor":

@@ -61,16 +61,14 @@ class MulticlassTask(ClassTask):
         self, outputs: "torch.Tensor", target: "torch.Tensor", function: LossFunction | None = None
     ) -> "torch.Tensor":
         """See `Task.loss_of`."""
-        import torch
-
         outputs, target = outputs.float(), target.long()
         if isinstance(self.loss, CustomLoss):
             return losses.custom_losses(self.loss, function, outputs, target)
         values = losses.multiclass_losses(self.loss, outputs, target)
         if not self.class_weights:
             return values
-        weights = [self.class_weight(value) for value in self.known_classes]
-        return values * torch.tensor(weights, dtype=values.dtype, device=values.device)[target]
+        weights = tuple(self.class_weight(value) for value in self.known_classes)
+        return values * losses.numbers(weights, values)[target]
 
     def predictions(self, outputs: ArrayLike) -> dict[str, NDArray[Any]]:
         """Return prediction (n,), a class in its type, and the probabilities: float64 (n,) each, or (n, K)."""

@@ -128,6 +128,9 @@ class TrainingSettings(Section):
     """Number format of most computations; weights stay float32. fp16 needs a GPU."""
     compile: bool = False
     """Whether the model goes through torch.compile: a minute at the start, faster steps of large models."""
+    graph: Literal["auto", "off"] = "auto"
+    """auto: a run's only rank records the forward and backward pass of a full batch on its GPU once, as a CUDA graph, and
+    replays it in each step, by which small networks gain; where that cannot be, the log says why. off: no recording."""
     channels_last: bool = False
     """Whether images (B, C, H, W) and convolutions use the channels-last memory format."""
     sync_batch_norm: bool = False

@@ -18,7 +18,9 @@ from mlspark.training.settings import TrainingSettings
 
 _ORDER = ("lanes", "shuffle_window_rows", "shuffle_window_bytes", "remainder")
 """Streaming settings that decide the order of the rows; the others decide how fast they come."""
-_NOT_TRAINED = {"recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank", "unused_parameters"}
+_NOT_TRAINED = {
+    "recovery", "profile_steps", "num_processes", "use_gpu", "threads_per_rank", "unused_parameters", "graph"
+}  # fmt: skip
 """Training settings that do not decide what is trained, except for the last bits of float sums."""
 
 

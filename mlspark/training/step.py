@@ -13,6 +13,7 @@ from mlspark.streaming.snapshot import Snapshot
 from mlspark.tasks.losses import losses_of_mixed
 from mlspark.training.batch_norm import BatchNorms
 from mlspark.training.data import fewest_rows, parts_of
+from mlspark.training.graph import StepGraph, graph_of
 from mlspark.training.network import Batch, Outputs
 from mlspark.training.parallel import share_buffers
 from mlspark.training.randomness import seed_step
@@ -47,11 +48,24 @@ class Stepper:
         self._forward = self._compiled()
         self._norms = BatchNorms(state.model)
         self._uncounted: list[torch.Tensor] = []
+        self._graph = self._new_graph(functions)
         self._trace = StepTrace(spec.run_uri, spec.training.profile_steps if context.rank == 0 else 0)
 
     def regroup(self) -> None:
         """Call the ranks' model as it was made anew: see `Alone.regroup`."""
         self._forward = self._compiled()
+
+    def _new_graph(self, functions: Functions) -> StepGraph | None:
+        context, progress = self._context, self._state.progress
+        return graph_of(
+            self._spec,
+            functions,
+            context.world_size,
+            context.device,
+            compute=lambda batch: self._computed(batch)[0],
+            model=self._state.model,
+            seed=lambda number: seed_step(self._settings.seed, context.rank, progress.steps + number),
+        )
 
     def _compiled(self) -> Callable[..., torch.Tensor]:
         forward: Callable[..., torch.Tensor] = self._state.parallel.forward
@@ -81,6 +95,8 @@ class Stepper:
             TrainingFailed: the loss is not finite.
         """
         settings, state, progress = self._settings, self._state, self._state.progress
+        if self._graph is not None:
+            self._graph.prepare(batch)
         seed_step(settings.seed, self._context.rank, progress.steps)
         if state.parallel.needs_all_ranks:
             share_buffers(state.model, self._context.world_size)
@@ -139,6 +155,11 @@ class Stepper:
 
     def _backward(self, batch: Batch) -> tuple[torch.Tensor, Any]:
         """Compute the gradients; return this step's counts, and the operation that sums them over several ranks."""
+        counts = None if self._graph is None else self._graph.replayed(batch)
+        return self._computed(batch) if counts is None else (counts, None)
+
+    def _computed(self, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """Do the same by one operation after the other; on a GPU nothing waits for it, so that it can be recorded."""
         settings, state = self._settings, self._state
         # DDP takes the mean over ranks, hence world_size.
         scale = self._context.world_size / self._weight_of_step(batch)
