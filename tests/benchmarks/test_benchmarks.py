@@ -22,6 +22,7 @@ KEYS = {
         "transform_over_scan", "over_pyspark_ml", "over_map_in_arrow", "passes", "wide_planning_s", "one_row_us",
         "batch_row_us", "scale_10x", "driver_rss_ratio", "wide_passes", "many_limit", "many_collected",
     },
+    "gpu_steps.py": {"device", "ours_eager_256", "bare_eager_256", "ours_eager_1024", "bare_eager_1024"},
     "long_run.py": {"launches", "launches_threads_growth", "launches_rss_mb_growth", "streaming_threads_growth"},
     "monitoring.py": {"over_limit_100", "false_alarms_100", "older_300", "unseen_300", "missing_300"},
     "pictures.py": {
@@ -131,6 +132,11 @@ def test_plans_of_a_prepared_table_are_held_against_runs_of_ranks(tmp_path: Path
     found = figures("scaling.py", tmp_path / "scaling.json")
     assert found["parameters"] > 10_000
     assert {run["ranks"] for run in found["runs"]} == {1, 2, 4}
+
+
+def test_steps_are_timed_where_there_is_no_gpu_too(tmp_path: Path) -> None:
+    found = figures("gpu_steps.py", tmp_path / "steps.json")
+    assert found.keys() == KEYS["gpu_steps.py"] | {"rows"} or found["device"] != "cpu"
 
 
 @pytest.mark.slow
