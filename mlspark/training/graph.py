@@ -56,7 +56,9 @@ class Recorder(Protocol):
 class GpuRecorder:
     """Records CUDA graphs on the current device."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        self._moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
         self._needed = 0
 
     @contextlib.contextmanager
@@ -67,11 +69,14 @@ class GpuRecorder:
         before = torch.cuda.memory_allocated()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            yield
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
-        self._needed = torch.cuda.max_memory_allocated() - before
+        # The optimizer allocates its moments in its first step: AdamW's are the largest.
+        self._needed = torch.cuda.max_memory_allocated() - before + self._moments
 
     def record(self, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
         """See `Recorder.record`."""
@@ -90,7 +95,7 @@ class GpuRecorder:
         if free >= self._needed:
             return ""
         needs, has = f"{self._needed / 2**20:,.0f} MiB", f"{free / 2**20:,.0f} MiB"
-        return f"a step needs {needs}, and beside the recording {has} of the GPU are free"
+        return f"a computed step needs {needs}, and beside the recording {has} of the GPU are free"
 
 
 def refusal(spec: TrainingSpec, functions: Functions, world_size: int) -> str:
@@ -102,6 +107,8 @@ def refusal(spec: TrainingSpec, functions: Functions, world_size: int) -> str:
         return f"the sums over {world_size} ranks are not recorded"
     if training.unfreeze:
         return "training.unfreeze changes what a step computes"
+    if getattr(spec.model, "checkpoint_gradients", False):
+        return "model.checkpoint_gradients asks a generator for its state in each step"
     if functions.model is not None or isinstance(spec.model, CustomSettings):
         return "the model is code of one's own, whose Python would not run in each step"
     if functions.loss is not None or isinstance(getattr(spec.task, "loss", None), CustomLoss):
@@ -131,7 +138,7 @@ def graph_of(
         return None
     tolerance = _TOLERANCE if spec.training.precision == "float32" else _TOLERANCE_HALF
     rows = spec.training.global_batch_size
-    return StepGraph(compute, model, seed, rows=rows, tolerance=tolerance, recorder=GpuRecorder(), mark=mark)
+    return StepGraph(compute, model, seed, rows=rows, tolerance=tolerance, recorder=GpuRecorder(model), mark=mark)
 
 
 class Mark:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,30 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from mlspark import storage
+from mlspark import models, storage
+from mlspark.features.tensors import Tensors, TensorSpec
+from mlspark.models.cnn import CnnSettings
 from mlspark.models.custom import CustomSettings
+from mlspark.models.model import Model
+from mlspark.models.tabm import TabmSettings
+from mlspark.models.tabular import TabularSettings
+from mlspark.models.vision import VisionSettings
+from mlspark.pictures.spec import PictureSpec
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.tasks import losses as losses_module
 from mlspark.tasks.kinds import from_settings
+from mlspark.tasks.task import Task
 from mlspark.training import graph
 from mlspark.training.loop import fit
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 
 from . import networks
-from .conftest import binary_task, fit_here, new_run
+from .conftest import TASK, TENSORS, binary_task, fit_here, new_run
 from .test_resume import CUSTOM, assert_equal, cross_entropy, run_of, stop_at
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -36,13 +48,15 @@ UNFROZEN = {"freeze": ("layers.0",), "unfreeze": {2: ("layers.0",)}}
 
 
 class NothingIsRead(TorchDispatchMode):
-    """Fails where a computation asks for a value of a tensor, for which a host waits and no graph can be recorded."""
+    """Fails where a computation asks for a tensor's value or copies one to a GPU: no graph can be recorded of it."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         aten = torch.ops.aten
         assert func.overloadpacket not in (aten._local_scalar_dense, aten.nonzero, aten.masked_select), func
+        leaves = tree_leaves((args, kwargs))
+        assert len({leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)}) < 2, f"{func} copies to a GPU"
         return func(*args, **(kwargs or {}))
 
 
@@ -90,7 +104,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Again]:
         if not made:
             made.append(Again(model))
         made[-1].model = model
-        monkeypatch.setattr(graph, "GpuRecorder", lambda: made[-1])
+        monkeypatch.setattr(graph, "GpuRecorder", lambda model: made[-1])
         with monkeypatch.context() as patch:  # a model of a test's own is recorded, too
             patch.setattr(graph, "refusal", lambda *_: "")
             return graph.graph_of(spec, functions, world_size, GPU, **step)
@@ -145,10 +159,19 @@ def test_what_is_recorded(
     assert caplog.messages == ([f"graph: off, because {reason}"] if reason else [])
 
 
-def test_model_of_ones_own_named_in_the_settings_is_not_recorded(tmp_path: Path, snapshot: Snapshot) -> None:
-    spec = new_run(tmp_path, snapshot, num_processes=1)
-    object.__setattr__(spec, "model", CustomSettings(factory="tests.training.networks:deep"))
-    assert "the model is code of one's own" in graph.refusal(spec, NO_FUNCTIONS, 1)
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (CustomSettings(factory="tests.training.networks:deep"), "the model is code of one's own"),
+        (VisionSettings(backbone="resnet18", checkpoint_gradients=True), "model.checkpoint_gradients asks a generator"),
+        (VisionSettings(backbone="resnet18"), ""),
+    ],
+)
+def test_which_models_are_recorded(tmp_path: Path, snapshot: Snapshot, model: Model, reason: str) -> None:
+    spec = replace(new_run(tmp_path, snapshot, num_processes=1), model=model)
+    refusal = graph.refusal(spec, NO_FUNCTIONS, 1)
+    assert refusal.startswith(reason)
+    assert bool(refusal) == bool(reason)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +203,13 @@ def test_setting_does_not_make_another_run(tmp_path: Path, snapshot: Snapshot) -
     assert specs[0].digest("table") == specs[1].digest("table")
 
 
-NUMBERS = from_settings({"kind": "regression", "target": "label", "standardise": False, "loss": {"kind": "quantile"}})
-CLASSES = from_settings(
-    {
-        "kind": "multiclass",
-        "target": "label",
-        "classes": ["a", "b"],
-        "loss": {"kind": "cross_entropy", "class_weights": {"a": 2.0}},
-    }
-)
+NUMBERS = {"kind": "regression", "target": "label", "standardise": False, "loss": {"kind": "quantile"}}
+CLASSES = {
+    "kind": "multiclass",
+    "target": "label",
+    "classes": ["a", "b"],
+    "loss": {"kind": "cross_entropy", "class_weights": {"a": 2.0}},
+}
 
 
 @pytest.mark.parametrize(
@@ -235,13 +256,41 @@ def test_replayed_run_goes_on_with_the_same_bits(
     assert_equal(whole, ended)
 
 
-@pytest.mark.parametrize("task", [NUMBERS, CLASSES, binary_task(kind="focal")], ids=["quantile", "classes", "focal"])
-def test_losses_read_nothing_back(task: Any) -> None:
-    outputs, target = torch.randn(8, task.num_outputs, requires_grad=True), torch.randint(0, 2, (8,))
-    target = target if task.kind == "multiclass" else target.float()
-    with NothingIsRead():
-        task.loss_of(outputs, target).sum().backward()
-    assert outputs.grad is not None
+PICTURES = Tensors((TensorSpec("photo", ("photo",), "uint8", picture=PictureSpec("RGB", 8, 8)),))
+SHAPES = {"dense": (8, 2), "ids": (8, 1), "photo": (8, 3, 8, 8)}
+DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
+
+
+@pytest.mark.parametrize(
+    ("model", "tensors", "task"),
+    [
+        (TabularSettings(), TENSORS, binary_task(label_smoothing=0.1, class_weights={"1": 3.0})),
+        (TabularSettings(), TENSORS, from_settings(CLASSES)),
+        (TabularSettings(), TENSORS, from_settings(NUMBERS)),
+        (TabmSettings(), TENSORS, TASK),
+        (CnnSettings(widths=(8,), depth=1), PICTURES, TASK),
+    ],
+    ids=["binary", "classes", "quantiles", "tabm", "cnn"],
+)
+def test_forward_pass_and_loss_copy_nothing_to_a_gpu(model: Model, tensors: Tensors, task: Task) -> None:
+    network = models.build(model, tensors, task.num_outputs)
+    with FakeTensorMode():  # has CUDA tensors without values, and no GPU
+        for module in network.modules():
+            for name, weight in list(module.named_parameters(recurse=False)):
+                module.register_parameter(name, nn.Parameter(torch.empty(weight.shape, device=GPU)))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype, device=GPU))
+        batch = {
+            spec.name: torch.empty(SHAPES[spec.name], dtype=DTYPES[spec.dtype], device=GPU) for spec in tensors.specs
+        }
+        target = torch.empty(8, dtype=torch.int64 if task.kind == "multiclass" else torch.float32, device=GPU)
+        for mode in (contextlib.nullcontext(), NothingIsRead()):  # constants of losses are copied once
+            with mode:
+                outputs = network(**batch)
+                outputs = outputs if outputs.ndim == 2 else outputs.flatten(0, 1)
+                losses = task.loss_of(outputs, target.repeat_interleave(len(outputs) // 8))
+        assert losses.device.type == "cuda"
+    losses_module._numbers.cache_clear()  # tensors without values
 
 
 class Drawing(networks.Deep):
