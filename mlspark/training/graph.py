@@ -152,15 +152,19 @@ class Mark:
 
     def earlier(self) -> str:
         """Return which earlier start left the mark; empty: none."""
-        if not storage.exists(self._uri):
-            return ""
-        return f"start {storage.read_json(self._uri)['attempt']} of the run could not record its steps"
+        try:
+            if not storage.exists(self._uri):
+                return ""
+            return f"start {storage.read_json(self._uri)['attempt']} of the run could not record its steps"
+        except (OSError, ValueError) as error:
+            return f"{self._uri} cannot be read: {error}"
 
     def set(self) -> None:
         storage.write_json(self._uri, {"attempt": self._attempt})
 
     def remove(self) -> None:
-        storage.delete(self._uri)
+        with contextlib.suppress(OSError):  # then no further start records, which is slower and no worse
+            storage.delete(self._uri)
 
 
 class StepGraph:
@@ -184,7 +188,7 @@ class StepGraph:
             model: whose parameters get gradients, and whose buffers a computation may change.
             seed: sets all generators for a step of a number.
             rows: of a full batch.
-            tolerance: see `_difference`.
+            tolerance: see `_differences`.
             recorder: of the device.
             mark: of the run.
         """
@@ -195,8 +199,7 @@ class StepGraph:
         self._gradients: list[torch.Tensor | None] = []
         self._counts = torch.empty(0)
         self._replay: Callable[[], None] | None = None
-        self.is_tried = False
-        """Whether a recording was made, or given up."""
+        self._is_tried = False  # whether a recording was made, or given up
 
     def prepare(self, batch: Batch) -> None:
         """Record with the first full batch, once; called between two steps, of which it leaves everything but generators.
@@ -206,13 +209,13 @@ class StepGraph:
         would not: the host's generators, plain values of modules. Otherwise, and after any exception of a recording, steps
         are computed one by one, and the log says why.
         """
-        if self.is_tried or not self._is_full(batch):
+        if self._is_tried or not self._is_full(batch):
             return
-        self.is_tried = True
-        self._mark.set()
+        self._is_tried = True
         buffers = _Buffers(self._model)
         is_harmless = True
         try:
+            self._mark.set()
             problem = self._record(batch, buffers)
         except Exception as error:  # whatever cannot be recorded raises, in torch's, CUDA's or a model's words
             problem, is_harmless = _cause(error), False

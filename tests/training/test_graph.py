@@ -423,6 +423,22 @@ def test_after_a_recording_that_raises_no_start_of_the_run_records(
     assert_equal(tried, computed)
 
 
+def test_mark_that_cannot_be_read_stops_no_run(
+    tmp_path: Path, snapshot: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = new_run(tmp_path, snapshot, num_processes=1)
+    (tmp_path / "graph.json").write_text("half of a fi")
+    caplog.set_level(logging.INFO, "mlspark.training.graph")
+    step: dict[str, Any] = {
+        "compute": lambda batch: batch["row_id"],
+        "model": nn.Linear(1, 1),
+        "seed": lambda number: None,
+    }
+    assert graph.graph_of(spec, NO_FUNCTIONS, 1, GPU, **step) is None
+    [message] = caplog.messages
+    assert message.startswith(f"graph: off, because {tmp_path}/graph.json cannot be read: ")
+
+
 def fit_on_gpu(spec: TrainingSpec, **options: Any) -> None:
     dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
