@@ -2,12 +2,11 @@
 
 from mlspark.commands import job, options
 from mlspark.stages.check import check_train
-from mlspark.stages.train import train
 
 
 def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Train on the newest feature table with distributed ranks, evaluate on the test rows and register a model version."""
-    job.run("train", train, check_train, config, set_, report, shows_stages=False)
+    job.run("train", job.Later("mlspark.stages.train", "train"), check_train, config, set_, report, shows_stages=False)
 
 
 if __name__ == "__main__":

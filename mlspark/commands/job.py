@@ -6,8 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib import import_module
+from threading import Thread
 from typing import Any
 
 import typer
@@ -43,6 +45,28 @@ def print_error(message: str) -> None:
         launch_gateway().jvm.System.err.println(message)  # type: ignore[no-untyped-call]
     else:
         print(message, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Later:
+    """Work of a stage whose module takes seconds to import: under spark-submit that is done while Spark starts."""
+
+    module: str
+    function: str
+
+    def __call__(self, spark: SparkSession, settings: Settings) -> dict[str, Any]:
+        """Do the work."""
+        work: Callable[[SparkSession, Settings], dict[str, Any]] = getattr(import_module(self.module), self.function)
+        return work(spark, settings)
+
+    def begin(self) -> None:
+        """Begin to import the module, beside this thread, which waits for Java meanwhile."""
+
+        def load() -> None:
+            with suppress(Exception):  # the call imports it again, and fails where the user is told of it
+                import_module(self.module)
+
+        Thread(target=load, name=f"import {self.module}").start()
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,10 @@ def run_stages(
             if not stage.follows:
                 stage.check(settings)
         at, price = command, costs.price(settings)
+        if "PYSPARK_GATEWAY_PORT" in os.environ:  # else Python forks, to start Java, which a second thread makes unsafe
+            for stage in stages:
+                if isinstance(stage.work, Later):
+                    stage.work.begin()
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),

@@ -25,3 +25,28 @@ if [[ " $* " == *.py\ *--config* ]]; then
     mlspark_java=$("${PYSPARK_DRIVER_PYTHON:-${PYSPARK_PYTHON:-python3}}" -m mlspark.commands.java_options "$@" 2>/dev/null)
     SPARK_SUBMIT_OPTS="$mlspark_java ${SPARK_SUBMIT_OPTS:-}"
 fi
+
+# Where `make setup` has kept Spark's classes as Java has them in memory, Java maps that file in place of reading and checking
+# 10,000 classes. It must not find a folder before them, so the settings' comes after the jars, none of which has a file of
+# those names, and any other class path is left as it is. Java passes over a file that is damaged, of other jars or of another
+# Java, but dies of one that was cut off (17.0.15: SIGBUS), so its size is in its name. MLSPARK_JAVA_ARCHIVE=no does without.
+mlspark_archive=$(cksum <<<"${SPARK_HOME:-}")
+mlspark_archive="${XDG_CACHE_HOME:-${HOME:-}/.cache}/mlspark/spark-${mlspark_archive%% *}"
+mlspark_java=""
+if [ -n "${MLSPARK_WRITES_JAVA_ARCHIVE:-}" ]; then
+    mlspark_java="-XX:ArchiveClassesAtExit=$MLSPARK_WRITES_JAVA_ARCHIVE"
+elif [ "${MLSPARK_JAVA_ARCHIVE:-}" != no ]; then
+    for mlspark_file in "$mlspark_archive"-*.jsa; do
+        if [ -O "$mlspark_file" ] && [ -r "$mlspark_file" ] &&
+            [ "$mlspark_file" = "$mlspark_archive-$(($(wc -c <"$mlspark_file"))).jsa" ]; then
+            mlspark_java="-XX:SharedArchiveFile=$mlspark_file -XX:+VerifySharedSpaces"
+        fi
+    done
+fi
+mlspark_path="${SPARK_HOME:-}/jars/*:${SPARK_CONF_DIR:-}/"
+if [[ -n $mlspark_java && ${1:-} == org.apache.spark.deploy.SparkSubmit && "$mlspark_archive$mlspark_path" != *[[:space:]]* ]] &&
+    [[ ! "$*" =~ extraClassPath|driver-class-path|properties-file ]] &&
+    [[ -z "${HADOOP_CONF_DIR:-}${YARN_CONF_DIR:-}${SPARK_DIST_CLASSPATH:-}${SPARK_PREPEND_CLASSES:-}" ]] &&
+    ! grep -qs extraClassPath "${SPARK_CONF_DIR:-}/spark-defaults.conf"; then
+    SPARK_SUBMIT_OPTS="-cp $mlspark_path $mlspark_java -Xlog:cds*=off ${SPARK_SUBMIT_OPTS:-}"
+fi
