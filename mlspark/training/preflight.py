@@ -1,4 +1,7 @@
-"""What must hold before ranks are started, asked beforehand: a barrier stage that cannot run would hang. Driver."""
+"""What must hold before ranks are started, asked beforehand: a barrier stage that cannot run would hang. Driver.
+
+Executors import this module, to look at their place and to start ranks: not torch, which takes seconds in each of them.
+"""
 
 import functools
 import importlib.util
@@ -13,14 +16,11 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-import torch
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
 from mlspark import __version__, storage
 from mlspark.errors import ConfigError, MlsparkError
-from mlspark.training import network, optimization
-from mlspark.training.parameters import Freezing
 from mlspark.training.spec import Functions, TrainingSpec
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,11 @@ def check_parameters(spec: TrainingSpec, functions: Functions) -> None:
     settings = spec.training
     if not (settings.freeze or settings.unfreeze or settings.optimizer.rates or settings.optimizer.is_of_timm):
         return  # without making the model here
+    import torch
+
+    from mlspark.training import network, optimization
+    from mlspark.training.parameters import Freezing
+
     with torch.random.fork_rng(devices=[]):
         model = network.with_random_weights(spec, functions)
     optimization.optimizer(settings.optimizer, model, Freezing(settings, model).first_epochs)

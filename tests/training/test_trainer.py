@@ -64,6 +64,12 @@ def test_rank_imports_neither_spark_nor_mlflow() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_executors_that_look_and_start_ranks_import_no_torch() -> None:
+    code = "import sys; from mlspark.training import barrier_stage, preflight; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_every_row_is_seen_once_per_epoch_in_equal_steps(one_rank: TrainingSpec, two_ranks: TrainingSpec) -> None:
     id_sum = int(columns("train")["row_id"].sum())
     for spec in (one_rank, two_ranks):
