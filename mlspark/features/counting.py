@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.expressions import sql_double
-from mlspark.features import few_rows
+from mlspark.features import few_rows, wide_ranges
 from mlspark.features.counts import (
     HALF_BITS,
     MOST_SPLIT,
@@ -197,6 +197,8 @@ def _ranges(
     values: DataFrame, numbers: Mapping[str, Number], sums: Mapping[str, Sums], num_events: int
 ) -> Mapping[str, Any]:
     """Return what one pass without a shuffle tells: rows, and of each number count, range, sums of whole numbers."""
+    if len(numbers) >= wide_ranges.FEWEST_NUMBERS and not sums:
+        return wide_ranges.ranges(values, numbers, num_events)
     wanted = ["count(*) AS rows", *(f"count_if(_event{place}) AS events{place}" for place in range(num_events))]
     for column, asked in sums.items():
         # As decimals: no sum leaves a bigint unseen.

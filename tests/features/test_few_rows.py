@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.features import counting, few_rows
+from mlspark.features import counting, few_rows, wide_ranges
 from mlspark.features.counts import Counts, Number, Sums, Text
 from mlspark.features.fit import fit
 
@@ -51,6 +51,26 @@ def test_driver_and_spark_count_the_same(rows: DataFrame, monkeypatch: pytest.Mo
     assert counted(rows, 900) == by_spark
     assert by_spark.texts["by fold"].rare_values > 0
     assert by_spark.texts["common"].too_many > 0
+
+
+@pytest.mark.parametrize("partitions", [1, 7])
+def test_python_workers_and_spark_find_the_same_ranges(
+    rows: DataFrame, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    asked: dict[str, Any] = {"texts": {}, "row_hash": ""}
+    by_spark = counted(rows, None, **asked)
+    called = []
+
+    def noted(*arguments: Any) -> dict[str, Any]:
+        called.append(arguments)
+        return ranges(*arguments)
+
+    ranges = wide_ranges.ranges
+    monkeypatch.setattr(wide_ranges, "ranges", noted)
+    monkeypatch.setattr(wide_ranges, "FEWEST_NUMBERS", len(NUMBERS))
+    assert counted(rows.repartition(partitions), None, **asked) == by_spark
+    assert counted(rows.where("false"), None, **asked) == counted(rows.where("false"), 0, **asked)
+    assert len(called) == 2
 
 
 def test_encoder_of_few_rows_is_the_same_and_reads_them_once(
