@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame
 
 from mlspark.features.counts import HALF_BITS, MOST_SPLIT, SPLITTER, SUMS, Number, Text, fold
 
-MOST_VALUES = 2**22
-"""Most values, rows times columns, that are fetched: at most some 300 MB."""
+MOST_BYTES = 2**28
+"""Most bytes that are fetched: of a number 8, of a text as many as the longest has."""
 LONGEST_TEXT = 64
 """Bytes of the longest text that is fetched; where there is a longer one, Spark counts."""
 
@@ -39,7 +39,8 @@ def fetched(
         folds: numbers of folds that rows are put into.
         most_rows: there are no more rows than that; None: that is not known.
     """
-    if most_rows is None or most_rows * len(values.columns) > MOST_VALUES:
+    row_bytes = 8 * (len(values.columns) - len(texts)) + LONGEST_TEXT * len(texts)
+    if most_rows is None or most_rows * row_bytes > MOST_BYTES:
         return None
     others = [name for name in values.columns if name not in texts and name != "_row_hash"]
     is_long = " OR ".join(f"coalesce(octet_length({name}) > {LONGEST_TEXT}, false)" for name in texts) or "false"

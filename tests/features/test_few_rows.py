@@ -94,7 +94,7 @@ def test_encoder_of_few_rows_is_the_same_and_reads_them_once(
     ("most_rows", "change"),
     [
         (None, lambda rows: rows),
-        (few_rows.MOST_VALUES, lambda rows: rows),  # too many
+        (few_rows.MOST_BYTES, lambda rows: rows),  # too many
         (5, lambda rows: rows),  # and there are more
         (9, lambda rows: rows.withColumn("s", F.lit("é" * 33))),
         (9, lambda rows: rows.withColumn("s", F.expr("CAST(X'ff' AS STRING)"))),
