@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 
 from mlspark.contracts import bounds, column_types, free_sql, headers, patterns, schema_differences
 from mlspark.contracts.contract import ColumnRule, Contract, RowRule
-from mlspark.contracts.own_columns import MALFORMED, RAW, REASONS, SOURCE_FILE
+from mlspark.contracts.own_columns import AS_JSON, MALFORMED, PREFIX, RAW, REASONS, SOURCE_FILE
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.errors import ContractError
 from mlspark.pictures import media
@@ -34,7 +34,7 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
 
     Args:
         raw: the contract's columns, as strings or in any type that casts, and `MALFORMED` (why the row could not be
-            parsed, or null), `RAW` (the row as text), `SOURCE_FILE`. A column that is absent counts as null.
+            parsed, or null), `RAW` (the row), `SOURCE_FILE`. A column that is absent counts as null.
         contract: theirs.
         looked: column of pictures -> column of `raw`, a struct that holds what `pictures.media.problem` says of it (rule,
             what; null for a good one) and whatever else was made of the picture when it was decoded; it is kept. The other
@@ -49,8 +49,10 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
     """
     types = {field.name: field.dataType.simpleString() for field in raw.schema}
     values = {name: F.col(name) if name in types else F.lit(None) for name in contract.names}
+    raw, casts = _with_casts(raw, contract, types)
     cells = {
-        column.name: _cell(values[column.name], column, types.get(column.name, "string")) for column in contract.columns
+        column.name: _cell(values[column.name], column, types.get(column.name, "string"), casts.get(column.name))
+        for column in contract.columns
     }
     looked = looked or {}
     failures: list[tuple[Column, Column]] = []
@@ -87,9 +89,14 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
     return conformed
 
 
+def raw_text(rows: DataFrame) -> Column:
+    """Return `RAW` of rows as text, which it is or becomes."""
+    return F.to_json(F.col(RAW), AS_JSON) if isinstance(rows.schema[RAW].dataType, StructType) else F.col(RAW)
+
+
 def without_raw(conformed: DataFrame) -> DataFrame:
-    """Return conformed rows with `RAW` of bad rows alone, to be kept in memory."""
-    return conformed.withColumn(RAW, F.when(is_bad(), F.col(RAW)))
+    """Return conformed rows with `RAW` of bad rows alone, as text, to be kept in memory."""
+    return conformed.withColumn(RAW, F.when(is_bad(), raw_text(conformed)))
 
 
 def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) -> DataFrame:
@@ -163,11 +170,26 @@ class _Cell:
     is_missing: Column
 
 
-def _cell(value: Column, column: ColumnRule, source_type: str) -> _Cell:
-    """Return a value typed. NaN is missing: of a float whatever the contract's type, as text where that is a float."""
+def _with_casts(raw: DataFrame, contract: Contract, types: Mapping[str, str]) -> tuple[DataFrame, dict[str, Column]]:
+    """Return rows with a column for each text that is cast, by its name: Spark casts anew wherever a cast stands."""
+    cast = [
+        column
+        for column in contract.columns
+        if not column.is_text and column_types.family(types.get(column.name, "")) == "string"
+    ]
+    names = {column.name: f"{PREFIX}cast_{place}" for place, column in enumerate(cast)}
+    values = {names[column.name]: _typed(F.col(column.name), column, types[column.name]) for column in cast}
+    return raw.withColumns(values), {name: F.col(kept) for name, kept in names.items()}
+
+
+def _cell(value: Column, column: ColumnRule, source_type: str, cast: Column | None = None) -> _Cell:
+    """Return a value typed, by the cast that there is of it, if any.
+
+    NaN is missing: of a float whatever the contract's type, as text where that is a float.
+    """
     if column_types.family(source_type) == "floating":
         value = F.when(~F.isnan(value), value)
-    typed, is_missing = _typed(value, column, source_type), value.isNull()
+    typed, is_missing = _typed(value, column, source_type) if cast is None else cast, value.isNull()
     if column_types.family(source_type) == "string" and column.type in ("float", "double"):
         is_missing, typed = is_missing | F.isnan(typed), F.when(~F.isnan(typed), typed)
     return _Cell(value, typed, is_missing)

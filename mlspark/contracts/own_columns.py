@@ -10,7 +10,14 @@ PREFIX = "_mlspark_"
 MALFORMED = f"{PREFIX}malformed"
 """Why the row could not be parsed, or null."""
 RAW = f"{PREFIX}raw"
-"""The row as text: the line, or JSON."""
+"""The row: the line, or a struct of its values that `AS_JSON` makes text of, once a row is known to be bad."""
+AS_JSON = {
+    "ignoreNullFields": "false",
+    # Spark's own formats end with milliseconds.
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+"""Options of `to_json` with which nothing is left out of a row or a value."""
 SOURCE_FILE = f"{PREFIX}source_file"
 SOURCE = f"{PREFIX}source"
 """Name of the source that the row is of: learn, validation, test, score, or a join's."""

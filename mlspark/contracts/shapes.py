@@ -27,6 +27,9 @@ NUMBERS = FITTING["decimal"]
 _DOUBLE_DIGITS = 17  # so many distinguish every double from its neighbours
 _DECIMAL_DIGITS = 38
 _MISSING = "missing:"
+_WHOLE = r"^[+-]?(0|[1-9]\d*)$"
+"""Whole numbers; with further zeros in front it is a text, as of a code."""
+_NUMBER = r"^[+-]?(?!0\d)(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _BYTES = "\x01"
 """Begins what stands for bytes here: whether they look like a picture, and their SHA-256."""
 _PICTURES = "^(FFD8FF|89504E470D0A1A0A|474946383[79]61|52494646.{8}57454250|49492A00|4D4D002A|.{8}6674797061766966)"
@@ -146,9 +149,16 @@ def _shapes(rows: DataFrame, pairs: Column) -> DataFrame:
     both = F.when(F.col(MALFORMED).isNull(), F.concat(itself, pairs)).otherwise(itself)
     values = rows.select(F.posexplode(both).alias("position", "pair")).select("position", "pair.name", "pair.value")
     value, shape = F.col("value"), F.col("shape")
-    shaped = values.withColumn("shape", F.when(F.col("name").isNull(), value).otherwise(_shape(value)))
+    # In steps: what several expressions need is computed once, and of most values it is a regular expression or two.
+    shaped = (
+        values.withColumn("form", F.when(value.rlike(_WHOLE), "whole").when(value.rlike(_NUMBER), "number"))
+        .withColumn("number", F.when(F.col("form").isNotNull(), value.try_cast("double")))
+        .withColumn("whole", F.when(F.col("form").isNotNull(), _whole_digits(value)))
+        .withColumn("fraction", F.when(F.col("form") == "number", _fraction_digits(value)).otherwise(0))
+        .withColumn("shape", F.when(F.col("name").isNull(), value).otherwise(_shape(value)))
+    )
     is_number = shape.isin(*NUMBERS)
-    number = F.when(is_number, value.try_cast("double"))
+    number = F.when(is_number, F.col("number"))
     date = F.when(shape == "date", value.try_cast("date"))
     time = F.when(shape.isin("date", "timestamp"), value.try_cast("timestamp"))
     # Fixed-width buffers only: the least or greatest of texts would make Spark sort the rows instead of hashing them.
@@ -161,8 +171,8 @@ def _shapes(rows: DataFrame, pairs: Column) -> DataFrame:
             F.max(F.char_length(value)).alias("length"),
             F.min(number).alias("min_number"),
             F.max(number).alias("max_number"),
-            F.max(F.when(is_number, _whole_digits(value))).alias("whole"),
-            F.max(F.when(is_number, _fraction_digits(value))).alias("fraction"),
+            F.max(F.when(is_number, F.col("whole"))).alias("whole"),
+            F.max(F.when(is_number, F.col("fraction"))).alias("fraction"),
             F.min(date).cast("string").alias("min_date"),
             F.max(date).cast("string").alias("max_date"),
             F.min(time).cast("string").alias("min_timestamp"),
@@ -187,30 +197,35 @@ def _as_text(name: str, kind: str) -> Column:
 
 
 def _shape(value: Column) -> Column:
-    """Return what a text looks like: a key of `FITTING`'s sets, "missing:MARKER", "text"; null for null."""
-    digits = _whole_digits(value) + _fraction_digits(value)
+    """Return what a text looks like: a key of `FITTING`'s sets, "missing:MARKER", "text"; null for null.
+
+    Args:
+        value: the text; beside it are its "form" ("whole", "number" or null), and where there is one, "number", "whole" and
+            "fraction".
+    """
+    form = F.col("form")
     whole_number = (
         F.when(value.try_cast("int").isNotNull(), "int")
         .when(value.try_cast("bigint").isNotNull(), "bigint")
         .otherwise("long")
     )
     number = (
-        F.when(~value.rlike("[eE]") & (digits > _DOUBLE_DIGITS), "long")
-        .when(F.abs(value.try_cast("double")) < float("inf"), "number")
+        F.when(~value.rlike("[eE]") & (F.col("whole") + F.col("fraction") > _DOUBLE_DIGITS), "long")
+        .when(F.abs(F.col("number")) < float("inf"), "number")
         .otherwise("text")
     )
     return (
         F.when(value.isNull(), None)
+        .when(form == "whole", whole_number)
+        .when(form == "number", number)
         .when(value.startswith(_BYTES), F.regexp_extract(value, "[a-z]+", 0))
         .when(value.isin(*MARKERS), F.concat(F.lit(_MISSING), value))
-        .when(value.rlike(r"^[+-]?0\d"), "text")
-        .when(value.rlike(r"^[+-]?\d+$"), whole_number)
-        .when(value.rlike(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"), number)
         .when(value.rlike(r"^(?!0000)\d{4}-\d\d-\d\d$") & value.try_cast("date").isNotNull(), "date")
         .when(
             value.rlike(r"^(?!0000)\d{4}-\d\d-\d\d[T ]\d\d:\d\d") & value.try_cast("timestamp").isNotNull(), "timestamp"
         )
-        .when(F.lower(value).isin("true", "false"), "boolean")
+        # Not by `lower`: the first call of it in a Java costs three seconds, in which ICU looks at every character there is.
+        .when(value.rlike(r"^(?i:true|false)\z"), "boolean")
         .otherwise("text")
     )
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from mlspark.contracts import accounting, check_spark, schema_differences
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import SOURCE
+from mlspark.contracts.own_columns import RAW, SOURCE
 from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.intake import pictures
 from mlspark.intake.pictures import PictureFeature
@@ -22,6 +22,9 @@ from mlspark.sources import catalog, typed_rows
 from mlspark.sources.source import Source, reading
 
 logger = logging.getLogger(__name__)
+
+_FEW_BYTES = 64 * 2**20
+"""Bytes of sources, as stored, up to which rows are kept as they are."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def take_in(
     for name, difference in differences.items():
         if difference:
             logger.warning("%s: columns differ from contract %s: %s", name, contract.name, difference)
-    with kept(extended(conform(spark, sources, contract, picture_features))) as rows:
+    num_bytes = sum(part.size_bytes for source in sources.values() for part in source.parts)
+    with kept(extended(conform(spark, sources, contract, picture_features)), num_bytes) as rows:
         with reading(", ".join(source.uri for source in sources.values())):
             account = accounting.account(rows, contract, sources=list(sources), good_rows_with=good_rows_with)
         for name, counts in account.sources.items():
@@ -91,13 +95,33 @@ def take_in(
 
 
 @contextmanager
-def kept(conformed: DataFrame) -> Iterator[DataFrame]:
-    """Yield conformed rows, kept while the context lasts: what is wrong with each is planned and computed once."""
-    rows = check_spark.without_raw(conformed).persist(StorageLevel.MEMORY_AND_DISK)
+def kept(conformed: DataFrame, num_bytes: int = 0) -> Iterator[DataFrame]:
+    """Yield conformed rows, kept while the context lasts: what is wrong with each is planned and computed once.
+
+    Args:
+        conformed: the rows.
+        num_bytes: bytes of their sources as stored; 0 where that is not known.
+    """
+    rows = check_spark.without_raw(conformed)
+    if 0 < num_bytes <= _FEW_BYTES and _is_local(rows.sparkSession):
+        # As rows, not by columns: a third of the processor time of a small job went into packing what is soon let go.
+        rows = rows.localCheckpoint(eager=False)
+        checkpoint: Any = rows._jdf.queryExecution().analyzed().rdd()
+        try:
+            yield rows
+        finally:
+            checkpoint.unpersist(False)
+        return
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         yield rows
     finally:
         rows.unpersist()
+
+
+def _is_local(spark: SparkSession) -> bool:
+    """Return whether there is no executor that could be lost, and with it rows of which nothing else is known."""
+    return str(spark.sparkContext.master).startswith("local")
 
 
 def conform(
@@ -111,6 +135,8 @@ def conform(
     for name, source in sources.items():
         raw, looked = pictures.look(catalog.read(spark, source, contract), contract, picture_features)
         frames.append(check_spark.conform(raw, contract, looked=looked).withColumn(SOURCE, F.lit(name)))
+    if any(frame.schema[RAW].dataType != frames[0].schema[RAW].dataType for frame in frames):
+        frames = [frame.withColumn(RAW, check_spark.raw_text(frame)) for frame in frames]
     return reduce(DataFrame.unionByName, frames)
 
 

@@ -124,7 +124,7 @@ def read(spark: SparkSession, source: Source, contract: Contract) -> DataFrame:
 
     Returns:
         Columns of the contract, as text or in the source's own types (absent ones left out), `MALFORMED` (why the row
-        could not be parsed, or null), `RAW` (the row as text: the line, or JSON), `SOURCE_FILE`; see `own_columns`.
+        could not be parsed, or null), `RAW` (the row: the line, or a struct), `SOURCE_FILE`; see `own_columns`.
 
     Raises:
         SourceError: it cannot be read, the filter is no condition, or no column of the contract is there.

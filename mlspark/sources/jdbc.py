@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, NumericType, StructType
 
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import AS_JSON
 from mlspark.errors import SourceError
 from mlspark.sources import database_values, typed_rows
 from mlspark.sources.database_values import Quote, Relation
@@ -87,7 +88,7 @@ def find(spark: SparkSession, settings: JdbcSettings, *, root: str) -> Source:
 
 def _sums(rows: DataFrame) -> DataFrame:
     """Return what `_FINGERPRINT` computes, on Spark: number of rows, and two sums over a hash of each."""
-    row = F.to_json(F.struct("*"), typed_rows.AS_JSON)
+    row = F.to_json(F.struct("*"), AS_JSON)
     hashes = (F.xxhash64(F.lit(half), row).cast("decimal(38,0)") for half in ("head", "tail"))
     return rows.agg(F.count("*"), *(F.coalesce(F.sum(number), F.lit(0)).cast("string") for number in hashes))
 

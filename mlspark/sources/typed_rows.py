@@ -22,18 +22,11 @@ from pyspark.sql.types import (
 )
 
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import MALFORMED, PREFIX, RAW, SOURCE_FILE, is_own
+from mlspark.contracts.own_columns import AS_JSON, MALFORMED, PREFIX, RAW, SOURCE_FILE, is_own
 from mlspark.errors import SourceError
 from mlspark.sources.source import Source, filtered, named
 
 _NESTED = (ArrayType, MapType, StructType, VariantType)
-AS_JSON = {
-    "ignoreNullFields": "false",
-    # Spark's own formats end with milliseconds.
-    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
-    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
-}
-"""Options of `to_json` with which nothing is left out of a row or a value."""
 _NESTED_JSON = {name: option for name, option in AS_JSON.items() if name.startswith("timestamp")}
 _PLAIN = (StringType, NumericType, BooleanType, DateType, TimestampType, BinaryType)
 
@@ -126,7 +119,7 @@ def conformable(
     return kept.select(
         *wanted,
         F.coalesce(F.col(MALFORMED), *reasons).alias(MALFORMED),
-        F.to_json(F.struct(*(shown.alias(name) for name, shown in raw.items())), AS_JSON).alias(RAW),
+        F.struct(*(shown.alias(name) for name, shown in raw.items())).alias(RAW),
         SOURCE_FILE,
     )
 

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from mlspark.contracts import check_spark, schema_differences
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
-from mlspark.contracts.own_columns import RAW, REASONS
+from mlspark.contracts.own_columns import REASONS
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
@@ -75,7 +75,7 @@ def conformed(spark: SparkSession, folder: Path, learn: dict[str, Any], contract
         )
     rows = check_spark.conform(catalog.read(spark, source, contract), contract)
     with reading(source.uri):
-        found = rows.select(RAW, REASONS).collect()
+        found = rows.select(check_spark.raw_text(rows), REASONS).collect()
     return [(raw, [tuple(reason) for reason in reasons]) for raw, reasons in found]
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
+from mlspark.contracts import check_spark
 from mlspark.contracts.contract import ColumnRule, Contract
+from mlspark.contracts.own_columns import RAW
 from mlspark.sources import catalog
 from mlspark.sources.catalog import AnySource
 from mlspark.sources.source import Source, reading
@@ -79,4 +81,4 @@ def find(spark: SparkSession, root: Path, **settings: Any) -> Source:
 def read(spark: SparkSession, source: Source, *names: str, **types: str) -> list[Row]:
     frame = catalog.read(spark, source, contract(*names, **types))
     with reading(source.uri):
-        return [row.asDict() for row in frame.collect()]
+        return [row.asDict() for row in frame.withColumn(RAW, check_spark.raw_text(frame)).collect()]

@@ -71,7 +71,8 @@ def test_times_that_microseconds_cannot_hold_are_bad_rows(spark: SparkSession, d
             ColumnRule(name="clock", header="CLOCK", type="string"),
         ),
     )
-    rows = check_spark.conform(catalog.read(spark, source, contract), contract).orderBy("id").collect()
+    conformed = check_spark.conform(catalog.read(spark, source, contract), contract)
+    rows = conformed.withColumn(RAW, check_spark.raw_text(conformed)).orderBy("id").collect()
     assert [(row.id, row.seen, row.clock, [reason.value for reason in row[REASONS]]) for row in rows] == [
         (1, rows[0].seen, "10:11:12", ["SEEN: digits below a microsecond: 2024-03-01 10:00:00.123456789"]),
         (2, datetime(2024, 3, 1, 10, 0, 0, 123456), None, []),
