@@ -59,7 +59,11 @@ def test_what_cannot_be_seen_is_not_small(source: dict[str, str]) -> None:
 )  # fmt: skip
 def test_shell_of_spark_is_told_of_the_job(arguments: list[str], options: str) -> None:
     script = '. conf/spark-env.sh; echo "$SPARK_SUBMIT_OPTS"'
-    names = {"SPARK_SUBMIT_OPTS": "-Duser=own", "MLSPARK_DATA": str(ROOT / "tests" / "data")}
+    names = {
+        "SPARK_SUBMIT_OPTS": "-Duser=own",
+        "MLSPARK_DATA": str(ROOT / "tests" / "data"),
+        "MLSPARK_JAVA_ARCHIVE": "no",
+    }
     done = subprocess.run(
         ["bash", "-c", script, "spark-class", "org.apache.spark.deploy.SparkSubmit", *arguments],
         cwd=ROOT, env=os.environ | names | {"PYSPARK_DRIVER_PYTHON": sys.executable},
