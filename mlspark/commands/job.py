@@ -49,7 +49,7 @@ def print_error(message: str) -> None:
 
 @dataclass(frozen=True)
 class Later:
-    """Work of a stage whose module takes seconds to import: under spark-submit that is done while Spark starts."""
+    """Work of a stage whose module takes seconds to import: before Spark starts, or under spark-submit meanwhile."""
 
     module: str
     function: str
@@ -60,13 +60,19 @@ class Later:
         return work(spark, settings)
 
     def begin(self) -> None:
-        """Begin to import the module, beside this thread, which waits for Java meanwhile."""
+        """Import the module, under spark-submit beside this thread, which waits for Java meanwhile.
+
+        Elsewhere Python forks to start Java, which a second thread makes unsafe.
+        """
 
         def load() -> None:
             with suppress(Exception):  # the call imports it again, and fails where the user is told of it
                 import_module(self.module)
 
-        Thread(target=load, name=f"import {self.module}").start()
+        if "PYSPARK_GATEWAY_PORT" in os.environ:
+            Thread(target=load, name=f"import {self.module}").start()
+        else:
+            load()
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,9 @@ def run_stages(
             if not stage.follows:
                 stage.check(settings)
         at, price = command, costs.price(settings)
-        if "PYSPARK_GATEWAY_PORT" in os.environ:  # else Python forks, to start Java, which a second thread makes unsafe
-            for stage in stages:
-                if isinstance(stage.work, Later):
-                    stage.work.begin()
+        for stage in stages:
+            if isinstance(stage.work, Later):
+                stage.work.begin()
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),

@@ -1,4 +1,4 @@
-"""What takes seconds to import is imported beside Spark's start, and an error of it is told where the work is called."""
+"""What takes seconds to import is imported by or beside the start of Spark, and the call of the work tells its errors."""
 
 import sys
 import threading
@@ -12,7 +12,13 @@ from mlspark.commands.job import Later
 from ..conftest import wait_until
 
 
-def test_module_is_imported_in_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_module_is_imported_beside_java_that_spark_submit_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_submitted: bool
+) -> None:
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    if not is_submitted:
+        monkeypatch.delenv("PYSPARK_GATEWAY_PORT")
     (tmp_path / "slow_work.py").write_text(
         "import threading\nthread = threading.get_ident()\n"
         "def work(spark, settings):\n    return {'spark': spark, 'settings': settings}\n"
@@ -23,7 +29,7 @@ def test_module_is_imported_in_another_thread(tmp_path: Path, monkeypatch: pytes
     later.begin()
     wait_until(lambda: hasattr(sys.modules.get("slow_work"), "work"), 60.0)
     assert later("session", "pipeline") == {"spark": "session", "settings": "pipeline"}
-    assert sys.modules["slow_work"].thread != threading.get_ident()
+    assert (sys.modules["slow_work"].thread != threading.get_ident()) == is_submitted
 
 
 def test_module_that_fails_is_told_once_by_the_call(
