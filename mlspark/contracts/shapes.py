@@ -218,6 +218,7 @@ def _shape(value: Column) -> Column:
         F.when(value.isNull(), None)
         .when(form == "whole", whole_number)
         .when(form == "number", number)
+        .when(value.rlike(r"^[+-]?0\d"), "text")  # codes, and days of before the year 1000, which stand for none
         .when(value.startswith(_BYTES), F.regexp_extract(value, "[a-z]+", 0))
         .when(value.isin(*MARKERS), F.concat(F.lit(_MISSING), value))
         .when(value.rlike(r"^(?!0000)\d{4}-\d\d-\d\d$") & value.try_cast("date").isNotNull(), "date")

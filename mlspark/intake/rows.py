@@ -84,7 +84,8 @@ def take_in(
     for name, difference in differences.items():
         if difference:
             logger.warning("%s: columns differ from contract %s: %s", name, contract.name, difference)
-    num_bytes = sum(part.size_bytes for source in sources.values() for part in source.parts)
+    sizes = [sum(part.size_bytes for part in source.parts) for source in sources.values()]
+    num_bytes = sum(sizes) if all(sizes) else 0
     with kept(extended(conform(spark, sources, contract, picture_features)), num_bytes) as rows:
         with reading(", ".join(source.uri for source in sources.values())):
             account = accounting.account(rows, contract, sources=list(sources), good_rows_with=good_rows_with)
