@@ -24,6 +24,7 @@ def rows(
     source = catalog.find(spark, JdbcSettings(kind="jdbc", url=postgres.url, query=query, **settings), root="")
     contract = Contract(name="c", columns=tuple(ColumnRule(name=name, type=kind) for name, kind in types.items()))
     typed = check_spark.conform(catalog.read(spark, source, contract), contract)
+    typed = typed.withColumn(RAW, check_spark.raw_text(typed))
     texts = typed.selectExpr(*(f"CAST(`{name}` AS STRING) AS `{name}`" for name in types), REASONS, RAW)
     return sorted(
         [
