@@ -115,8 +115,9 @@ def measured(found: Mapping[str, Any], figure: Figure) -> Measured | None:
     value = found.get(figure.key)
     if value is None:
         return None
-    span = found.get("ranges", {}).get(figure.key)
-    least, most = span or sorted((value * (1 - _NOISE), value * (1 + _NOISE)))
+    least, most = found.get("ranges", {}).get(figure.key, (value, value))
+    if least == most:
+        least, most = sorted((value * (1 - _NOISE), value * (1 + _NOISE)))
     return Measured(float(value), float(least), float(most))
 
 
