@@ -160,7 +160,8 @@ def numbers(values: tuple[float, ...], like: "torch.Tensor") -> "torch.Tensor":
 def _numbers(values: tuple[float, ...], dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
     import torch
 
-    return torch.tensor(values, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # an evaluation may be the first to ask, and a training goes on with its answer
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def losses_of_mixed(own: "torch.Tensor", of_other: "torch.Tensor", share: "torch.Tensor") -> "torch.Tensor":

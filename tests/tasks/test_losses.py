@@ -113,6 +113,16 @@ def test_regression_losses_of_hand_worked_rows(loss: dict[str, Any], expected: l
     assert losses.tolist() == expected
 
 
+def test_model_is_trained_after_an_evaluation_that_asked_first() -> None:
+    task = regression(loss={"kind": "quantile", "quantiles": (0.125, 0.5)})
+    outputs, target = torch.zeros(1, 2, requires_grad=True), torch.ones(1)
+    with torch.inference_mode():
+        evaluated = task.loss_of(outputs, target)
+    task.loss_of(outputs, target).sum().backward()
+    assert outputs.grad is not None
+    assert (evaluated.tolist(), outputs.grad.tolist()) == ([0.3125], [[-0.0625, -0.25]])
+
+
 def test_quantile_losses_of_hand_worked_rows() -> None:
     task = regression(loss={"kind": "quantile", "quantiles": (0.25, 0.5)})
     # Target 2: 1 too low at 0.25 costs 0.25, 2 too high at 0.5 costs 1.
