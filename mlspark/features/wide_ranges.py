@@ -39,8 +39,9 @@ def ranges(values: DataFrame, numbers: Mapping[str, Number], num_events: int) ->
     def of_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         counted = nothing
         for batch in batches:
-            for part in pa.Table.from_batches([batch]).to_batches(max_chunksize=_MOST_ROWS):
-                counted = _merged([counted, FewRows(pa.Table.from_batches([part]), {}).ranges(asked)])
+            for start in range(0, batch.num_rows, _MOST_ROWS):
+                part = pa.Table.from_batches([batch.slice(start, _MOST_ROWS)])
+                counted = _merged([counted, FewRows(part, {}).ranges(asked)])
         yield pa.RecordBatch.from_pydict({"counted": [json.dumps(counted)]})
 
     events = (f"_event{place}" for place in range(num_events))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from pyspark import StorageLevel
@@ -104,20 +104,18 @@ def kept(conformed: DataFrame, num_bytes: int = 0) -> Iterator[DataFrame]:
         num_bytes: bytes of their sources as stored; 0 where that is not known.
     """
     rows = check_spark.without_raw(conformed)
+    let_go: Callable[[], Any]
     if 0 < num_bytes <= _FEW_BYTES and _is_local(rows.sparkSession):
         # As rows, not by columns: a third of the processor time of a small job went into packing what is soon let go.
         rows = rows.localCheckpoint(eager=False)
-        checkpoint: Any = rows._jdf.queryExecution().analyzed().rdd()
-        try:
-            yield rows
-        finally:
-            checkpoint.unpersist(False)
-        return
-    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+        let_go = partial(rows._jdf.queryExecution().analyzed().rdd().unpersist, False)
+    else:
+        rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+        let_go = rows.unpersist
     try:
         yield rows
     finally:
-        rows.unpersist()
+        let_go()
 
 
 def _is_local(spark: SparkSession) -> bool:

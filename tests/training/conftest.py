@@ -92,9 +92,9 @@ def new_run(
     return spec
 
 
-def fit_here(spec: TrainingSpec, **options: Any) -> RankResult:
+def fit_here(spec: TrainingSpec, *, backend: str = "gloo", **options: Any) -> RankResult:
     """Train as the only rank, in this process, and leave its result."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         result = fit(spec, **options)
         storage.write_json(storage.join(spec.attempt_uri, "rank-0.json"), result.to_json())

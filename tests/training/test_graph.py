@@ -5,6 +5,7 @@ as a graph does; all else is what runs on a GPU.
 """
 
 import contextlib
+import functools
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +35,6 @@ from mlspark.tasks import losses as losses_module
 from mlspark.tasks.kinds import from_settings
 from mlspark.tasks.task import Task
 from mlspark.training import graph
-from mlspark.training.loop import fit
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import NO_FUNCTIONS, Functions, TrainingSpec
 
@@ -44,6 +43,12 @@ from .conftest import TASK, TENSORS, binary_task, fit_here, new_run
 from .test_resume import CUSTOM, assert_equal, cross_entropy, run_of, stop_at
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+STEP: dict[str, Any] = {
+    "compute": lambda batch: batch["row_id"],
+    "model": nn.Linear(1, 1),
+    "seed": lambda number: None,
+}
+"""A step of which nothing is asked here."""
 UNFROZEN = {"freeze": ("layers.0",), "unfreeze": {2: ("layers.0",)}}
 
 
@@ -150,12 +155,7 @@ def test_what_is_recorded(
 ) -> None:  # fmt: skip
     spec = new_run(tmp_path, snapshot, num_processes=world_size, use_gpu=True, **settings)
     caplog.set_level(logging.INFO, "mlspark.training.graph")
-    step: dict[str, Any] = {
-        "compute": lambda batch: batch["row_id"],
-        "model": nn.Linear(1, 1),
-        "seed": lambda number: None,
-    }
-    assert (graph.graph_of(spec, functions, world_size, GPU, **step) is None) == bool(reason)
+    assert (graph.graph_of(spec, functions, world_size, GPU, **STEP) is None) == bool(reason)
     assert caplog.messages == ([f"graph: off, because {reason}"] if reason else [])
 
 
@@ -187,12 +187,7 @@ def test_what_goes_without_saying(
 ) -> None:
     spec = new_run(tmp_path, snapshot, num_processes=1, graph=setting)
     caplog.set_level(logging.DEBUG, "mlspark.training.graph")
-    step: dict[str, Any] = {
-        "compute": lambda batch: batch["row_id"],
-        "model": nn.Linear(1, 1),
-        "seed": lambda number: None,
-    }
-    assert graph.graph_of(spec, NO_FUNCTIONS, 1, device, **step) is None
+    assert graph.graph_of(spec, NO_FUNCTIONS, 1, device, **STEP) is None
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("DEBUG", f"graph: off, because {reason}")
     ]
@@ -429,23 +424,12 @@ def test_mark_that_cannot_be_read_stops_no_run(
     spec = new_run(tmp_path, snapshot, num_processes=1)
     (tmp_path / "graph.json").write_text("half of a fi")
     caplog.set_level(logging.INFO, "mlspark.training.graph")
-    step: dict[str, Any] = {
-        "compute": lambda batch: batch["row_id"],
-        "model": nn.Linear(1, 1),
-        "seed": lambda number: None,
-    }
-    assert graph.graph_of(spec, NO_FUNCTIONS, 1, GPU, **step) is None
+    assert graph.graph_of(spec, NO_FUNCTIONS, 1, GPU, **STEP) is None
     [message] = caplog.messages
     assert message.startswith(f"graph: off, because {tmp_path}/graph.json cannot be read: ")
 
 
-def fit_on_gpu(spec: TrainingSpec, **options: Any) -> None:
-    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        result = fit(spec, **options)
-        storage.write_json(storage.join(spec.attempt_uri, "rank-0.json"), result.to_json())
-    finally:
-        dist.destroy_process_group()
+fit_on_gpu = functools.partial(fit_here, backend="nccl")
 
 
 @pytest.mark.gpu
