@@ -112,15 +112,11 @@ def run_infer(
     if into and storage.exists(into):
         raise ConfigError(f"--into {into}: exists already; remove it, or give another file")
     settings = _settings(place, kind, options)
-    with _session("contract infer", [settings], root=".") as spark:
-        draft = drafts.draft_from(
-            spark,
-            settings,
-            name=name or source_arguments.default_name(place),
-            label=label,
-            columns=columns,
-            closed=closed,
-        )
+    name = name or source_arguments.default_name(place)
+    draft = drafts.draft_without_spark(settings, name=name, label=label, columns=columns, closed=closed)
+    if draft is None:
+        with _session("contract infer", [settings], root=".") as spark:
+            draft = drafts.draft_from(spark, settings, name=name, label=label, columns=columns, closed=closed)
     for note in draft.notes:
         typer.echo(note, err=True)
     if into:

@@ -3,13 +3,11 @@
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from pyspark.sql import DataFrame
-
-from mlspark.contracts import accounting, column_types, naming, shapes
+from mlspark.contracts import accounting, column_types, naming
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.accounting import Account
 from mlspark.contracts.contract import ColumnRule, Contract
@@ -42,14 +40,25 @@ class Draft:
     notes: tuple[str, ...]
 
 
+class Rows(Protocol):
+    """Rows that can be looked at: `shapes.SparkRows`, or texts in memory."""
+
+    def profile(self, contract: Contract, columns: Mapping[str, str] | None) -> Profile:
+        """Return what the columns hold, for a contract that takes every value as text; see `shapes.profile`."""
+
+    def different_values(
+        self, contract: Contract, types: Mapping[str, str], *, listed: Sequence[str]
+    ) -> dict[str, tuple[int, list[str]]]:
+        """Return the different values of some columns; see `shapes.different_values`."""
+
+
 def draft(
-    read: Callable[[Contract], DataFrame],
+    rows: Rows,
     columns: Mapping[str, str] | None,
     *,
     name: str,
     label: str | None = None,
     has_types: bool = False,
-    missing: Mapping[str, Sequence[str]] | None = None,
     closed: bool = False,
 ) -> Draft:
     """Return a contract that accepts the rows it is drawn from. The same rows yield the same draft.
@@ -62,12 +71,11 @@ def draft(
     of their number; what reaches the driver is some rows per column.
 
     Args:
-        read: rows of the source for a contract, as `sources.catalog.read` returns them.
+        rows: those of the source.
         columns: name -> type; None when `RAW` is a JSON object whose keys are the columns.
         name: of the contract.
         label: its label.
         has_types: whether the types are the source's own, and are kept; else the narrowest that fits the text is taken.
-        missing: key of JSON objects, "*" for all others -> texts that mark a missing value; `read` has null for them.
         closed: whether every column gets the ranges, lists of values, lengths and missing values that were seen.
 
     Raises:
@@ -76,8 +84,7 @@ def draft(
     usable, left_out = naming.usable(columns or {})
     if columns is not None and not usable:
         raise ContractError(f"{name}: no column that a contract can hold: {'; '.join(left_out)}")
-    probe = read(_all_text(name, usable))
-    profile = shapes.profile(probe, None if columns is None else _types(usable), missing=missing)
+    profile = rows.profile(_all_text(name, usable), None if columns is None else _types(usable))
     if columns is None:
         usable, left_out = naming.usable({column.name: "string" for column in profile.columns})
         named = {column.source_name: column.name for column in usable}
@@ -97,7 +104,7 @@ def draft(
     few = [c.name for c in listed if rules[c.name].is_text and _is_few(c.distinct, c.present, slack=1.2)]
     keys = [c.name for c in seen if _may_be_key(c, rules[c.name], profile.num_rows)]
     types = {column: rules[column].type for column in rules if column in few or column in keys}
-    values = shapes.different_values(read(plain), types, listed=few) if types else {}
+    values = rows.different_values(plain, types, listed=few) if types else {}
     for column in seen:
         number, categories = values.get(column.name, (0, []))
         if column.name in few and _is_few(number, column.present):

@@ -1,12 +1,13 @@
 """What the columns of a data set hold: shapes of values, extremes, different values. Driver; a pass each."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import MALFORMED, RAW
 
 MARKERS = ("?", "-", "--", ".", "NA", "N/A", "n/a", "NULL", "null", "None", "none", "NaN", "nan", "\\N", "#N/A")
@@ -24,8 +25,8 @@ FITTING = {
     "timestamp": {"date", "timestamp"},
 }
 NUMBERS = FITTING["decimal"]
-_DOUBLE_DIGITS = 17  # so many distinguish every double from its neighbours
-_DECIMAL_DIGITS = 38
+DOUBLE_DIGITS = 17  # so many distinguish every double from its neighbours
+DECIMAL_DIGITS = 38
 _MISSING = "missing:"
 _WHOLE = r"^[+-]?(0|[1-9]\d*)$"
 """Whole numbers; with further zeros in front it is a text, as of a code."""
@@ -63,7 +64,7 @@ class Seen:
         if narrowest != "decimal":
             return narrowest
         whole, fraction = self.extremes["whole"], self.extremes["fraction"]
-        return f"decimal({whole + fraction},{fraction})" if whole + fraction <= _DECIMAL_DIGITS else "string"
+        return f"decimal({whole + fraction},{fraction})" if whole + fraction <= DECIMAL_DIGITS else "string"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,26 @@ class Profile:
     """Why a row cannot be parsed -> rows."""
     columns: Sequence[Seen]
     """Columns in the source's order."""
+
+
+@dataclass(frozen=True)
+class SparkRows:
+    """Rows that a draft is made of, read by Spark for each look at them."""
+
+    read: Callable[[Contract], DataFrame]
+    """Rows of the source for a contract, as `sources.catalog.read` returns them."""
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Key of JSON objects, "*" for all others -> texts that mark a missing value; `read` has null for them."""
+
+    def profile(self, contract: Contract, columns: Mapping[str, str] | None) -> Profile:
+        """Return what the columns hold; see `profile`."""
+        return profile(self.read(contract), columns, missing=self.missing)
+
+    def different_values(
+        self, contract: Contract, types: Mapping[str, str], *, listed: Sequence[str]
+    ) -> dict[str, tuple[int, list[str]]]:
+        """Return the different values of some columns; see `different_values`."""
+        return different_values(self.read(contract), types, listed=listed)
 
 
 def profile(
@@ -210,7 +231,7 @@ def _shape(value: Column) -> Column:
         .otherwise("long")
     )
     number = (
-        F.when(~value.rlike("[eE]") & (F.col("whole") + F.col("fraction") > _DOUBLE_DIGITS), "long")
+        F.when(~value.rlike("[eE]") & (F.col("whole") + F.col("fraction") > DOUBLE_DIGITS), "long")
         .when(F.abs(F.col("number")) < float("inf"), "number")
         .otherwise("text")
     )
@@ -234,7 +255,7 @@ def _shape(value: Column) -> Column:
 def _whole_digits(value: Column) -> Column:
     # With an exponent a decimal would need more digits than are written: none is drafted.
     written = F.length(F.regexp_extract(value, r"^[+-]?0*(\d*)", 1))
-    return F.when(value.rlike("[eE]"), _DECIMAL_DIGITS + 1).otherwise(written)
+    return F.when(value.rlike("[eE]"), DECIMAL_DIGITS + 1).otherwise(written)
 
 
 def _fraction_digits(value: Column) -> Column:

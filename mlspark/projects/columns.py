@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from mlspark.contracts import column_types
+from mlspark.contracts import column_types, plain_shapes
+from mlspark.contracts.plain_shapes import OnlySparkKnows
 from mlspark.contracts.shapes import FITTING, MARKERS
 
 _FAMILIES = ("boolean", "decimal", "date", "timestamp")
@@ -162,19 +163,11 @@ def _is_taken(text: str, kind: str) -> bool:
 
 
 def _shape(text: str) -> str:
-    """Return what `contracts.shapes` calls the shape of a text."""
-    if re.match(r"[+-]?0\d", text):
-        return "text"
-    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        number = int(text) if len(text) < 25 else 10**30
-        return "int" if -(2**31) <= number < 2**31 else "bigint" if -(2**63) <= number < 2**63 else "long"
-    if _NUMBER.fullmatch(text):
-        return "number" if math.isfinite(float(text)) else "text"
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) and _is_moment(text, date):
-        return "date"
-    if re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", text, re.ASCII) and _is_moment(text, datetime):
-        return "timestamp"
-    return "boolean" if text.lower() in ("true", "false") else "text"
+    """Return the shape of a text, see `plain_shapes.shape`; of moments that only Spark knows what Python makes of them."""
+    try:
+        return plain_shapes.shape(text)
+    except OnlySparkKnows:
+        return "timestamp" if _is_moment(text, datetime) else "text"
 
 
 def _is_moment(text: str, kind: type[date]) -> bool:

@@ -16,6 +16,7 @@ from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
 from mlspark.contracts.infer import Draft
 from mlspark.contracts.own_columns import MALFORMED, RAW, SOURCE_FILE
+from mlspark.contracts.shapes import SparkRows
 from mlspark.errors import ContractError
 from mlspark.intake import check as checking
 from mlspark.intake import draft as drafts
@@ -35,7 +36,7 @@ def draft_of(rows: DataFrame, **arguments: Any) -> Draft:
         named = {column.source_name: column.name for column in contract.columns}
         return raw(rows.select(*(F.col(f"`{name}`").alias(named[name]) for name in columns if name in named)))
 
-    return infer.draft(read, columns, **{"name": "things", "closed": True} | arguments)
+    return infer.draft(SparkRows(read), columns, **{"name": "things", "closed": True} | arguments)
 
 
 def num_bad(rows: DataFrame, contract: Contract) -> int:
@@ -232,7 +233,7 @@ def test_keys_of_json_objects_are_columns_in_the_order_of_the_lines(spark: Spark
             *(F.nullif(value, F.lit("?")).alias(name) for name, value in values.items()), *frame.columns
         )
 
-    draft = infer.draft(read, None, name="people", missing={"*": ["?"]}, closed=True)
+    draft = infer.draft(SparkRows(read, {"*": ["?"]}), None, name="people", closed=True)
     assert [(rule.name, rule.type, rule.nullable) for rule in draft.contract.columns] == [
         ("name", "string", False),
         ("age", "double", True),
