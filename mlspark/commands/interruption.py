@@ -95,6 +95,18 @@ def raised(spark: SparkSession) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def rearm() -> None:
+    """Have the handlers of `raised` be those that the system calls, whatever was imported since. Main thread; else nothing.
+
+    Polars, which MLflow imports where it is installed, replaces that of SIGINT by one that calls it, but has the system go
+    on with what was interrupted: a process that waits for Java's answer would hear of Ctrl-C when the answer comes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
+
+
 def _silence(spark: SparkSession) -> None:
     """Have Spark log nothing more; its own setLogLevel leaves loggers alone that have a level of their own."""
     core: Any = spark._jvm.org.apache.logging.log4j  # type: ignore[union-attr]

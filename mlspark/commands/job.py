@@ -57,6 +57,7 @@ class Later:
     def __call__(self, spark: SparkSession, settings: Settings) -> dict[str, Any]:
         """Do the work."""
         work: Callable[[SparkSession, Settings], dict[str, Any]] = getattr(import_module(self.module), self.function)
+        interruption.rearm()
         return work(spark, settings)
 
     def begin(self) -> None:
@@ -134,15 +135,15 @@ def run_stages(
             if not stage.follows:
                 stage.check(settings)
         at, price = command, costs.price(settings)
-        for stage in stages:
-            if isinstance(stage.work, Later):
-                stage.work.begin()
+        if isinstance(stages[0].work, Later):
+            stages[0].work.begin()
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),
             java_options=java_options.of_stages(settings.model_dump(mode="json"), [stage.name for stage in stages]),
         )
         to_start = time.monotonic() - begun
+        _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)])
         try:
             with interruption.raised(spark):
                 for stage in stages:
@@ -157,6 +158,23 @@ def run_stages(
     except KeyboardInterrupt as error:
         print_error(f"{at}: {interruption.line(error)}")
         raise typer.Exit(interruption.status(error)) from None
+
+
+def _import_beside(modules: Sequence[str]) -> None:
+    """Import what later stages need beside this thread, which waits for Java most of the time of the first one."""
+
+    def load() -> None:
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(interval / 10)  # else each answer of Java waits 5 ms for its turn
+        try:
+            for module in modules:
+                with suppress(Exception):  # the call imports it again, and fails where the user is told of it
+                    import_module(module)
+        finally:
+            sys.setswitchinterval(interval)
+
+    if modules:
+        Thread(target=load, name="import of later stages").start()
 
 
 def _run(

@@ -1,9 +1,8 @@
 """`mlspark run`: the stages of a pipeline one after the other, in one process and one Spark session. Driver."""
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +12,6 @@ from mlspark.queue import submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pyspark.sql import SparkSession
 
     from mlspark.commands.job import Stage
     from mlspark.settings.pipeline import Settings
@@ -57,49 +54,22 @@ def run(
 
 
 def stage(name: str, reports: str | None, *, is_after_prepare: bool) -> "Stage":
-    """Return a stage, whose modules are imported when its turn comes.
+    """Return a stage, whose modules are imported by when its turn comes.
 
     Args:
         name: prepare, train, promote or score.
         reports: folder for the reports.
         is_after_prepare: whether the feature table that is trained on is prepared in the same session.
     """
-    from mlspark.commands.job import Stage
+    from mlspark.commands.job import Later, Stage
     from mlspark.stages import check
 
     checks = {"prepare": check.check_prepare, "train": check.check_train, "score": check.check_score}
     return Stage(
         name,
-        _WORK[name],
+        Later(f"mlspark.stages.{name}", "promote_in_session" if name == "promote" else name),
         checks.get(name, lambda settings: None),
         report=None if reports is None else str(Path(reports, f"{name}.json")),
         shows_stages=name not in ("train", "promote"),
         follows=name == "train" and is_after_prepare,
     )
-
-
-def _prepare(spark: "SparkSession", settings: "Settings") -> dict[str, Any]:
-    from mlspark.stages.prepare import prepare
-
-    return prepare(spark, settings)
-
-
-def _train(spark: "SparkSession", settings: "Settings") -> dict[str, Any]:
-    from mlspark.stages.train import train
-
-    return train(spark, settings)
-
-
-def _promote(spark: "SparkSession", settings: "Settings") -> dict[str, Any]:
-    from mlspark.stages.promote import promote
-
-    return promote(settings, None, spark=lambda: spark)
-
-
-def _score(spark: "SparkSession", settings: "Settings") -> dict[str, Any]:
-    from mlspark.stages.score import score
-
-    return score(spark, settings)
-
-
-_WORK: "Mapping[str, Any]" = {"prepare": _prepare, "train": _train, "promote": _promote, "score": _score}

@@ -88,6 +88,11 @@ def promote(settings: Settings, wanted: int | str | None = None, *, spark: Spark
     return _report(decision, settings, started)
 
 
+def promote_in_session(spark: SparkSession, settings: Settings) -> dict[str, Any]:
+    """Do what `promote` does, for the version that training has registered, as one of the stages of a session."""
+    return promote(settings, spark=lambda: spark)
+
+
 def roll_back(settings: Settings, *, to: int | None = None, because: str = "") -> dict[str, Any]:
     """Give the alias of the version in use to the one that had it before, or to version `to`, and return the report.
 

@@ -1,7 +1,10 @@
 """What takes seconds to import is imported by or beside the start of Spark, and the call of the work tells its errors."""
 
+import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +46,38 @@ def test_module_that_fails_is_told_once_by_the_call(
     with pytest.raises(ImportError, match="no such library"):
         later(None, None)
     assert capfd.readouterr().err == ""
+
+
+INTERRUPTED = """
+import signal, socket
+from mlspark.commands.job import Later
+
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGINT, interrupt)
+Later("polars", "Series")("imported", [1])
+here, there = socket.socketpair()
+print("waits", flush=True)
+here.recv(1)
+"""
+
+
+def test_interruption_is_heard_at_once_though_polars_is_imported_after_its_handler() -> None:
+    """Polars has the system go on with a system call that a signal interrupts."""
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "waits\n"
+    with waiting:
+        time.sleep(1.0)  # it waits within the call: before, Python would see the signal itself
+        waiting.send_signal(signal.SIGINT)
+        try:
+            waiting.wait(60.0)
+        finally:
+            waiting.kill()
+        assert waiting.stderr is not None
+        assert waiting.stderr.read().endswith("KeyboardInterrupt\n")
