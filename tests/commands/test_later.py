@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlspark.commands import job
 from mlspark.commands.job import Later
 
 from ..conftest import wait_until
@@ -48,8 +49,30 @@ def test_module_that_fails_is_told_once_by_the_call(
     assert capfd.readouterr().err == ""
 
 
+def test_modules_of_later_stages_are_imported_in_a_thread_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first_of_two", "second_of_two"):
+        (tmp_path / f"{name}.py").write_text(
+            "import sys, threading\nseen = threading.get_ident(), sys.getswitchinterval()\n"
+        )
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "broken_one.py").write_text("raise ImportError('no such library')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    interval = sys.getswitchinterval()
+    job._import_beside(["first_of_two", "broken_one", "second_of_two"])
+    wait_until(lambda: all(t.name != "import of later stages" for t in threading.enumerate()), 60.0)
+    first, second = (sys.modules[name].seen for name in ("first_of_two", "second_of_two"))
+    assert first == second
+    assert first[0] != threading.get_ident()
+    assert first[1] < interval  # what this thread waits for comes in between
+    assert sys.getswitchinterval() == interval
+    assert capfd.readouterr().err == ""
+
+
 INTERRUPTED = """
 import signal, socket
+from mlspark.commands import job
 from mlspark.commands.job import Later
 
 
