@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
 from pyarrow import parquet as pq
 
 from mlspark import storage
@@ -22,23 +21,39 @@ _GONE = (
 )
 
 
-def open_file(uri: str) -> pq.ParquetFile:
+def open_file(uri: str, source: pa.NativeFile | None = None, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """Return the open Parquet file, its footer read.
+
+    Args:
+        uri: of the file.
+        source: what `open_source` returned of a remote file; None: it is opened.
+        footer: the file's footer where it is known; None: it is read.
 
     Raises:
         DatasetError: it is not there.
         Exception: whatever the store's client, or Arrow for a damaged footer, raises.
     """
-    filesystem, path = storage.filesystem(uri)
-    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    is_local = storage.is_local(uri)
+    if source is None and not is_local:
+        source = open_source(uri)
     try:
         return pq.ParquetFile(
-            path if is_local else filesystem.open_input_file(path),
+            storage.local_path(uri) if is_local else source,
+            metadata=footer,
             # Not memory_map, though it saves 5 ns a row: mapped pages count as this process's memory, so that it seems to
             # grow with the table.
             pre_buffer=not is_local,  # one request for neighbouring columns, where a request takes long
             coerce_int96_timestamp_unit="us",
         )
+    except FileNotFoundError:
+        raise DatasetError(f"{uri}: {_GONE}") from None
+
+
+def open_source(uri: str) -> pa.NativeFile:
+    """Return a file, open for reading; raises DatasetError where it is not there, else what the store's client raises."""
+    filesystem, path = storage.filesystem(uri)
+    try:
+        return filesystem.open_input_file(path)
     except FileNotFoundError:
         raise DatasetError(f"{uri}: {_GONE}") from None
 
@@ -100,6 +115,9 @@ class FileColumns:
         except pa.ArrowInvalid:
             self._refuse_null_lists(number)
             raise
+        finally:
+            # What a remote file's row group was decoded from stays in memory until the next is read, of each open file.
+            self.file.reader.read_row_groups([], column_indices=[], use_threads=False)
         num_rows = self.file.metadata.row_group(number).num_rows  # also when no column is in the file
         arrays = {}
         for column in self._columns:

@@ -8,10 +8,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from mlspark.errors import DatasetError, MlsparkError
 from mlspark.streaming.disk_cache import DiskCache
-from mlspark.streaming.file_columns import FileColumns, open_file
+from mlspark.streaming.file_columns import FileColumns
 from mlspark.streaming.file_identity import refuse_changed
 from mlspark.streaming.filters import partition_value
 from mlspark.streaming.schema import TableColumn
+from mlspark.streaming.shared_footers import SharedFooters
 from mlspark.streaming.snapshot import RowGroup, unpack_rows
 
 ATTEMPTS = 4
@@ -28,14 +29,15 @@ def may_pass(error: BaseException) -> bool:
 class RowGroupFiles:
     """Reads row groups of some columns, for one worker; keeps the last files open."""
 
-    def __init__(self, columns: Sequence[TableColumn], cache: DiskCache | None) -> None:
+    def __init__(self, columns: Sequence[TableColumn], cache: DiskCache | None, footers: SharedFooters) -> None:
         """Open nothing yet.
 
         Args:
             columns: to read.
             cache: keeps what was read; None: every read goes to the file.
+            footers: of the files, shared with the other workers of this process.
         """
-        self._columns, self._cache = tuple(columns), cache
+        self._columns, self._cache, self._footers = tuple(columns), cache, footers
         self._files: OrderedDict[str, FileColumns] = OrderedDict()
         self._retrying = Retrying(
             retry=retry_if_exception(may_pass),
@@ -61,7 +63,9 @@ class RowGroupFiles:
 
     def _close_file(self, failed: RetryCallState) -> None:
         """Close the file of an attempt that failed: a new connection may do better."""
-        self._files.pop(failed.args[0].uri, None)
+        uri = failed.args[0].uri
+        self._files.pop(uri, None)
+        self._footers.forget(uri)
 
     def _read(self, group: RowGroup) -> pa.Table:
         names = tuple(column.name for column in self._columns if column.name not in group.partition)
@@ -82,7 +86,8 @@ class RowGroupFiles:
         if not group.mark:
             return self._read_rows(group, names)
         if group.uri not in self._files:
-            refuse_changed(group.uri, group.size_bytes, group.mark, footer_too=True)
+            is_known = self._footers.has(group.uri)
+            refuse_changed(group.uri, group.size_bytes, group.mark, footer_too=not is_known)
         try:
             rows = self._read_rows(group, names)
         except Exception:  # what is being written over fails in any way
@@ -105,7 +110,8 @@ class RowGroupFiles:
         """Return the open file: a plan visits a file's row groups in any order, between those of others."""
         opened = self._files.pop(uri, None)
         if opened is None:
-            opened = FileColumns(open_file(uri), [column for column in self._columns if column.name in names])
+            wanted = [column for column in self._columns if column.name in names]
+            opened = FileColumns(self._footers.open(uri), wanted)
         self._files[uri] = opened
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from mlspark.streaming.petastorm_import import WorkerBase
 from mlspark.streaming.read_ahead import ReadOptions
 from mlspark.streaming.row_group_files import ATTEMPTS, RowGroupFiles, may_pass
 from mlspark.streaming.schema import TableColumn
+from mlspark.streaming.shared_footers import SharedFooters
 from mlspark.streaming.snapshot import RowGroup
 
 
@@ -37,6 +38,8 @@ class WorkerTask:
     """Id of the process that started the pool."""
     in_progress: str
     """File of `InProgress`."""
+    footers: SharedFooters = field(default_factory=SharedFooters)
+    """Footers of the files, shared by the threads of a process."""
 
 
 class InProgress:
@@ -66,7 +69,7 @@ class RowGroupWorker(WorkerBase):  # type: ignore[misc]
         self._in_progress = InProgress(task.in_progress)
         options = task.options
         cache = DiskCache(options.cache_folder, options.cache_bytes) if options.cache_folder else None
-        self._files = RowGroupFiles(task.columns, cache)
+        self._files = RowGroupFiles(task.columns, cache, task.footers)
         if self._is_process:
             pa.set_cpu_count(1)
 

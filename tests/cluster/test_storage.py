@@ -1,10 +1,13 @@
 """Small files and snapshots on HDFS and S3."""
 
 import io
+import json
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -200,6 +203,36 @@ def test_planned_reader_reads_row_groups(cluster_spark: SparkSession, root: str)
         read = list(groups)
     assert len(read) == len(items)
     assert sorted(number for group in read for number in group) == list(range(1000))
+
+
+def test_s3_is_asked_for_size_and_footer_of_a_file_once_and_once_for_a_row_group(s3: S3, tmp_path: Path) -> None:
+    root = storage.join(s3.url, "storage", "requests")
+    files = []
+    for number in range(3):
+        columns = {name: range(100 * number, 100 * number + 100) for name in ("id", "age", "hours")}
+        pq.write_table(pa.table(columns), tmp_path / "file", row_group_size=25)
+        path = f"{number}.parquet"
+        storage.write_bytes(storage.join(root, path), (tmp_path / "file").read_bytes())
+        files.append(DataFile(path, (tmp_path / "file").stat().st_size, {}, (25,) * 4))
+    schema = {"fields": [{"name": name, "type": "long"} for name in ("id", "age", "hours")]}
+    _recorder(s3, "reset-recording")
+    _recorder(s3, "start-recording")
+    try:
+        with Stream(Snapshot(root, 0, schema, tuple(files)), batch_size=10, lanes=1, workers=4) as rows:
+            for _ in range(2):
+                assert sorted(row for batch in rows for row in batch["id"].tolist()) == list(range(300))
+    finally:
+        _recorder(s3, "stop-recording")
+    requests = Counter(json.loads(line)["method"] for line in _recorder(s3, "download-recording").splitlines())
+    assert requests == {"HEAD": 3, "GET": 3 + 2 * 12}
+
+
+def _recorder(s3: S3, command: str) -> bytes:
+    """Return what the server's recorder of requests answers."""
+    method = "GET" if command.startswith("download") else "POST"
+    request = urllib.request.Request(f"{s3.endpoint}/moto-api/recorder/{command}", method=method)
+    with urllib.request.urlopen(request) as answer:
+        return answer.read()
 
 
 @pytest.mark.parametrize("pool", ["thread", "process"])
