@@ -20,7 +20,10 @@ def stream_bench(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 1024,
     window: Annotated[int, typer.Option(min=1, help="Rows shuffled among each other.")] = 400_000,
-    workers: Annotated[int, typer.Option(min=1, help="Reader threads or processes.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reader threads or processes; else 4 for a remote table, 2 for a local one."),
+    ] = None,
     pool: Annotated[Literal["thread", "process"], typer.Option(help="What the workers are.")] = "thread",
     step_ms: Annotated[float, typer.Option(min=0.0, help="Milliseconds that a training step takes.")] = 0.0,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to stream.")] = 10.0,

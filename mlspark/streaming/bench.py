@@ -18,6 +18,7 @@ from mlspark.errors import DatasetError
 from mlspark.streaming import snapshots
 from mlspark.streaming.decoding import is_list, is_number
 from mlspark.streaming.plan import DEFAULT_LANES as LANES
+from mlspark.streaming.read_ahead import default_workers
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream
@@ -78,7 +79,7 @@ def measure(
     columns: Sequence[str] | None = None,
     batch_size: int = 1024,
     shuffle_window_rows: int = 400_000,
-    workers: int = 2,
+    workers: int | None = None,
     pool: Literal["thread", "process"] = "thread",
     step_seconds: float = 0.0,
     seconds: float = 10.0,
@@ -120,6 +121,7 @@ def measure(
     left_out = [name for name in snapshot.columns if name not in streamable]
     bench = _figures(snapshot, chosen, left_out, reading, step_seconds)
     row_bytes = reading.tensor_bytes / reading.rows
+    workers = default_workers(snapshot.table) if workers is None else workers
     bench.advice.extend(_advise(bench, row_bytes, shuffle_window_rows, workers, bool(step_seconds)))
     return bench
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlspark import storage
 from mlspark.streaming.petastorm_import import Ventilator
 from mlspark.streaming.plan import DEFAULT_READ_AHEAD_BYTES
 from mlspark.streaming.snapshot import RowGroup
@@ -15,12 +16,19 @@ from mlspark.streaming.snapshot import RowGroup
 MAX_AHEAD = 4096
 """Most row groups that are read ahead, however small they are."""
 
+_LOCAL_WORKERS, _REMOTE_WORKERS = 2, 4
+
+
+def default_workers(table: str) -> int:
+    """Return how many workers read a table at that URI unless a number is asked for: more where each request takes long."""
+    return _LOCAL_WORKERS if storage.is_local(table) else _REMOTE_WORKERS
+
 
 @dataclass(frozen=True)
 class ReadOptions:
     """How row groups are read."""
 
-    workers: int = 2
+    workers: int = _LOCAL_WORKERS
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads share this process and copy nothing; processes suit a transform written in Python."""
     read_ahead_bytes: int = DEFAULT_READ_AHEAD_BYTES

@@ -17,9 +17,9 @@ class StreamingSettings(Section):
     shuffle_window_bytes: Annotated[int, Field(ge=1)] = DEFAULT_WINDOW_BYTES
     """Most bytes that the rows shuffled among each other need where pictures are among the columns, as the table holds them:
     their number is lower where they need more. Part of the row order; ignored without pictures."""
-    workers: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=1)] | None = None
     """Number of reader threads or processes per rank, of the threads that put rows in order, and of the threads or processes
-    that decode its pictures."""
+    that decode its pictures; null: 4 where the table is in a remote store (`s3a:`, `hdfs:`), else 2."""
     pool: Literal["thread", "process"] = "thread"
     """Kind of the workers: threads copy nothing, processes take seconds to start."""
     read_ahead_bytes: Annotated[int, Field(ge=0)] = DEFAULT_READ_AHEAD_BYTES

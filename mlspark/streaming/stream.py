@@ -19,7 +19,7 @@ from mlspark.streaming.mixing import FIELDS as MIXING_FIELDS
 from mlspark.streaming.mixing import Mixing
 from mlspark.streaming.pictures import Picture, Pictures, columns_beside, picture_fields, window_rows
 from mlspark.streaming.plan import DEFAULT_LANES, DEFAULT_READ_AHEAD_BYTES, DEFAULT_WINDOW_BYTES, Plan, RankPlan
-from mlspark.streaming.read_ahead import ReadOptions
+from mlspark.streaming.read_ahead import ReadOptions, default_workers
 from mlspark.streaming.reader import Workers
 from mlspark.streaming.reused_memory import ReusedMemory
 from mlspark.streaming.rows import Rows
@@ -92,7 +92,7 @@ class Stream(IterableDataset[TensorDict]):
         vocabularies: string column -> words: ids (B,) int64, 0 null that is not filled, 1 unknown, 2 the first word.
         dtypes: field of numbers -> numpy type, such as {"x": "float32"}.
         transform: work for the reader's workers.
-        workers: reader threads or processes.
+        workers: reader threads or processes; None: 4 where the table is in a remote store, else 2.
         pool: processes take seconds to start and copy each row once more; they help a transform written in Python.
         read_ahead_bytes: decoded rows that are read before they are asked for, besides one row group per worker.
         cache_folder: local folder that keeps what was read, for all ranks and runs of this machine; empty: none.
@@ -149,7 +149,7 @@ class Stream(IterableDataset[TensorDict]):
         vocabularies: Mapping[str, Sequence[str]] | None = None,
         dtypes: Mapping[str, str] | None = None,
         transform: Transform | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         pool: Literal["thread", "process"] = "thread",
         read_ahead_bytes: int = DEFAULT_READ_AHEAD_BYTES,
         cache_folder: str = "",
@@ -169,6 +169,7 @@ class Stream(IterableDataset[TensorDict]):
         if unknown := [name for name in fill or {} if name not in known]:
             raise DatasetError(f"{source}: fill names {unknown[0]}, which is no column; there are {', '.join(known)}")
         self._decoder, self._transform = Decoder(specs, dict(fill or {})), transform
+        workers = default_workers(source) if workers is None else workers
         self._options = _checked(ReadOptions(workers, pool, read_ahead_bytes, cache_folder, cache_bytes))
         self._memory_bytes, self._pin_memory, self._memory = memory_bytes, pin_memory, ReusedMemory()
         self._plan = Plan(
@@ -183,8 +184,7 @@ class Stream(IterableDataset[TensorDict]):
             has_fixed_lanes=bool(memory_bytes),
         )
         self._pictures = Pictures.of(specs, self.snapshot, seed=seed, num_workers=workers, mixing=mixing)
-        self.num_steps = self._steps_of_an_epoch()
-        self._groups = self.snapshot.row_group_items()
+        self.num_steps, self._groups = self._steps_of_an_epoch(), self.snapshot.row_group_items()
         self.epoch, self.step, self.wait_seconds = 0, 0, 0.0
 
     def __len__(self) -> int:

@@ -218,7 +218,7 @@ def test_s3_is_asked_for_size_and_footer_of_a_file_once_and_once_for_a_row_group
     _recorder(s3, "reset-recording")
     _recorder(s3, "start-recording")
     try:
-        with Stream(Snapshot(root, 0, schema, tuple(files)), batch_size=10, lanes=1, workers=4) as rows:
+        with Stream(Snapshot(root, 0, schema, tuple(files)), batch_size=10, lanes=1) as rows:  # four threads
             for _ in range(2):
                 assert sorted(row for batch in rows for row in batch["id"].tolist()) == list(range(300))
     finally:

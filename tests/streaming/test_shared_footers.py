@@ -15,11 +15,12 @@ from pyarrow import parquet as pq
 from mlspark import storage
 from mlspark.streaming import row_group_files, shared_footers
 from mlspark.streaming.file_columns import FileColumns
-from mlspark.streaming.read_ahead import ReadOptions
+from mlspark.streaming.read_ahead import ReadOptions, default_workers
 from mlspark.streaming.reader import PlannedReader, Workers
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.shared_footers import SharedFooters
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.streaming.stream import Stream
 
 from .conftest import write_snapshot
 from .in_workers import ids_of
@@ -143,3 +144,20 @@ def test_open_remote_file_does_not_keep_what_was_read(tmp_path, monkeypatch):
     assert pa.total_allocated_bytes() - before < 1.1 * rows.nbytes
     del rows
     assert pa.total_allocated_bytes() - before < 1000
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [("lake/clicks", 2), ("file:///lake/clicks", 2), ("s3a://lake/clicks", 4), ("hdfs://namenode/clicks", 4)],
+)
+def test_remote_tables_have_four_workers_unless_a_number_is_asked_for(table, expected):
+    assert default_workers(table) == expected
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 4), (1, 1), (2, 2)])
+def test_stream_of_a_remote_table_has_as_many_threads_as_asked_for(tmp_path, footer_reads, asked, expected):
+    schema = {"fields": [{"name": "row_id", "type": "long"}]}
+    snapshot = replace(remote(write_snapshot(tmp_path, [[3] * 10])), schema=schema)
+    with Stream(snapshot, batch_size=4, workers=asked) as rows:
+        assert sorted(row for batch in rows for row in batch["row_id"].tolist()) == list(range(30))
+        assert rows._workers.pool.workers_count == expected
