@@ -181,10 +181,14 @@ def write_next(
     metadata: Mapping[str, Any],
     mode: str,
     partition_by: Sequence[str] = (),
+    ranges_of: Sequence[str] | None = None,
 ) -> Commit:
     """Write `frame` as the mlspark commit that follows `after`, or lose to another writer that did so first.
 
     Delta's own transaction record decides: of all writers that start from the same commit, one is accepted.
+
+    A table that is created here has ranges (least, greatest, nulls) of `ranges_of` in the log for each file, for good;
+    None: of the first 32 columns, as Delta does by itself. The log has the number of a file's rows in any case.
 
     Returns:
         The commit that won; it is this one when its metadata is `metadata`.
@@ -194,6 +198,8 @@ def write_next(
     """
     turn = -1 if after is None else after.version
     writer = frame.write.format("delta").mode(mode).option("txnAppId", _KEY).option("txnVersion", turn + 1)
+    if ranges_of is not None:
+        writer = writer.option("delta.dataSkippingStatsColumns", ",".join(ranges_of))
     try:
         with _refusing_conflicts(table):
             _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=None)

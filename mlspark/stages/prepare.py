@@ -132,6 +132,9 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
             metadata=metadata,
             mode="append" if in_force else "overwrite",
             partition_by=["split"],
+            # Nothing looks for files by ranges of features; Delta takes a sixth of the write to find them (600,000 rows of
+            # 14 columns: 1.76 to 2.39 seconds of a processor). Conditions of streaming use those that Parquet keeps.
+            ranges_of=["row_id"],
         )
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -114,6 +116,42 @@ def test_two_homes_get_the_same_rows_in_the_same_order(spark: SparkSession, smal
             ]
         )
     assert orders[0] == orders[1]
+
+
+def log_columns(table: str) -> set[str]:
+    """Return the columns of the log's newest version that say something of a file's rows."""
+    names = pa.table(DeltaTable(table).get_add_actions(flatten=True)).column_names
+    return {name for name in names if name.startswith(("num_records", "min.", "max.", "null_count."))}
+
+
+def test_log_has_the_rows_of_each_file_and_no_ranges_of_features(spark: SparkSession, tmp_path: Path) -> None:
+    data = write_census(tmp_path / "data", [line(f0=20 + age) for age in range(30)], [line(f14=">50K.")])
+    report = prepare(spark, census_settings(data, tmp_path / "home"))
+    assert log_columns(report["table"]) == {"num_records", "min.row_id", "max.row_id", "null_count.row_id"}
+    files = pa.table(DeltaTable(report["table"]).get_add_actions(flatten=True))
+    assert sum(files.column("num_records").to_pylist()) == report["rows_good"] == 31
+    pinned = delta_files.take(report["table"], where=[("age", ">", 0.0)])  # a feature, whose ranges Parquet has
+    scaled = [row.age for row in tables.read(spark, report["table"]).collect()]
+    assert pinned.num_rows == sum(age > 0.0 for age in scaled) > 0
+
+
+def test_table_with_ranges_of_all_columns_takes_more_versions(spark: SparkSession, tmp_path: Path) -> None:
+    data = write_census(tmp_path / "data", [TRAIN_LINE, line(f0=40)], [line(f14=">50K.")])
+    settings = census_settings(data, tmp_path / "home", "split.validation_share=0")
+    table = settings.table("features")
+    earlier = spark.range(3).selectExpr("CAST(id AS FLOAT) AS age", "id AS row_id", "'train' AS split")
+    tables.write_next(earlier, table, after=None, metadata={"id": "a"}, mode="overwrite", partition_by=["split"])
+    assert {"min.age", "min.row_id"} < log_columns(table)
+    report = prepare(spark, settings)
+    assert report["version"] == 1
+    assert {"num_records", "min.age", "min.row_id", "min.label"} < log_columns(table)
+    assert tables.read(spark, table).count() == report["rows_good"] == 3
+    spark.sql(f"ALTER TABLE delta.`{table}` SET TBLPROPERTIES ('delta.dataSkippingStatsColumns' = 'row_id')")
+    assert prepare(spark, settings)["already_done"]
+    other = census_settings(data, tmp_path / "home", "split.validation_share=0.5")
+    assert prepare(spark, other)["version"] == 3
+    assert log_columns(table) == {"num_records", "min.row_id", "max.row_id", "null_count.row_id"}
+    assert sorted(row.age for row in tables.read(spark, table, version=0).collect()) == [0.0, 1.0, 2.0]
 
 
 def test_no_test_row_reaches_the_encoder(spark: SparkSession, tmp_path: Path) -> None:
