@@ -1,6 +1,8 @@
 """A further kind of feature is one class declared, one class fitted and a line in KINDS; target encoding by kind of task."""
 
 import json
+import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,7 +21,10 @@ from mlspark.features.encoder import Encoder
 from mlspark.features.explain import explain
 from mlspark.features.fit import fit
 from mlspark.features.kinds import KINDS
+from mlspark.features.kinds.buckets import Bucketed
 from mlspark.features.kinds.kind import TEXT, Declared, Encode, Fitted, Kind, Output, Use
+from mlspark.features.kinds.number import Ranked
+from mlspark.features.kinds.numbers import NumberStatistics
 from mlspark.features.kinds.sql_text import SqlSteps, array, quoted
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.kinds import from_settings
@@ -150,3 +155,28 @@ def test_target_encoding_of_numbers_is_refused(spark: SparkSession) -> None:
     ) as refused:
         fit(frame, declared({"kind": "target", "columns": ["town"]}), task, pipeline="people")
     assert "task.kind" in str(refused.value)
+
+
+@pytest.mark.parametrize("num_knots", [1, 2, 32, 33, 36, 100])
+def test_place_among_many_knots_is_that_of_bisect(spark: SparkSession, num_knots: int) -> None:
+    random = np.random.default_rng(num_knots)
+    inner = random.normal(size=num_knots) * 10.0 ** random.integers(-320, 300, num_knots)
+    knots = tuple(sorted(inner.tolist()))
+    shares = np.sort(random.random(2 * num_knots)).tolist()
+    below, upto = (0.0, *shares[2::2]), (*shares[1:-1:2], 1.0)
+    common = {"expression": "x", "statistics": NumberStatistics(count=1, nulls=0, mean=0, std=1, min=0, max=1)}
+    ranked = Ranked(name="rank", knots=knots, below=below, upto=upto, missing=0.25, indicator=True, **common)
+    by_id = Bucketed(name="bucket", edges=knots, into="id", **common)
+    one_hot = Bucketed(name="hot", edges=knots, into="one_hot", **common)
+    encoder = Encoder(pipeline="x", rows=1, inputs={"x": "double"}, features=(ranked, by_id, one_hot))
+    beside = [value for knot in knots for value in np.nextafter(knot, [-np.inf, np.inf]).tolist()]
+    extremes = [0.0, -0.0, 5e-324, sys.float_info.max, -sys.float_info.max]
+    values = [*knots, *beside, *random.normal(size=50).tolist(), *extremes]
+    rows = pa.table({"x": pa.array([*values, None, np.nan, np.inf, -np.inf], pa.float64())})
+    found = encode(spark.createDataFrame(rows).coalesce(1), encoder).toArrow()
+    ranks = np.array([*map(ranked.of, values), *[0.25] * 4], np.float64).astype(np.float32)
+    np.testing.assert_array_equal(found.column("rank").to_numpy().view(np.uint32), ranks.view(np.uint32))
+    buckets = [*(bisect_right(knots, value) + 1 for value in values), 0, 0, 0, 0]
+    assert found.column("bucket").to_pylist() == buckets
+    for bucket in range(num_knots + 2):
+        assert found.column(f"hot__{bucket}").to_pylist() == [float(bucket == of_row) for of_row in buckets]

@@ -13,7 +13,7 @@ from mlspark.contracts.expressions import parse
 from mlspark.features.counts import Counts, Number
 from mlspark.features.kinds.categories import MISSING_ID
 from mlspark.features.kinds.kind import Encode, Kind, Output
-from mlspark.features.kinds.numbers import DeclaredNumbers, FittedNumber, NumberStatistics, halving_sql, is_whole
+from mlspark.features.kinds.numbers import DeclaredNumbers, FittedNumber, NumberStatistics, is_whole, place_sql
 from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.tasks.task import Task
 
@@ -80,11 +80,10 @@ class Bucketed(FittedNumber):
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         value = self.finite_sql(steps)
-        bucket = halving_sql(value, self.edges, [str(place + 1) for place in range(len(self.edges) + 1)])
-        bucket = f"CASE WHEN {value} IS NULL THEN {MISSING_ID} ELSE {bucket} END"
+        bucket = f"CASE WHEN {value} IS NULL THEN {MISSING_ID} ELSE 1 + {place_sql(value, self.edges, steps)} END"
         if self.into == "id":
             return [f"CAST({bucket} AS INT)"]
-        place = steps.add(2, bucket)
+        place = steps.add(3, bucket)
         return [f"CAST({place} = {i} AS FLOAT)" for i in range(len(self.edges) + 2)]
 
     def on_arrow(self) -> Encode:

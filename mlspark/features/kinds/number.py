@@ -21,9 +21,9 @@ from mlspark.features.kinds.numbers import (
     chain_sql,
     chain_value,
     clamped,
-    halving_sql,
     is_plain,
     is_whole,
+    place_sql,
 )
 from mlspark.features.kinds.sql_text import SqlSteps
 from mlspark.tasks.task import Task
@@ -207,21 +207,19 @@ class Ranked(FittedNumber):
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
         value = self.finite_sql(steps)
-        rank = f"CASE WHEN {value} IS NULL THEN {sql_double(self.missing)} ELSE {self._rank_sql(value)} END"
-        output = f"CAST({rank} AS FLOAT)"
+        rank = self._rank_sql(value, steps.add(3, place_sql(value, self.knots, steps)))
+        output = f"CAST(CASE WHEN {value} IS NULL THEN {sql_double(self.missing)} {rank} END AS FLOAT)"
         return [output, indicator_sql(value)] if self.indicator else [output]
 
-    def _rank_sql(self, value: str) -> str:
-        """Return SQL of `of`."""
-        levels, slopes = self.levels, self.slopes
-        results = ["0.0D"]
-        for place, knot in enumerate(self.knots):
-            beyond = "1.0D"
-            if place < len(self.knots) - 1:
-                distance = f"({value} - {sql_double(knot)})"
-                beyond = f"{sql_double(self.upto[place])} + {distance} * {sql_double(slopes[place])}"
-            results.append(f"IF({value} = {sql_double(knot)}, {sql_double(levels[place])}, {beyond})")
-        return halving_sql(value, self.knots, results)
+    def _rank_sql(self, value: str, place: str) -> str:
+        """Return the rest of a CASE: SQL of `of`, by the number of knots that are not above value."""
+        # Nothing is below the first knot; beyond the last one no line is followed.
+        tables = ((0.0, *numbers) for numbers in (self.knots, self.levels, self.upto, (*self.slopes, 0.0)))
+        knot, level, upto, slope = (f"get({sql_text.array(numbers, 'double')}, {place})" for numbers in tables)
+        return (
+            f"WHEN {place} = 0 THEN 0.0D WHEN {value} = {knot} THEN {level} WHEN {place} = {len(self.knots)} THEN 1.0D "
+            f"ELSE {upto} + ({value} - {knot}) * {slope}"
+        )
 
     def on_arrow(self) -> Encode:
         values_of = self.values()

@@ -1,7 +1,7 @@
 """What the kinds that start from a number share: arithmetic of columns, then clip, log1p or power. Runs anywhere."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pydantic import model_validator
 from mlspark.contracts.expressions import parse, sql_double
 from mlspark.features.counts import NumberCounts, finite
 from mlspark.features.kinds.kind import NUMBER, TEXT, TIME, Declared, Fitted, Floats, Part, Use
-from mlspark.features.kinds.sql_text import LARGEST, SqlSteps
+from mlspark.features.kinds.sql_text import LARGEST, SqlSteps, array
 
 _WHOLE = ("boolean", "tinyint", "smallint", "int")
 _SAFE_TYPES = (*_WHOLE, "bigint")
@@ -164,14 +164,41 @@ def chain_value(value: float, *, clip: tuple[float | None, float | None], log1p:
     return value if power is None else math.copysign(abs(value) ** power, value)
 
 
-def halving_sql(value: str, edges: tuple[float, ...], results: list[str]) -> str:
+def halving_sql(value: str, edges: tuple[float, ...], results: Sequence[str]) -> str:
     """Return SQL of `results[number of edges that are not above value]`, searched by halving."""
+    return _halving(value, [sql_double(edge) for edge in edges], results)
+
+
+def _halving(value: str, edges: Sequence[str], results: Sequence[str]) -> str:
     if not edges:
         return results[0]
     middle = len(edges) // 2
-    below = halving_sql(value, edges[:middle], results[: middle + 1])
-    above = halving_sql(value, edges[middle + 1 :], results[middle + 1 :])
-    return f"IF({value} < {sql_double(edges[middle])}, {below}, {above})"
+    below = _halving(value, edges[:middle], results[: middle + 1])
+    above = _halving(value, edges[middle + 1 :], results[middle + 1 :])
+    return f"IF({value} < {edges[middle]}, {below}, {above})"
+
+
+_FEW_EDGES = 32
+"""Most edges that are searched in one nested condition."""
+
+
+def place_sql(value: str, edges: tuple[float, ...], steps: SqlSteps) -> str:
+    """Return SQL of the number of edges that are not above value, for anything where it is null.
+
+    Many edges are searched in two steps, first for a block and then in it, each by halving: one condition with all of them
+    is more Java than a method may have.
+    """
+    num_edges = len(edges)
+    if num_edges <= _FEW_EDGES:
+        return halving_sql(value, edges, [str(place) for place in range(num_edges + 1)])
+    # Edges of a block; its answers are one more. A comparison within a block is more Java than one with a bound.
+    size = math.isqrt(num_edges // 3)
+    firsts = [min(first, num_edges - size) for first in range(0, num_edges + 1, size + 1)]
+    bounds = tuple(edges[first - 1] for first in range(size + 1, num_edges + 1, size + 1))
+    block = steps.add(2, halving_sql(value, bounds, [str(place) for place in range(len(firsts))]))
+    of_block = [array([edges[first + place] for first in firsts], "double") for place in range(size)]
+    within = _halving(value, [f"get({each}, {block})" for each in of_block], [str(place) for place in range(size + 1)])
+    return f"(least({block} * {size + 1}, {num_edges - size}) + {within})"
 
 
 def clamped(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ class SqlSteps:
     """Column by which rows were put into folds."""
     is_training: str | None = None
     """SQL condition of the rows that the encoder was fitted on; None: no row is one."""
-    steps: tuple[dict[str, str], ...] = field(default_factory=lambda: ({}, {}, {}))
+    steps: tuple[dict[str, str], ...] = field(default_factory=lambda: ({}, {}, {}, {}))
     """SQL, over the raw columns and those of earlier steps -> the new column."""
 
     def add(self, step: int, sql: str) -> str:
