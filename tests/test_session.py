@@ -1,5 +1,8 @@
 """The settings of a session are those of conf/spark-defaults.conf."""
 
+import subprocess
+import sys
+
 import pyspark
 import pytest
 from pyspark.sql import SparkSession
@@ -25,3 +28,28 @@ def test_defaults_without_spark_submit_are_those_of_conf() -> None:
     lines = (ROOT / "conf" / "spark-defaults.conf").read_text().splitlines()
     in_file = dict(text.split(None, 1) for text in lines if text and not text.startswith("#"))
     assert session.defaults() == in_file
+
+
+PLANNED = """
+import sys
+from mlspark import session
+spark = session.start("planned", dict(setting.split("=") for setting in sys.argv[1:]))
+session.plan_ahead(spark)
+names = ("spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions")
+print("planned:", *(spark.conf.get(name) for name in names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "planned"),
+    [
+        ([], "false 2"),
+        (["spark.sql.adaptive.enabled=true"], "true 200"),
+        (["spark.sql.shuffle.partitions=7"], "true 7"),
+    ],
+)
+def test_few_rows_are_planned_as_a_whole_unless_the_user_has_said_how(settings: list[str], planned: str) -> None:
+    """In a process of its own: the tests' session has settings for all of them."""
+    command = [sys.executable, "-c", PLANNED, *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert f"planned: {planned}\n" in done.stdout, done.stderr

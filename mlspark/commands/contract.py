@@ -211,8 +211,11 @@ def _settings(place: str, kind: str | None, options: Sequence[str]) -> SourceSet
 @contextmanager
 def _session(name: str, sources: Sequence[SourceSettings], *, root: str) -> Iterator[SparkSession]:
     read = {str(place): source.model_dump(mode="json") for place, source in enumerate(sources)}
-    java = java_options.of_stages({"sources": {**read, "root": root}}, ["prepare"])
+    is_small = java_options.are_small({"sources": {**read, "root": root}}, ["prepare"])
+    java = java_options.SMALL if is_small else ""
     spark = session.start(f"mlspark {name}", catalog.spark_settings(sources), java_options=java)
+    if is_small:
+        session.plan_ahead(spark)
     try:
         with stage_progress.shown(spark, name, output=sys.stderr):
             yield spark

@@ -23,20 +23,21 @@ SMALL = "-XX:TieredStopAtLevel=1"
 """Options of Java for a small job. A `spark.driver.extraJavaOptions` of the user's counts over them."""
 
 
-def of_bytes(num_bytes: int | None) -> str:
-    """Return the options for so many bytes of input; none where that is not known."""
-    return SMALL if num_bytes is not None and num_bytes <= FEW_BYTES else ""
-
-
 def of_stages(settings: Mapping[str, Any], stages: Sequence[str], folder: Path | None = None) -> str:
-    """Return the options for stages of a pipeline in one session.
+    """Return the options for stages of a pipeline in one session; see `are_small`."""
+    return SMALL if are_small(settings, stages, folder) else ""
+
+
+def are_small(settings: Mapping[str, Any], stages: Sequence[str], folder: Path | None = None) -> bool:
+    """Return whether stages of a pipeline are a small job.
 
     Args:
         settings: of the pipeline, as its files have them.
         stages: names.
         folder: what relative paths are taken from; the working folder unless given.
     """
-    return of_bytes(inputs.num_bytes(settings, stages, folder or Path.cwd()))
+    num_bytes = inputs.num_bytes(settings, stages, folder or Path.cwd())
+    return num_bytes is not None and num_bytes <= FEW_BYTES
 
 
 def of_command(arguments: Sequence[str]) -> str:

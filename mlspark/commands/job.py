@@ -135,13 +135,16 @@ def run_stages(
             if not stage.follows:
                 stage.check(settings)
         at, price = command, costs.price(settings)
+        is_small = java_options.are_small(settings.model_dump(mode="json"), [stage.name for stage in stages])
         if isinstance(stages[0].work, Later):
             stages[0].work.begin()
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),
-            java_options=java_options.of_stages(settings.model_dump(mode="json"), [stage.name for stage in stages]),
+            java_options=java_options.SMALL if is_small else "",
         )
+        if is_small:
+            session.plan_ahead(spark)
         to_start = time.monotonic() - begun
         _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)])
         try:
