@@ -138,7 +138,7 @@ def test_int8_is_decided_by_the_calibration_rows_alone_and_is_near_eager() -> No
     expected = network.run(values)
     outputs = engine.load({**packed, **made}, threads=1).run(values)
     spread = float(expected.std(axis=0).max())
-    assert 0 < float(np.abs(outputs - expected).mean()) < 0.2 * spread
+    assert 0 < float(np.abs(outputs - expected).mean()) < 0.05 * spread  # also without VNNI, where sums may overflow
 
 
 def test_a_processor_without_bfloat16_says_that_float32_is_computed(
