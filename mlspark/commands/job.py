@@ -65,15 +65,10 @@ class Later:
 
         Elsewhere Python forks to start Java, which a second thread makes unsafe.
         """
-
-        def load() -> None:
-            with suppress(Exception):  # the call imports it again, and fails where the user is told of it
-                import_module(self.module)
-
         if "PYSPARK_GATEWAY_PORT" in os.environ:
-            Thread(target=load, name=f"import {self.module}").start()
+            Thread(target=_import, args=(self.module,), name=f"import {self.module}").start()
         else:
-            load()
+            _import(self.module)
 
 
 @dataclass(frozen=True)
@@ -163,6 +158,12 @@ def run_stages(
         raise typer.Exit(interruption.status(error)) from None
 
 
+def _import(module: str) -> None:
+    """Import a module that `Later` calls: the call imports it again, and fails where the user is told of it."""
+    with suppress(Exception):
+        import_module(module)
+
+
 def _import_beside(modules: Sequence[str]) -> None:
     """Import what later stages need beside this thread, which waits for Java most of the time of the first one."""
 
@@ -171,8 +172,7 @@ def _import_beside(modules: Sequence[str]) -> None:
         sys.setswitchinterval(interval / 10)  # else each answer of Java waits 5 ms for its turn
         try:
             for module in modules:
-                with suppress(Exception):  # the call imports it again, and fails where the user is told of it
-                    import_module(module)
+                _import(module)
         finally:
             sys.setswitchinterval(interval)
 

@@ -18,11 +18,9 @@ from mlspark.errors import ConfigError, ContractError
 from mlspark.sources import catalog, plain_csv, typed_rows
 from mlspark.sources.csv import CsvSettings
 from mlspark.sources.json import JsonSettings
+from mlspark.sources.plain_csv import SAMPLE_CHARACTERS, SAMPLE_LINES
 from mlspark.sources.settings import SourceSettings
 from mlspark.sources.source import Source, reading
-
-_SAMPLE_LINES = 20
-_SAMPLE_CHARACTERS = 100_000
 
 
 def draft_without_spark(
@@ -138,7 +136,7 @@ def _bare_names(spark: SparkSession, source: Source, notes: list[str]) -> list[s
     one_column = Contract(name="lines", columns=(ColumnRule(name="c1", type="string"),))
     first = replace(source, parts=source.parts[:1], settings=settings.model_copy(update={"missing": {}}))
     rows = catalog.read(spark, first, one_column).select(RAW)
-    lines = [row[0] for row in rows.where(F.length(RAW) <= _SAMPLE_CHARACTERS).take(_SAMPLE_LINES)]
+    lines = [row[0] for row in rows.where(F.length(RAW) <= SAMPLE_CHARACTERS).take(SAMPLE_LINES)]
     if not lines:
         raise ContractError(f"{source.uri}: no line to tell the columns from; name them: --columns a,b,c")
     options = {"sep": settings.separator}

@@ -20,15 +20,16 @@ from mlspark.contracts.contract import Contract
 from mlspark.contracts.own_columns import is_own
 from mlspark.contracts.plain_shapes import OnlySparkKnows
 from mlspark.contracts.shapes import Profile
-from mlspark.sources import markers
+from mlspark.sources import files, markers
 from mlspark.sources.csv import CsvSettings
 from mlspark.sources.source import absolute_uri
 
+SAMPLE_LINES, SAMPLE_CHARACTERS = 20, 100_000
+"""First lines that tell how many fields there are, of those that are not longer."""
 MOST_BYTES = 32 * 2**20
 """Size up to which a file is read here: its different texts are in memory, a column's at a time."""
 _SEPARATORS = (",", ";", "|", "\t")
-_GLOB = re.compile(r"[\[\]{}*?\\]")
-_FIRST_LINES, _LOOKED_AT, _LONGEST_LINE = 20, 1000, 100_000
+_LOOKED_AT = 1000
 _ODD_BYTES = re.compile(rb'["\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?!\n)')
 _ODD_CHARACTERS = re.compile("[\x80-\x9f\u2028\u2029\ufeff\ufffd]")
 """Those that end lines to some, are damage, or stand where it was."""
@@ -43,7 +44,7 @@ class PlainCsv:
     header: tuple[str, ...] | None
     """What its first line names; None where it names nothing."""
     first_lines: tuple[str, ...]
-    """Up to 20 lines below the header."""
+    """Up to `SAMPLE_LINES` lines below the header."""
     fields: pa.Table
     """A column of texts for each field of a line, with the blanks around them, in order."""
 
@@ -54,7 +55,7 @@ class PlainCsv:
 
     def profile(self, contract: Contract, columns: Mapping[str, str] | None) -> Profile:
         """Return what columns hold, as `shapes.profile` does; raises OnlySparkKnows."""
-        self._check_missing(contract)
+        markers.check(self.settings.missing, [*self._names(contract), *contract.names], self.uri)
         texts = ((name, self._texts(contract, name)) for name in columns or {})
         seen = [plain_shapes.seen(name, place, found) for place, (name, found) in enumerate(texts)]
         return Profile(self.fields.num_rows, {}, seen)
@@ -75,9 +76,6 @@ class PlainCsv:
         if self.header is None and len(contract.columns) != self.num_fields:
             raise OnlySparkKnows(f"{len(contract.columns)} columns of {self.num_fields} fields")
         return list(self.header or (column.source_name for column in contract.columns))
-
-    def _check_missing(self, contract: Contract) -> None:
-        markers.check(self.settings.missing, [*self._names(contract), *contract.names], self.uri)
 
     def _texts(self, contract: Contract, name: str) -> dict[str, int]:
         """Return the different texts of a column of the contract that is no missing value -> rows that have it."""
@@ -113,21 +111,21 @@ def read(settings: CsvSettings, *, root: str) -> PlainCsv | None:
         return None
     lines = text.replace("\r\n", "\n").split("\n")
     longest = max(map(len, content.split(b"\n")))
-    if not lines[0].strip(" ") or longest > min(settings.max_line_bytes, _LONGEST_LINE):
+    if not lines[0].strip(" ") or longest > min(settings.max_line_bytes, SAMPLE_CHARACTERS):
         return None
     header = tuple(name.strip() for name in lines[0].split(separator)) if settings.header else None
     if header is not None:
         is_odd = len(set(header)) < len(header) or any(not name or is_own(name) for name in header)
         if is_odd or lines.count(lines[0]) > 1:
             return None
-    first = [line for line in lines[1 if header else 0 :][:_LOOKED_AT] if line.strip(" ")][:_FIRST_LINES]
+    first = [line for line in lines[1 if header else 0 :][:_LOOKED_AT] if line.strip(" ")][:SAMPLE_LINES]
     fields = _fields(content, separator, len(lines[0].split(separator)), has_header=header is not None)
     return PlainCsv(settings, uri, header, tuple(first), fields) if fields is not None and first else None
 
 
 def _content(uri: str) -> bytes | None:
     """Return the bytes of one local file of few bytes; None for every other source."""
-    if not storage.is_local(uri) or _GLOB.search(uri):
+    if not storage.is_local(uri) or files.literal(uri) != uri:
         return None
     path = Path(storage.local_path(uri))
     is_hidden = path.name.startswith((".", "_"))

@@ -164,12 +164,8 @@ def chain_value(value: float, *, clip: tuple[float | None, float | None], log1p:
     return value if power is None else math.copysign(abs(value) ** power, value)
 
 
-def halving_sql(value: str, edges: tuple[float, ...], results: Sequence[str]) -> str:
-    """Return SQL of `results[number of edges that are not above value]`, searched by halving."""
-    return _halving(value, [sql_double(edge) for edge in edges], results)
-
-
 def _halving(value: str, edges: Sequence[str], results: Sequence[str]) -> str:
+    """Return SQL of `results[number of edges that are not above value]`, searched by halving; all of them are SQL."""
     if not edges:
         return results[0]
     middle = len(edges) // 2
@@ -190,12 +186,12 @@ def place_sql(value: str, edges: tuple[float, ...], steps: SqlSteps) -> str:
     """
     num_edges = len(edges)
     if num_edges <= _FEW_EDGES:
-        return halving_sql(value, edges, [str(place) for place in range(num_edges + 1)])
+        return _halving(value, [sql_double(edge) for edge in edges], [str(place) for place in range(num_edges + 1)])
     # Edges of a block; its answers are one more. A comparison within a block is more Java than one with a bound.
     size = math.isqrt(num_edges // 3)
     firsts = [min(first, num_edges - size) for first in range(0, num_edges + 1, size + 1)]
-    bounds = tuple(edges[first - 1] for first in range(size + 1, num_edges + 1, size + 1))
-    block = steps.add(2, halving_sql(value, bounds, [str(place) for place in range(len(firsts))]))
+    bounds = [sql_double(edges[first - 1]) for first in range(size + 1, num_edges + 1, size + 1)]
+    block = steps.add(2, _halving(value, bounds, [str(place) for place in range(len(firsts))]))
     of_block = [array([edges[first + place] for first in firsts], "double") for place in range(size)]
     within = _halving(value, [f"get({each}, {block})" for each in of_block], [str(place) for place in range(size + 1)])
     return f"(least({block} * {size + 1}, {num_edges - size}) + {within})"
