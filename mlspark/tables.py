@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mlspark import storage
@@ -125,6 +125,7 @@ def write(
     replace_where: str | None = None,
     may_add_columns: bool = False,
     turn: tuple[str, int] | None = None,
+    ranges_of: Sequence[str] | None = None,
 ) -> Commit:
     """Write `frame` as one commit and return it. Readers see all of it or nothing.
 
@@ -138,16 +139,20 @@ def write(
         may_add_columns: take columns that the table lacks as new ones, null in the rows that stay.
         turn: a row of writers, and the turn that this one takes in it: see `next_turn`. Of all that take one turn, the
             first is accepted.
+        ranges_of: columns of a table that is created here whose ranges (least, greatest, nulls) the log has for each file,
+            for good; None: the first 32, as Delta does by itself. The log has the number of a file's rows in any case.
 
     Raises:
         ConcurrentWrite: another writer committed meanwhile what this one would overwrite, or took its turn; nothing was
             written.
     """
-    writer = frame.write.format("delta").mode(mode).option("mergeSchema", str(may_add_columns).lower())
+    options: dict[str, str | int] = {"mergeSchema": str(may_add_columns).lower()}
     if turn is not None:
-        writer = writer.option("txnAppId", turn[0]).option("txnVersion", turn[1])
+        options |= {"txnAppId": turn[0], "txnVersion": turn[1]}
+    if replace_where is not None:
+        options["replaceWhere"] = replace_where
     with _refusing_conflicts(table):
-        _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=replace_where)
+        _save(frame, table, options, metadata=metadata, mode=mode, partition_by=partition_by, ranges_of=ranges_of)
     commit = find_commit(table, metadata["id"])
     if commit is None and turn is not None:  # Delta leaves out a turn that is taken, without a word
         raise ConcurrentWrite(f"{table}: another writer was first; nothing was written. Run again")
@@ -185,10 +190,7 @@ def write_next(
 ) -> Commit:
     """Write `frame` as the mlspark commit that follows `after`, or lose to another writer that did so first.
 
-    Delta's own transaction record decides: of all writers that start from the same commit, one is accepted.
-
-    A table that is created here has ranges (least, greatest, nulls) of `ranges_of` in the log for each file, for good;
-    None: of the first 32 columns, as Delta does by itself. The log has the number of a file's rows in any case.
+    Of all writers that start from the same commit, Delta's transaction record accepts one. Arguments are those of `write`.
 
     Returns:
         The commit that won; it is this one when its metadata is `metadata`.
@@ -197,12 +199,10 @@ def write_next(
         ConcurrentWrite: another commit than this one, with another id, follows `after`; nothing was written.
     """
     turn = -1 if after is None else after.version
-    writer = frame.write.format("delta").mode(mode).option("txnAppId", _KEY).option("txnVersion", turn + 1)
-    if ranges_of is not None:
-        writer = writer.option("delta.dataSkippingStatsColumns", ",".join(ranges_of))
+    options: dict[str, str | int] = {"txnAppId": _KEY, "txnVersion": turn + 1}
     try:
         with _refusing_conflicts(table):
-            _save(writer, table, metadata=metadata, mode=mode, partition_by=partition_by, replace_where=None)
+            _save(frame, table, options, metadata=metadata, mode=mode, partition_by=partition_by, ranges_of=ranges_of)
     except ConcurrentWrite:
         logger.info("%s: another writer was first", table)
     won = latest(table)
@@ -221,20 +221,21 @@ class ConcurrentWrite(TableError):
 
 
 def _save(
-    writer: DataFrameWriter,
+    frame: DataFrame,
     table: str,
+    options: Mapping[str, str | int],
     *,
     metadata: Mapping[str, Any],
     mode: str,
     partition_by: Sequence[str],
-    replace_where: str | None,
+    ranges_of: Sequence[str] | None,
 ) -> None:
-    writer = writer.option("userMetadata", json.dumps({_KEY: dict(metadata)}))
+    writer = frame.write.format("delta").mode(mode).options(**options, userMetadata=json.dumps({_KEY: dict(metadata)}))
+    if ranges_of is not None:
+        writer = writer.option("delta.dataSkippingStatsColumns", ",".join(f"`{name}`" for name in ranges_of))
     if partition_by:
         writer = writer.partitionBy(*partition_by)
-    if replace_where is not None:
-        writer = writer.option("replaceWhere", replace_where)
-    elif mode == "overwrite":
+    if mode == "overwrite" and "replaceWhere" not in options:
         writer = writer.option("overwriteSchema", "true")
     writer.save(table)
 
@@ -276,6 +277,7 @@ def replace_part(
     may_add_columns: bool = False,
     replacing: str = "",
     turn: tuple[str, int] | None = None,
+    ranges_of: Sequence[str] | None = None,
 ) -> Commit:
     """Write `frame` as the whole of partition `part` = `value` and return the commit.
 
@@ -288,11 +290,9 @@ def replace_part(
         table: URI of the table, created when absent.
         part: partition column.
         value: of the partition.
-        metadata: see `write`.
-        may_add_columns: see `write`.
+        metadata, may_add_columns, turn, ranges_of: see `write`.
         replacing: SQL condition over the table's columns: its rows are taken out of all partitions in the same commit. All
             of `frame` must satisfy it.
-        turn: see `write`.
 
     Raises:
         TableError: a row does not satisfy `replacing`.
@@ -311,6 +311,7 @@ def replace_part(
                 replace_where=None if is_new else replacing or f"{part} = '{value}'",
                 may_add_columns=may_add_columns and not is_new,
                 turn=turn,
+                ranges_of=ranges_of,
             )
         except ConcurrentWrite:
             if attempt == _ATTEMPTS - 1:

@@ -60,15 +60,15 @@ class Later:
         interruption.rearm()
         return work(spark, settings)
 
-    def begin(self) -> None:
-        """Import the module, under spark-submit beside this thread, which waits for Java meanwhile.
+    def begin(self, settings: Settings) -> None:
+        """Import the module and what it opens MLflow with, under spark-submit beside this thread, which waits for Java.
 
         Elsewhere Python forks to start Java, which a second thread makes unsafe.
         """
         if "PYSPARK_GATEWAY_PORT" in os.environ:
-            Thread(target=_import, args=(self.module,), name=f"import {self.module}").start()
+            Thread(target=_import, args=(self.module, settings), name=f"import {self.module}").start()
         else:
-            _import(self.module)
+            _import(self.module, settings)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def run_stages(
         at, price = command, costs.price(settings)
         is_small = java_options.are_small(settings.model_dump(mode="json"), [stage.name for stage in stages])
         if isinstance(stages[0].work, Later):
-            stages[0].work.begin()
+            stages[0].work.begin(settings)
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),
@@ -141,7 +141,7 @@ def run_stages(
         if is_small:
             session.plan_ahead(spark)
         to_start = time.monotonic() - begun
-        _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)])
+        _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)], settings)
         try:
             with interruption.raised(spark):
                 for stage in stages:
@@ -158,13 +158,17 @@ def run_stages(
         raise typer.Exit(interruption.status(error)) from None
 
 
-def _import(module: str) -> None:
+def _import(module: str, settings: Settings) -> None:
     """Import a module that `Later` calls: the call imports it again, and fails where the user is told of it."""
     with suppress(Exception):
         import_module(module)
+        if stores := sys.modules.get(
+            "mlspark.tracking.stores"
+        ):  # the stage needs MLflow, which imports more as it opens
+            stores.import_ahead(settings.tracking.uri)
 
 
-def _import_beside(modules: Sequence[str]) -> None:
+def _import_beside(modules: Sequence[str], settings: Settings) -> None:
     """Import what later stages need beside this thread, which waits for Java most of the time of the first one."""
 
     def load() -> None:
@@ -172,7 +176,7 @@ def _import_beside(modules: Sequence[str]) -> None:
         sys.setswitchinterval(interval / 10)  # else each answer of Java waits 5 ms for its turn
         try:
             for module in modules:
-                _import(module)
+                _import(module, settings)
         finally:
             sys.setswitchinterval(interval)
 

@@ -3,8 +3,9 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -15,6 +16,7 @@ from pyspark.sql.types import DataType, StructField, StructType
 
 from mlspark import session, tables
 from mlspark.contracts import naming, own_columns
+from mlspark.contracts.column_types import family
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.errors import ConfigError, ContractError, TableError, raised_by_worker
@@ -31,6 +33,7 @@ _PREDICTED = f"{own_columns.PREFIX}predicted"
 _ROWS_AT_ONCE = 65_536
 _ROWS_PER_BATCH, _ROWS_OF_SPARK = "spark.sql.execution.arrow.maxRecordsPerBatch", "10000"
 """The setting, and what Spark has of itself."""
+_HAVE_RANGES = ("whole", "decimal", "floating", "string", "date", "timestamp")
 
 
 def contract_of_rows(package: Package, *, has_label: bool, kept: Sequence[ColumnRule] = ()) -> Contract:
@@ -126,6 +129,23 @@ def written_names(package: Package, kept: Sequence[ColumnRule] = ()) -> dict[str
     return own_columns.beside(names, (*own_columns.OF_SCORES, *package.task.prediction_types))
 
 
+def ranged_names(package: Package, kept: Sequence[ColumnRule] = ()) -> list[str]:
+    """Return the columns of a score table whose ranges in its log let a reader pass over files.
+
+    Those that follow the order of rows in their source, or may: the rows' place, dates and times, keys, `kept`. Values that
+    lie anywhere in every file, as those of features and predictions do, rule out none, and take time for each row.
+    """
+    columns = [*package.contract.columns, *kept]
+    names = written_names(package, kept)
+    useful = {*package.contract.unique_key, *(rule.name for rule in kept)}
+    ranged = [
+        names[rule.name]
+        for rule in columns
+        if rule.name in names and family(rule.type) in (_HAVE_RANGES if rule.name in useful else ("date", "timestamp"))
+    ]
+    return [*ranged, "source_file", "row_number", "model_version"]
+
+
 def scored(
     good: DataFrame,
     model: ModelVersion,
@@ -209,6 +229,32 @@ def predicting() -> Iterator[None]:
         if told := raised_by_worker(ContractError, str(error)):
             raise ContractError(f"{told}; no score was written") from error
         raise
+
+
+@contextmanager
+def worker_ahead(spark: SparkSession, package: Package, *, allow_decoder: bool) -> Iterator[None]:
+    """Start a Python worker that has the version loaded, beside what Spark plans and reads while the context lasts.
+
+    It takes seconds, most of them torch's import, and the first task that scores finds it. Only in local mode with several
+    cores: on a cluster nobody knows where that task will be. What fails here fails again where rows are scored, and is told.
+    """
+    context = spark.sparkContext
+    if not str(context.master).startswith("local") or context.defaultParallelism < 2:
+        yield
+        return
+    files = context.broadcast(dict(package.files))
+    load = partial(partitions.ahead, files, package.digest, allow_decoder, session.task_cores(spark))
+
+    def start() -> None:
+        with suppress(Exception):
+            spark.range(0, 1, 1, 1).mapInArrow(load, "id bigint").collect()
+
+    starting = Thread(target=start, name="Python worker ahead")
+    starting.start()
+    try:
+        yield
+    finally:
+        starting.join()
 
 
 def _label(good: DataFrame, contract: Contract) -> Column:

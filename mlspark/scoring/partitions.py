@@ -46,10 +46,12 @@ def scorer(
     """
 
     def score_partition(batches: Iterator[Any]) -> Iterator[pa.StructArray]:
-        predictor = _predictor(files, digest, allow_decoder, threads)
-        types = predictor.task.prediction_types
-        explainer = None if explaining is None else _explainer(files, explaining.value, allow_decoder, threads)
-        for batch in batches:
+        explainer = None
+        for batch in batches:  # a partition without rows has none, and loads no engine
+            predictor = _predictor(files, digest, allow_decoder, threads)
+            types = predictor.task.prediction_types
+            if explaining is not None and explainer is None:
+                explainer = _explainer(files, explaining.value, allow_decoder, threads)
             columns = iter(batch if isinstance(batch, tuple) else (batch,))  # one column comes alone
             encoded = {spec.name: _tensor(columns, spec) for spec in tensors.specs}
             predictions = predictor.predict_encoded(encoded)
@@ -63,6 +65,18 @@ def scorer(
             yield pa.StructArray.from_arrays(list(arrays.values()), list(arrays))
 
     return score_partition
+
+
+def ahead(
+    files: "Broadcast[dict[str, bytes]]",
+    digest: str,
+    allow_decoder: bool,
+    threads: int,
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    """Make ready in a Python worker what `scorer` needs; yield what comes."""
+    _predictor(files, digest, allow_decoder, threads)
+    yield from batches
 
 
 def whole_rows(predict: Scorer, num_kept: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

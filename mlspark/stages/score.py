@@ -151,6 +151,9 @@ def _score(
     package = next(iter(todo.values())).package
     commits: dict[str, Commit] = {}
     with ExitStack() as stack:
+        if ledger is None:  # of many groups of files only the first would gain by it
+            allow_decoder = work.settings.scoring.allow_decoder
+            stack.enter_context(batch.worker_ahead(work.spark, package, allow_decoder=allow_decoder))
         stack.enter_context(places.writing(work.settings, ("scores", "scores_quarantine")))
         taken = stack.enter_context(
             take_in(
@@ -217,6 +220,7 @@ def _write(
             may_add_columns=True,
             replacing=_replaced(settings, model),
             turn=turn,
+            ranges_of=batch.ranged_names(model.package, work.kept),
         )
     logger.info(
         "scores: wrote version %d of %s, by version %d of model %s, in %.1f s",

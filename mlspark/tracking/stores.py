@@ -1,13 +1,28 @@
 """Stores of MLflow: what is said of one that cannot be opened. Driver only."""
 
+import os
+from importlib import import_module
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import DBAPIError
 
 from mlspark import credentials
 from mlspark.errors import TrackingError, one_line
 from mlspark.tracking.embedded import SQLITE
+
+
+def import_ahead(uri: str) -> None:
+    """Import what MLflow imports when it opens a store, where that takes seconds: a database, as the embedded store is.
+
+    Args:
+        uri: `tracking.uri`; empty as there.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", SQLITE)
+    if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+        import_module("mlflow.store.model_registry.sqlalchemy_store")
 
 
 def opened(uri: str) -> MlflowClient:

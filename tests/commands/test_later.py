@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_module_is_imported_beside_java_that_spark_submit_started(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "slow_work", raising=False)
     later: Any = Later("slow_work", "work")
-    later.begin()
+    later.begin(None)
     wait_until(lambda: hasattr(sys.modules.get("slow_work"), "work"), 60.0)
     assert later("session", "pipeline") == {"spark": "session", "settings": "pipeline"}
     assert (sys.modules["slow_work"].thread != threading.get_ident()) == is_submitted
@@ -42,7 +43,7 @@ def test_module_that_fails_is_told_once_by_the_call(
     (tmp_path / "broken_work.py").write_text("raise ImportError('no such library')\n")
     monkeypatch.syspath_prepend(tmp_path)
     later: Any = Later("broken_work", "work")
-    later.begin()
+    later.begin(None)
     wait_until(lambda: all("broken_work" not in t.name for t in threading.enumerate()), 60.0)
     with pytest.raises(ImportError, match="no such library"):
         later(None, None)
@@ -60,7 +61,8 @@ def test_modules_of_later_stages_are_imported_in_a_thread_one_after_another(
     (tmp_path / "broken_one.py").write_text("raise ImportError('no such library')\n")
     monkeypatch.syspath_prepend(tmp_path)
     interval = sys.getswitchinterval()
-    job._import_beside(["first_of_two", "broken_one", "second_of_two"])
+    settings: Any = None  # asked for where a stage imports MLflow
+    job._import_beside(["first_of_two", "broken_one", "second_of_two"], settings)
     wait_until(lambda: all(t.name != "import of later stages" for t in threading.enumerate()), 60.0)
     first, second = (sys.modules[name].seen for name in ("first_of_two", "second_of_two"))
     assert first == second
@@ -68,6 +70,15 @@ def test_modules_of_later_stages_are_imported_in_a_thread_one_after_another(
     assert first[1] < interval  # what this thread waits for comes in between
     assert sys.getswitchinterval() == interval
     assert capfd.readouterr().err == ""
+
+
+def test_what_mlflow_opens_a_database_with_is_imported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("mlspark.tracking.stores.import_ahead", asked.append)
+    settings: Any = SimpleNamespace(tracking=SimpleNamespace(uri="sqlite:///mlflow.db"))
+    later: Any = Later("mlspark.tracking.stores", "opened")
+    later.begin(settings)
+    wait_until(lambda: asked == ["sqlite:///mlflow.db"], 60.0)
 
 
 INTERRUPTED = """

@@ -2,14 +2,20 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark.scoring import batch
+from mlspark.registry.package import Package
+from mlspark.scoring import batch, partitions
+
+from ..registry.example import package
 
 arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Spark 4.1 and later")
 
@@ -59,3 +65,50 @@ def test_workers_and_refused_jobs_import_what_they_need(module: str, not_needed:
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "mlspark" in imported
     assert not not_needed & set(imported)
+
+
+def test_partition_without_rows_loads_no_engine() -> None:
+    class Unread:
+        @property
+        def value(self) -> dict[str, bytes]:
+            raise AssertionError("the version was read")
+
+    unread: Any = Unread()
+    made = package()
+    tensors = made.encoder.tensors(made.task)
+    score = partitions.scorer(unread, "unread", tensors, allow_decoder=False, threads=1, explaining=None)
+    assert list(score(iter([]))) == []
+    with pytest.raises(AssertionError, match="the version was read"):
+        list(score(iter([()])))
+
+
+def loaded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the digests of the versions that the Python worker has loaded."""
+    for _ in batches:
+        yield pa.RecordBatch.from_pydict({"digest": [digest for digest, *_ in partitions._made]})
+
+
+def test_worker_is_started_with_the_version_while_spark_plans(spark: SparkSession) -> None:
+    made = package(threshold=0.123)  # of no other test
+    with batch.worker_ahead(spark, made, allow_decoder=False):
+        pass
+    rows = spark.range(0, 1, 1, 1).mapInArrow(loaded, "digest string").collect()
+    assert made.digest in {row["digest"] for row in rows}
+
+
+def test_worker_that_cannot_load_the_version_says_nothing(
+    spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = Package({**package().files, "model.json": b"{}"})
+    with batch.worker_ahead(spark, broken, allow_decoder=False):
+        pass
+    assert "model.json" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("master", "cores"), [("spark://host:7077", 8), ("local[1]", 1)])
+def test_no_worker_is_started_where_none_is_left_or_nobody_knows_where(master: str, cores: int) -> None:
+    context = SimpleNamespace(master=master, defaultParallelism=cores)  # has no more to start one with
+    before = threading.active_count()
+    session: Any = SimpleNamespace(sparkContext=context)
+    with batch.worker_ahead(session, package(), allow_decoder=False):
+        assert threading.active_count() == before

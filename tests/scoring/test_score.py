@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from mlspark import tables
@@ -155,6 +156,36 @@ def test_scores_can_be_joined_back_to_the_rows_they_are_of(spark: SparkSession, 
     ]
     assert {row["label"] for row in rows_of} == {"yes"}
     assert score(spark, settings(home, folder, *overrides))["already_done"]
+
+
+def test_log_has_ranges_of_what_follows_the_order_of_rows(spark: SparkSession, tmp_path: Path) -> None:
+    names = [*NAMES, "customer"]
+    file = write(tmp_path / "rows.csv", NAMES)
+    lines = [",".join(names), *(f"{line},{at}" for at, line in enumerate(file.read_text().splitlines()))]
+    file.write_text("\n".join(lines) + "\n")
+    into = settings(tmp_path, file, "scoring.source.header=true", "scoring.keep=[customer]")
+    register(into, package(joined=False))
+    report = score(spark, into)
+    files = pa.table(DeltaTable(report["output"]).get_add_actions(flatten=True))
+    expected = {"day", "moment", "customer", "source_file", "row_number", "model_version"}
+    assert {name.removeprefix("min.") for name in files.column_names if name.startswith("min.")} == expected
+    assert sum(files.column("num_records").to_pylist()) == report["rows_scored"] == len(CHANGES)
+    assert tables.read(spark, report["output"]).where("row_number >= 2 and small > 6").count() == 2
+
+
+def test_keys_have_ranges_arrays_and_flags_do_not() -> None:
+    made = package(joined=False)
+    keyed = made.contract.model_copy(update={"unique_key": ("small", "flag")})
+    other = Package.pack(
+        model={name: made.files[name] for name in ("model.json", "weights.safetensors")},
+        encoder=made.encoder,
+        contract=keyed,
+        task=made.task,
+        provenance=made.provenance,
+    )
+    kept = [ColumnRule(name="points", type="array<float>"), ColumnRule(name="model_version", type="string")]
+    own = ["source_file", "row_number", "model_version"]
+    assert batch.ranged_names(other, kept) == ["small", "day", "moment", "raw_model_version", *own]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Stores of MLflow that cannot be opened: one message, at once, before a job has begun."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,3 +80,16 @@ def test_place_that_takes_no_store_is_named_at_once(uri: str, kind: type[Mlspark
         runs.connect(TrackingSettings(experiment="census", uri=uri), "/sys/mlspark")
     assert time.monotonic() - started < 50
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_imported"),
+    [("", True), ("postgresql+psycopg2://host/mlflow", True), ("http://127.0.0.1:5000", False), ("file:runs", False)],
+)
+def test_libraries_of_databases_are_imported_ahead_for_stores_that_are_databases(uri: str, is_imported: bool) -> None:
+    code = (
+        f"import sys; from mlspark.tracking import stores; stores.import_ahead({uri!r}); "
+        "print('mlflow.store.tracking.sqlalchemy_store' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told == f"{is_imported}\n"
