@@ -140,11 +140,13 @@ def _scoring(
     """Return what scores the rows of a task with each version, piece by piece; runs on executors."""
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        packages = {label: Package(of_version) for label, of_version in files.value.items()}
-        predictors = {label: Predictor(package, threads=threads) for label, package in packages.items()}
-        has_pictures = any(package.encoder.images for package in packages.values())
-        at_once = _PICTURE_ROWS if has_pictures else _TABLE_ROWS
+        predictors, at_once = dict[str, Predictor](), _TABLE_ROWS
         for batch in batches:
+            if not predictors:  # a task without rows loads nothing
+                packages = {label: Package(of_version) for label, of_version in files.value.items()}
+                predictors = {label: Predictor(package, threads=threads) for label, package in packages.items()}
+                has_pictures = any(package.encoder.images for package in packages.values())
+                at_once = _PICTURE_ROWS if has_pictures else _TABLE_ROWS
             for start in range(0, len(batch), at_once):
                 piece = pa.Table.from_batches([batch.slice(start, at_once)])
                 arrays = [piece[name].combine_chunks() for name in kept]

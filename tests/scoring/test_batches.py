@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from mlspark.registry.package import Package
 from mlspark.scoring import batch, partitions
+from mlspark.stages import rescoring
 
 from ..registry.example import package
 
@@ -67,19 +68,31 @@ def test_workers_and_refused_jobs_import_what_they_need(module: str, not_needed:
     assert not not_needed & set(imported)
 
 
-def test_partition_without_rows_loads_no_engine() -> None:
-    class Unread:
-        @property
-        def value(self) -> dict[str, bytes]:
-            raise AssertionError("the version was read")
+class Unread:
+    """A broadcast that is not to be read."""
 
+    @property
+    def value(self) -> dict[str, Any]:
+        raise AssertionError("the versions were read")
+
+
+def scorers() -> dict[str, Any]:
+    """Return what loads versions on executors, by the module it is of."""
     unread: Any = Unread()
     made = package()
     tensors = made.encoder.tensors(made.task)
-    score = partitions.scorer(unread, "unread", tensors, allow_decoder=False, threads=1, explaining=None)
+    return {
+        "partitions": partitions.scorer(unread, "unread", tensors, allow_decoder=False, threads=1, explaining=None),
+        "rescoring": rescoring._scoring(unread, [], 1),
+    }
+
+
+@pytest.mark.parametrize("module", ["partitions", "rescoring"])
+def test_task_without_rows_loads_no_version(module: str) -> None:
+    score = scorers()[module]
     assert list(score(iter([]))) == []
-    with pytest.raises(AssertionError, match="the version was read"):
-        list(score(iter([()])))
+    with pytest.raises(AssertionError, match="the versions were read"):
+        list(score(iter([pa.RecordBatch.from_pydict({"x": [1.0]})])))
 
 
 def loaded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
