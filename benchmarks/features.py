@@ -71,7 +71,7 @@ from mlspark.contracts import contract as contracts
 from mlspark.datasets import census_like
 from mlspark.features import split
 from mlspark.features.encode_arrow import ArrowEncoder
-from mlspark.features.encode_spark import encoded
+from mlspark.features.encode_spark import encoded_sql, named
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
 from mlspark.features.settings import FeaturesSettings
@@ -93,7 +93,11 @@ RICH = from_settings({"kind": "binary", "target": "rich", "classes": ["no", "yes
 
 
 def label(task: Task) -> Column:
-    return F.expr(task.label_sql("string")).cast("float").alias("label")
+    return F.expr(_label_sql(task)).alias("label")
+
+
+def _label_sql(task: Task) -> str:
+    return f"CAST({task.label_sql('string')} AS FLOAT)"
 
 
 def declared(*inputs: dict[str, Any]) -> FeaturesSettings:
@@ -200,8 +204,8 @@ def write_census(spark: SparkSession, folder: Path, num_rows: int) -> tuple[str,
 
 
 def transformed(rows: DataFrame, encoder: Encoder, task: Task) -> DataFrame:
-    prepared, columns = encoded(rows, encoder)
-    return prepared.select(*columns, label(task), "row_id")
+    prepared, outputs = encoded_sql(rows, encoder)
+    return prepared.selectExpr(*named(outputs), f"{_label_sql(task)} AS label", "row_id")
 
 
 def transformed_by_arrow(rows: DataFrame, encoder: Encoder) -> DataFrame:

@@ -48,11 +48,16 @@ def refuse_rows_without_label(good: DataFrame, task: Task, contract: Contract) -
 
 def label_columns(task: Task, contract: Contract) -> list[Column]:
     """Return the columns of the feature table that come from the target: `label`, and `weight` where the task has one."""
-    label = F.expr(task.label_sql(contract.column(task.target).type)).cast(task.label_type).alias("label")
-    if task.weight is None:
-        return [label]
-    weight = F.expr(task.weight_sql(contract.column(task.weight).type)).cast("float").alias("weight")
-    return [label, weight]
+    return [F.expr(sql).alias(name) for name, sql in labels_sql(task, contract).items()]
+
+
+def labels_sql(task: Task, contract: Contract) -> dict[str, str]:
+    """Return what `label_columns` does as name -> SQL."""
+    label = task.label_sql(contract.column(task.target).type)
+    columns = {"label": f"CAST({label} AS {task.label_type})"}
+    if task.weight is not None:
+        columns["weight"] = f"CAST({task.weight_sql(contract.column(task.weight).type)} AS FLOAT)"
+    return columns
 
 
 def event_conditions(task: Task, target_type: str) -> tuple[str, ...]:

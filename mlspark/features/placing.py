@@ -1,15 +1,15 @@
 """Encoded rows in the files of a feature table: the same rows in the same places, whatever the cluster. Driver, lazy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from mlspark.contracts.own_columns import GROUP, ROW_ID, SPLIT
 from mlspark.features import split
 from mlspark.features.counts import fold as fold_sql
-from mlspark.features.encode_spark import encoded
+from mlspark.features.encode_spark import encoded_sql, named
 from mlspark.features.encoder import Encoder
 
 _ROWS_PER_FILE = 1_000_000
@@ -21,7 +21,7 @@ _BYTES_PER_FILE = 512 * 2**20
 def placed(
     good: DataFrame,
     encoder: Encoder,
-    labels: Sequence[Column],
+    labels: Mapping[str, str],
     *,
     num_rows: int,
     folds: int,
@@ -32,15 +32,15 @@ def placed(
     Args:
         good: rows with the encoder's inputs, `ROW_ID`, `SPLIT`, `GROUP` and what `labels` need.
         encoder: fitted.
-        labels: columns that come from the target.
+        labels: columns that come from the target: name -> SQL.
         num_rows: of `good`; decides the number of files.
         folds: for cross-validation, a column `fold`; 0: none.
         was_fitted: whether the encoder was fitted on the training rows among these: they are encoded out of their fold.
     """
     is_training = f"{SPLIT} = '{split.TRAIN}'" if was_fitted else None
-    prepared, features = encoded(good, encoder, is_training=is_training, row_hash=GROUP)
-    fold = [F.expr(fold_sql(GROUP, folds)).alias("fold")] if folds else []
-    rows = prepared.select(*features, *labels, *fold, F.col(ROW_ID).alias("row_id"), F.col(SPLIT).alias("split"))
+    prepared, features = encoded_sql(good, encoder, is_training=is_training, row_hash=GROUP)
+    fold = {"fold": fold_sql(GROUP, folds)} if folds else {}
+    rows = prepared.selectExpr(*named({**features, **labels, **fold, "row_id": ROW_ID, "split": SPLIT}))
     rows_per_file = _ROWS_PER_FILE
     if encoder.images:
         row_bytes = math.ceil(sum(image.stored_bytes for image in encoder.images))

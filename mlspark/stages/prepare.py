@@ -21,7 +21,7 @@ from mlspark.features.check import warnings
 from mlspark.features.duplicates import duplicates
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
-from mlspark.features.labels import label_columns, refuse_rows_without_label, resolve
+from mlspark.features.labels import labels_sql, refuse_rows_without_label, resolve
 from mlspark.features.picture_profile import PictureProfile
 from mlspark.features.placing import placed
 from mlspark.features.profile import profile
@@ -120,7 +120,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
         rows = placed(
             good,
             encoder,
-            label_columns(task, contract),
+            labels_sql(task, contract),
             num_rows=num_good,
             folds=settings.split.folds,
             was_fitted=in_force is None,
