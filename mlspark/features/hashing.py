@@ -12,6 +12,8 @@ SEED = 42
 """Seed of Spark's function xxhash64."""
 _MOST_SHIFT = 40
 _SMALLEST = 8
+_MOST_OF_ONE_SHIFT = 64
+"""Most texts for which one shift for all is looked for: of more, some always meet."""
 
 
 def xxhash64(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -47,6 +49,10 @@ def perfect_table(texts: Sequence[str]) -> PerfectTable:
 
 def _placed(hashes: Sequence[int], size: int) -> PerfectTable | None:
     """Return a table of `size` places, None if some bucket's texts cannot be separated there."""
+    for shift in range(_MOST_SHIFT if len(hashes) <= _MOST_OF_ONE_SHIFT else 0):
+        wanted = [(value >> shift) & (size - 1) for value in hashes]
+        if len(set(wanted)) == len(wanted):
+            return PerfectTable((shift,), size, tuple(wanted))
     buckets: dict[int, list[int]] = {}
     num_buckets = size // 8
     for index, value in enumerate(hashes):

@@ -39,6 +39,11 @@ def test_every_text_has_a_place_of_its_own(texts: set[str]) -> None:
         assert place == (hashed >> table.shifts[hashed & (len(table.shifts) - 1)]) & (table.size - 1)
 
 
+def test_few_texts_are_separated_by_one_shift() -> None:
+    assert len(perfect_table(["red", "green", "blue", "black", "white"]).shifts) == 1
+    assert len(perfect_table([f"text {place}" for place in range(1000)]).shifts) > 1
+
+
 @pytest.mark.parametrize("number", [0, 1, 1000, 50_000])
 def test_many_texts_have_places(number: int) -> None:
     table = perfect_table([f"text {place}" for place in range(number)])

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
 from mlspark.errors import FeatureError
+from mlspark.features import hashing
 from mlspark.features.counts import Counts, Number
 from mlspark.features.encode_arrow import ArrowEncoder
 from mlspark.features.encode_spark import encode
@@ -22,9 +23,12 @@ from mlspark.features.explain import explain
 from mlspark.features.fit import fit
 from mlspark.features.kinds import KINDS
 from mlspark.features.kinds.buckets import Bucketed
+from mlspark.features.kinds.frequency import Frequency
+from mlspark.features.kinds.index import Indexed
 from mlspark.features.kinds.kind import TEXT, Declared, Encode, Fitted, Kind, Output, Use
 from mlspark.features.kinds.number import Ranked
 from mlspark.features.kinds.numbers import NumberStatistics
+from mlspark.features.kinds.one_hot import OneHot
 from mlspark.features.kinds.sql_text import SqlSteps, array, quoted
 from mlspark.features.settings import FeaturesSettings
 from mlspark.tasks.kinds import from_settings
@@ -145,6 +149,21 @@ def test_a_target_of_three_classes_gives_the_share_of_each(spark: SparkSession) 
     own = np.column_stack([in_training.column(output.name).to_numpy() for output in encoder.outputs])
     np.testing.assert_allclose(own.sum(axis=1), 1.0, rtol=1e-6)
     assert np.abs(own - ArrowEncoder(encoder).transform(rows)["dense"]).max() > 1e-4
+
+
+def test_missing_text_is_no_text_whose_place_is_that_of_null(spark: SparkSession) -> None:
+    # Spark's hash of null is its seed.
+    names = [f"town {number}" for number in range(1000)]
+    met = next(name for name in names if (int(hashing.xxhash64([name])[0]) - hashing.SEED) % 8 == 0)
+    assert hashing.perfect_table([met]).places == (hashing.SEED % 8,)
+    rows = spark.createDataFrame([(met,), (None,), ("elsewhere",), ("",)], "town string")
+    common: dict[str, Any] = {"columns": ("town",), "values": (met,), "counts": (1,), "nulls": 1, "rare": 0}
+    index = Indexed(name="index", **common)
+    one_hot = OneHot(name="hot", impute=None, has_missing=True, **common)
+    share = Frequency(name="share", numbers=(0.5,), missing=0.25, unseen=0.125, **common)
+    encoder = Encoder(pipeline="x", rows=2, inputs={"town": "string"}, features=(index, one_hot, share))
+    found = [tuple(row) for row in encode(rows.coalesce(1), encoder).collect()]
+    assert found == [(2, 1.0, 0.0, 0.5), (0, 0.0, 1.0, 0.25), (1, 0.0, 0.0, 0.125), (1, 0.0, 0.0, 0.125)]
 
 
 def test_target_encoding_of_numbers_is_refused(spark: SparkSession) -> None:

@@ -79,11 +79,12 @@ class Bucketed(FittedNumber):
         return f"{int(number)} = {self._meanings[int(number)]}" if self.into == "id" else self._meanings[place]
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
-        value = self.finite_sql(steps)
-        bucket = f"CASE WHEN {value} IS NULL THEN {MISSING_ID} ELSE 1 + {place_sql(value, self.edges, steps)} END"
+        value, step = self.filled_sql(steps)
+        within, step = place_sql(value, self.edges, steps, step)
+        bucket = f"IF(isnan({value}), {MISSING_ID}, 1 + {within})"
         if self.into == "id":
             return [f"CAST({bucket} AS INT)"]
-        place = steps.add(3, bucket)
+        place = steps.add(step, bucket)
         return [f"CAST({place} = {i} AS FLOAT)" for i in range(len(self.edges) + 2)]
 
     def on_arrow(self) -> Encode:

@@ -93,17 +93,20 @@ class FittedCategories(Fitted):
             placed[at] = number
         known = self.is_known_sql(steps, place, table)
         return (
-            f"CASE WHEN {place} IS NULL THEN {missing} "
-            f"WHEN {known} THEN get({array(placed, 'int')}, {place}) ELSE {unseen} END"
+            f"IF({self.is_missing_sql(steps)}, {missing}, IF({known}, get({array(placed, 'int')}, {place}), {unseen}))"
         )
 
     def place_sql(self, steps: SqlSteps) -> tuple[str, PerfectTable]:
-        """Return SQL of the value's place in a table of the known ones, null where it is missing, and the table."""
-        table = hashing.perfect_table(self.values)
-        hashed = _hash_sql(steps, self.columns)
-        shift = f"get({array(table.shifts, 'int')}, CAST({hashed} & {len(table.shifts) - 1}L AS INT))"
-        place = f"CAST(shiftrightunsigned({hashed}, {shift}) & {table.size - 1}L AS INT)"
-        return steps.add(1, place), table
+        """Return SQL of the value's place in a table of the known ones, any where it is missing, and the table."""
+        table, hashed = hashing.perfect_table(self.values), f"xxhash64({text_sql(self.columns)})"
+        shift = str(table.shifts[0])
+        if len(table.shifts) > 1:
+            shift = f"get({array(table.shifts, 'int')}, CAST({hashed} & {len(table.shifts) - 1}L AS INT))"
+        return steps.add(0, f"CAST(shiftrightunsigned({hashed}, {shift}) & {table.size - 1}L AS INT)"), table
+
+    def is_missing_sql(self, steps: SqlSteps) -> str:
+        """Return SQL of whether the value is missing."""
+        return f"{_text_column(steps, self.columns)} IS NULL"
 
     def is_known_sql(self, steps: SqlSteps, place: str, table: PerfectTable) -> str:
         """Return SQL of whether the value is the one in its place of the table."""
@@ -215,9 +218,3 @@ def _text_column(steps: SqlSteps, columns: Sequence[str]) -> str:
     if len(columns) == 1 and steps.inputs[columns[0]] == "string":
         return f"`{columns[0]}`"
     return steps.add(0, text_sql(columns))
-
-
-def _hash_sql(steps: SqlSteps, columns: Sequence[str]) -> str:
-    """Return the column of the hash of a text, null where that is."""
-    text = text_sql(columns)
-    return steps.add(0, f"CASE WHEN {text} IS NOT NULL THEN xxhash64({text}) END")

@@ -50,7 +50,7 @@ def looked_up_sql(categories: FittedCategories, steps: SqlSteps, row: Row, fold_
         for slot, number in zip((*table.places, table.size, table.size + 1), numbers, strict=True):
             slots[slot] = number
     known = categories.is_known_sql(steps, place, table)
-    at = f"CASE WHEN {place} IS NULL THEN {table.size} WHEN {known} THEN {place} ELSE {table.size + 1} END"
+    at = f"IF({categories.is_missing_sql(steps)}, {table.size}, IF({known}, {place}, {table.size + 1}))"
     if has_folds:
         num_folds = len(fold_rows)
         row_fold = f"CASE WHEN {steps.is_training} THEN {fold(steps.row_hash, num_folds)} ELSE {num_folds} END"

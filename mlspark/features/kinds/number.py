@@ -206,19 +206,20 @@ class Ranked(FittedNumber):
         return _with_indicator(self.name, f"share of training rows whose {self.words} is less", self.indicator)
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
-        value = self.finite_sql(steps)
-        rank = self._rank_sql(value, steps.add(3, place_sql(value, self.knots, steps)))
-        output = f"CAST(CASE WHEN {value} IS NULL THEN {sql_double(self.missing)} {rank} END AS FLOAT)"
-        return [output, indicator_sql(value)] if self.indicator else [output]
+        value, step = self.filled_sql(steps)
+        place, step = place_sql(value, self.knots, steps, step)
+        rank = self._rank_sql(value, steps.add(step, place))
+        output = f"CAST(IF(isnan({value}), {sql_double(self.missing)}, {rank}) AS FLOAT)"
+        return [output, f"CAST(isnan({value}) AS FLOAT)"] if self.indicator else [output]
 
     def _rank_sql(self, value: str, place: str) -> str:
-        """Return the rest of a CASE: SQL of `of`, by the number of knots that are not above value."""
+        """Return SQL of `of`, by the number of knots that are not above value."""
         # Nothing is below the first knot; beyond the last one no line is followed.
         tables = ((0.0, *numbers) for numbers in (self.knots, self.levels, self.upto, (*self.slopes, 0.0)))
         knot, level, upto, slope = (f"get({sql_text.array(numbers, 'double')}, {place})" for numbers in tables)
         return (
-            f"WHEN {place} = 0 THEN 0.0D WHEN {value} = {knot} THEN {level} WHEN {place} = {len(self.knots)} THEN 1.0D "
-            f"ELSE {upto} + ({value} - {knot}) * {slope}"
+            f"IF({place} = 0, 0.0D, IF({value} = {knot}, {level}, "
+            f"IF({place} = {len(self.knots)}, 1.0D, {upto} + ({value} - {knot}) * {slope})))"
         )
 
     def on_arrow(self) -> Encode:

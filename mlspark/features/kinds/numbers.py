@@ -95,13 +95,27 @@ class FittedNumber(Fitted):
         """Return whether the number is finite on every row that has it, by its type."""
         return steps.inputs.get(self.expression) in _SAFE_TYPES and self.power is None
 
-    def finite_sql(self, steps: SqlSteps) -> str:
-        """Return SQL of the number, null where it is missing or not finite."""
+    def prepared_sql(self, steps: SqlSteps) -> tuple[str, int]:
+        """Return SQL of the number, null where it is missing, and the step that may use it."""
         sql = self.value_sql
         is_column = self.expression in steps.inputs
-        if not (is_column and is_plain(self.clip, self.log1p, self.power)):
-            sql = steps.add(0, sql)
-        return sql if self.is_safe(steps) else steps.add(1, finite(sql))
+        if is_column and is_plain(self.clip, self.log1p, self.power):
+            return sql, 0
+        return steps.add(0, sql), 1
+
+    def finite_sql(self, steps: SqlSteps) -> str:
+        """Return SQL of the number, null where it is missing or not finite."""
+        sql, step = self.prepared_sql(steps)
+        return sql if self.is_safe(steps) else steps.add(step, finite(sql))
+
+    def filled_sql(self, steps: SqlSteps) -> tuple[str, int]:
+        """Return SQL of the number, NaN where it is missing or not finite, and the step that may use it.
+
+        It is never null, and Spark sees that: what uses it is compiled into half the Java.
+        """
+        sql, step = self.prepared_sql(steps)
+        filled = f"IF(abs({sql}) < double('infinity'), coalesce({sql}, 0.0D) + 0.0D, double('NaN'))"
+        return steps.add(step, filled), step + 1
 
     def values(self) -> Callable[[pa.Table], Floats]:
         """Return the function that computes the number (n,) of rows in memory, NaN where it is missing or not finite."""
@@ -178,23 +192,30 @@ _FEW_EDGES = 32
 """Most edges that are searched in one nested condition."""
 
 
-def place_sql(value: str, edges: tuple[float, ...], steps: SqlSteps) -> str:
-    """Return SQL of the number of edges that are not above value, for anything where it is null.
+def place_sql(value: str, edges: tuple[float, ...], steps: SqlSteps, step: int) -> tuple[str, int]:
+    """Return SQL of the number of edges that are not above value, all where it is NaN, and the step that may use it.
 
     Many edges are searched in two steps, first for a block and then in it, each by halving: one condition with all of them
     is more Java than a method may have.
+
+    Args:
+        value: never null.
+        edges: ascending.
+        steps: for columns that it needs.
+        step: that may use `value`.
     """
     num_edges = len(edges)
     if num_edges <= _FEW_EDGES:
-        return _halving(value, [sql_double(edge) for edge in edges], [str(place) for place in range(num_edges + 1)])
+        edges_sql = [sql_double(edge) for edge in edges]
+        return _halving(value, edges_sql, [str(place) for place in range(num_edges + 1)]), step
     # Edges of a block; its answers are one more. A comparison within a block is more Java than one with a bound.
     size = math.isqrt(num_edges // 3)
     firsts = [min(first, num_edges - size) for first in range(0, num_edges + 1, size + 1)]
     bounds = [sql_double(edges[first - 1]) for first in range(size + 1, num_edges + 1, size + 1)]
-    block = steps.add(2, _halving(value, bounds, [str(place) for place in range(len(firsts))]))
+    block = steps.add(step, _halving(value, bounds, [str(place) for place in range(len(firsts))]))
     of_block = [array([edges[first + place] for first in firsts], "double") for place in range(size)]
     within = _halving(value, [f"get({each}, {block})" for each in of_block], [str(place) for place in range(size + 1)])
-    return f"(least({block} * {size + 1}, {num_edges - size}) + {within})"
+    return f"(least({block} * {size + 1}, {num_edges - size}) + {within})", step + 1
 
 
 def clamped(values: Floats) -> Floats:

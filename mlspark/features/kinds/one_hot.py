@@ -52,7 +52,7 @@ class OneHot(FittedCategories):
         missing = num_known if self.impute is None else self.values.index(self.impute)
         sql = self.id_sql(steps, range(num_known), missing=missing, unseen=-1)
         # Never null, which Spark cannot see: each of the outputs would ask again.
-        place = steps.add(2, f"coalesce({sql}, -1)")
+        place = steps.add(1, f"coalesce({sql}, -1)")
         return [f"CAST({place} = {i} AS FLOAT)" for i in range(len(self.outputs))]
 
     def on_arrow(self) -> Encode:
