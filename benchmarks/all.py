@@ -83,6 +83,13 @@ FIGURES = (
     Figure("small_jobs", "csv_score_ratio", "score, CSV, the same", 0.3, is_more_better=False),
     Figure("small_jobs", "parquet_prepare_ratio", "prepare, Parquet, the same", 0.3, is_more_better=False),
     Figure("small_jobs", "parquet_score_ratio", "score, Parquet, the same", 0.3, is_more_better=False),
+    Figure(
+        "wide_rows",
+        "first_rows_ratio",
+        "first rows of a wide encoder / the same of a269e8a",
+        0.25,
+        is_more_better=False,
+    ),
     Figure("training", "step_ratio", "step / bare torchrun's", 1.05, is_more_better=False),
     Figure("training", "memory_step_ratio", "the same, rows in memory", 1.05, is_more_better=False),
     Figure("training", "data_wait", "share of training that waits for data", 0.03, is_more_better=False),

@@ -56,6 +56,7 @@ KEYS = {
     "training.py": {"step_ratio", "launch_seconds", "data_wait", "rows_per_second"},
     "transfer.py": {"as_published", "rows", "epochs", "seeds", "table"},
     "training_faults.py": {"faults", "noticed_max_s", "equal_parameters", "rows_exact", "left_processes"},
+    "wide_rows.py": {"outputs", "first_rows_seconds", "first_rows_cpu_seconds", "fit_seconds"},
 }  # fmt: skip
 
 
@@ -197,6 +198,12 @@ def test_small_jobs_end_well(tmp_path: Path) -> None:
     # Without the jobs of an earlier commit, which not every checkout has.
     found = figures("small_jobs.py", tmp_path / "small.json", "--base", "", "--only", "csv infer")
     assert found["csv_infer_processor_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_first_rows_of_a_wide_encoder_are_had(tmp_path: Path) -> None:
+    found = figures("wide_rows.py", tmp_path / "wide.json", "--base", "")
+    assert found["first_rows_seconds"] > 0
 
 
 @pytest.mark.slow
