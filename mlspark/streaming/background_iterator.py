@@ -27,6 +27,10 @@ class BackgroundIterator(Iterator[Item]):
             raise StopIteration
         raise item
 
+    def ignore_what_comes(self) -> None:
+        """Drop items and errors that come from now on: before what the iterator needs is taken away, and `close` follows."""
+        self._is_closed = True
+
     def close(self, error: BaseException) -> None:
         """End the thread; what waits in the queue is dropped, and `error` raised by whoever waits for an item."""
         self._is_closed = True
