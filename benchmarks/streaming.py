@@ -169,7 +169,7 @@ def cpu_shares(snapshot: Snapshot, **options: Any) -> tuple[float, float]:
         for _ in batches:
             if batches.step % 64:
                 continue
-            with contextlib.suppress(StopIteration, FileNotFoundError):  # the thread ends before the epoch
+            with contextlib.suppress(StopIteration, FileNotFoundError, ProcessLookupError):  # it ends before the epoch
                 thread = next(one for one in threading.enumerate() if one.name == "mlspark-gather")
                 spent = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text(encoding="ascii").split()[0]
                 whole = time.process_time() - started
