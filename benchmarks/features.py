@@ -51,6 +51,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
 
+import _wide_rows
 import numpy as np
 import pyarrow as pa
 import typer
@@ -84,7 +85,6 @@ AMOUNTS = ("fnlwgt", "capital_gain", "capital_loss")
 """Numbers that get log1p."""
 TEXTS = ("workclass", "education", "marital_status", "occupation", "relationship", "race", "sex", "native_country")
 _NUM_FILES = 8
-_WIDE_ROWS = 20_000
 _BATCH_ROWS = 10_000
 
 
@@ -283,22 +283,9 @@ def run_rounds(bench: Bench, whole: str, tenth: str, rounds: int) -> tuple[Encod
 
 def wide(bench: Bench) -> dict[str, Any]:
     """Return figures of 200 columns."""
-    random, path = np.random.default_rng(0), str(bench.folder / "wide.parquet")
-    rich = np.where(random.random(_WIDE_ROWS) < 0.3, "yes", "no")
-    numbers = {f"n{place}": random.lognormal(3, 1, _WIDE_ROWS) for place in range(100)}
-    texts = {f"t{place}": random.integers(0, 5 + place, _WIDE_ROWS).astype(str) for place in range(100)}
-    parquet.write_table(pa.table({**numbers, **texts, "rich": rich, "row_id": np.arange(_WIDE_ROWS)}), path)
-    kinds: list[dict[str, Any]] = [
-        {"kind": "number"},
-        {"kind": "number", "log1p": True, "impute": "median", "indicator": True},
-        {"kind": "number", "scale": "robust"},
-        {"kind": "number", "scale": "quantile", "knots": 20},
-        {"kind": "buckets", "quantiles": 10},
-    ]
-    inputs = [{**kind, "columns": list(numbers)[place::5]} for place, kind in enumerate(kinds)]
-    categories = ("index", "one_hot", "target", "frequency")
-    inputs += [{"columns": list(texts)[place::4], "kind": kind} for place, kind in enumerate(categories)]
-    settings, rows = declared(*inputs), bench.spark.read.parquet(path)
+    _wide_rows.write(bench.folder, 100)
+    settings = declared(*_wide_rows.inputs(100))
+    rows = bench.spark.read.parquet(str(bench.folder / _wide_rows.FILE))
     with bench.measuring() as fitting:
         encoder = fit(rows, settings, RICH, pipeline="wide")
     seconds = []
@@ -315,7 +302,7 @@ def wide(bench: Bench) -> dict[str, Any]:
         "wide_planning_s": round(statistics.median(seconds), 2),
         "wide_planning_first_s": round(seconds[0], 2),
         "wide_first_rows_s": round(first_rows, 2),
-        "wide_passes": round(fitting.rows_read / _WIDE_ROWS, 3),
+        "wide_passes": round(fitting.rows_read / _wide_rows.NUM_ROWS, 3),
         "wide_outputs": len(encoder.outputs),
         "wide_fit_tiny_s": round(tiny.seconds, 2),
         "wide_fit_s": round(fitting.seconds, 2),
