@@ -48,8 +48,8 @@ class Batches:
     are not copied at all: batches are views of the row groups, but for those that hold rows of two. Windows that are large,
     smaller than a few batches, or with ragged fields are laid out in the table's order, and threads gather some megabytes of
     batches at a time from them, as they do from memory. In memory at a time: the window that batches are given out of and
-    the next, the rest of the row groups at the windows' ends, the read-ahead, two row groups for each thread; and a few
-    megabytes of gathered rows, or a few batches of pictures.
+    the next, the rest of the row groups at the windows' ends, the read-ahead, a row group for each worker and for each
+    thread that copies; and a few megabytes of gathered rows, or a few batches of pictures.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ from mlspark.streaming.rows import Array, Ragged, Rows
 from mlspark.streaming.schema import TableColumn
 
 _FEWEST_STACKED = 8
-"""Columns that are laid beside each other before they become a matrix: 14 take 7 ns a row so, 9 to 11 put in one by one."""
+"""Columns that stay one after another in memory: to make rows of 14 takes 7 ns a row so, 9 to 11 put in one by one."""
 
 _EXACT_INTEGERS, _EXACT_POWERS_OF_TEN = 2**53, 22  # up to which a double holds whole numbers, powers of ten
 
@@ -117,16 +117,15 @@ class Decoder:
     def _matrix(self, spec: FieldSpec, table: pa.Table) -> Array:
         columns = [_numbers(self._filled(column, table.column(column.name)), column) for column in spec.columns]
         dtype = spec.dtype or np.result_type(*(column_values.dtype for column_values in columns))
-        matrix = np.empty((table.num_rows, len(columns)), dtype)
-        if len(columns) < _FEWEST_STACKED:
-            for index, column_values in enumerate(columns):
-                matrix[:, index] = column_values
+        is_stacked = len(columns) >= _FEWEST_STACKED
+        if is_stacked:
+            matrix = np.empty((len(columns), table.num_rows), dtype).T
         else:
-            stacked = np.empty(matrix.shape[::-1], dtype)
-            for index, column_values in enumerate(columns):
-                stacked[index] = column_values
-            matrix[:] = stacked.T
-        return matrix
+            matrix = np.empty((table.num_rows, len(columns)), dtype)
+        for index, column_values in enumerate(columns):
+            matrix[:, index] = column_values
+        # Where rows are copied to a window next they are laid beside each other there, some at a time.
+        return matrix.copy() if is_stacked and self.is_writable else matrix
 
     def _filled(self, column: TableColumn, values: pa.ChunkedArray, *, keeps_null: bool = False) -> pa.ChunkedArray:
         """Return the column without nulls, but for strings that become ids and lists, where a null is known later."""

@@ -11,10 +11,12 @@ from pyarrow import parquet as pq
 from mlspark import storage
 from mlspark.errors import DatasetError
 from mlspark.streaming.calendars import Calendar
+from mlspark.streaming.decoded_memory import decoded_memory
 from mlspark.streaming.filters import ValueRange
 from mlspark.streaming.schema import TableColumn
 from mlspark.streaming.stored_values import Stored, as_declared
 
+_BYTES_AT_ONCE = 2**20  # of the columns of a local file's row group, about
 _GONE = (
     "this file of the table is not there any more; VACUUM removes files of old versions, which such a version and a stream "
     "begun before then lack: open a newer version, or have files kept longer (delta.deletedFileRetentionDuration)"
@@ -34,19 +36,22 @@ def open_file(uri: str, source: pa.NativeFile | None = None, footer: pq.FileMeta
         Exception: whatever the store's client, or Arrow for a damaged footer, raises.
     """
     is_local = storage.is_local(uri)
-    if source is None and not is_local:
-        source = open_source(uri)
+    options = {
+        "pre_buffer": not is_local,  # one request for neighbouring columns, where a request takes long
+        "coerce_int96_timestamp_unit": "us",
+    }
     try:
-        return pq.ParquetFile(
-            storage.local_path(uri) if is_local else source,
-            metadata=footer,
-            # Not memory_map, though it saves 5 ns a row: mapped pages count as this process's memory, so that it seems to
-            # grow with the table.
-            pre_buffer=not is_local,  # one request for neighbouring columns, where a request takes long
-            coerce_int96_timestamp_unit="us",
-        )
+        if source is None:
+            # Not mapped, though it saves 5 ns a row: mapped pages count as this process's memory, so that it seems to grow
+            # with the table.
+            source = pa.OSFile(storage.local_path(uri)) if is_local else open_source(uri)
+        file = pq.ParquetFile(source, metadata=footer, **options)
     except FileNotFoundError:
         raise DatasetError(f"{uri}: {_GONE}") from None
+    if is_local:
+        file.reader = pq.ParquetReader(decoded_memory())  # which ParquetFile has no argument for
+        file.reader.open(source, metadata=file.metadata, **options)
+    return file
 
 
 def open_source(uri: str) -> pa.NativeFile:
@@ -72,18 +77,19 @@ class _Place:
 class FileColumns:
     """Some columns of a table in one open file."""
 
-    def __init__(self, file: pq.ParquetFile, columns: Sequence[TableColumn]) -> None:
+    def __init__(self, file: pq.ParquetFile, columns: Sequence[TableColumn], *, is_local: bool = False) -> None:
         """Find the columns.
 
         Args:
             file: the open file.
             columns: columns of the table, partition columns aside; one of which only the name is known must be there.
+            is_local: whether requests cost little, so that a row group is read by some columns at a time.
 
         Raises:
             DatasetError: the file has a column twice, not at all although its type is not known, or has no ids where the
                 table's columns are matched by id.
         """
-        self.file, self._columns = file, tuple(columns)
+        self.file, self._columns, self._is_local = file, tuple(columns), is_local
         schema: pa.Schema = file.schema_arrow
         calendar, parquet = Calendar.of(file.metadata), file.schema
         tops: dict[str, list[int]] = {}
@@ -101,7 +107,8 @@ class FileColumns:
     def only(self, names: Iterable[str]) -> "FileColumns":
         """Return some of the columns in the same open file."""
         wanted = set(names)
-        return FileColumns(self.file, [column for column in self._columns if column.name in wanted])
+        columns = [column for column in self._columns if column.name in wanted]
+        return FileColumns(self.file, columns, is_local=self._is_local)
 
     def read(self, number: int) -> pa.Table:
         """Return the columns in a row group, in the table's types and as Spark reads them; null where the file lacks one.
@@ -109,15 +116,15 @@ class FileColumns:
         Raises:
             DatasetError: a column has another type than the table, and not one that Spark reads as the table's.
         """
-        leaves = sorted(leaf for place in self._places.values() for leaf in place.leaves)
         try:
-            rows = self.file.reader.read_row_group(number, column_indices=leaves, use_threads=False)
+            columns = self._decoded(number)
         except pa.ArrowInvalid:
             self._refuse_null_lists(number)
             raise
         finally:
-            # What a remote file's row group was decoded from stays in memory until the next is read, of each open file.
-            self.file.reader.read_row_groups([], column_indices=[], use_threads=False)
+            if not self._is_local:
+                # What the row group was decoded from stays in memory until the next is read, of each open file.
+                self.file.reader.read_row_groups([], column_indices=[], use_threads=False)
         num_rows = self.file.metadata.row_group(number).num_rows  # also when no column is in the file
         arrays = {}
         for column in self._columns:
@@ -125,8 +132,25 @@ class FileColumns:
             if place is None:  # written before the column was added: null, as for Spark
                 arrays[column.name] = pa.chunked_array([pa.nulls(num_rows, column.type)])
             else:
-                arrays[column.name] = as_declared(rows.column(place.field), column, place.stored)
+                arrays[column.name] = as_declared(columns[place.field], column, place.stored)
         return pa.table(arrays) if arrays else pa.table({"": pa.nulls(num_rows)}).select([])
+
+    def _decoded(self, number: int) -> dict[str, pa.ChunkedArray]:
+        """Return the file's fields in a row group.
+
+        Of a local file some at a time: until all are there, Arrow keeps what each was decoded from, twice as much as it.
+        """
+        group = self.file.metadata.row_group(number)
+        places = sorted(set(self._places.values()), key=lambda place: place.leaves)
+        at_once = max(1, len(places))
+        if self._is_local:
+            at_once = max(1, group.num_columns * _BYTES_AT_ONCE // max(1, group.total_byte_size))
+        columns: dict[str, pa.ChunkedArray] = {}
+        for first in range(0, len(places), at_once):
+            leaves = [leaf for place in places[first : first + at_once] for leaf in place.leaves]
+            rows = self.file.reader.read_row_group(number, column_indices=leaves, use_threads=False)
+            columns.update(zip(rows.column_names, rows.columns, strict=True))
+        return columns
 
     def _refuse_null_lists(self, number: int) -> None:
         """Raise DatasetError where a row group has null lists of a fixed length; names their column."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from mlspark import storage
 from mlspark.errors import DatasetError, MlsparkError
 from mlspark.streaming.disk_cache import DiskCache
 from mlspark.streaming.file_columns import FileColumns
@@ -111,7 +112,7 @@ class RowGroupFiles:
         opened = self._files.pop(uri, None)
         if opened is None:
             wanted = [column for column in self._columns if column.name in names]
-            opened = FileColumns(self._footers.open(uri), wanted)
+            opened = FileColumns(self._footers.open(uri), wanted, is_local=storage.is_local(uri))
         self._files[uri] = opened
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)

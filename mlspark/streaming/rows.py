@@ -54,6 +54,9 @@ class Ragged:
         return Ragged(np.concatenate([part.values for part in compact]), np.concatenate(offsets))
 
 
+_BYTES_JOINED = 2**18
+"""Bytes of a matrix stored by columns that become rows at a time: few enough to stay in a processor's cache."""
+
 Field: TypeAlias = Array | Ragged
 
 
@@ -130,10 +133,16 @@ def _joined(matrix: Array) -> Array:
 
 def _put(array: Array, places: NDArray[np.int64], field: Array) -> None:
     """Copy rows of a field to their places."""
-    if field.ndim > 1 and field[:1].nbytes:  # as one value for each row: two to three times as fast
-        assert field.shape[1:] == array.shape[1:], (field.shape, array.shape)
-        array, field = _joined(array), _joined(np.ascontiguousarray(field, array.dtype))
-    array[places] = field
+    if field.ndim == 1 or not array[:1].nbytes:
+        array[places] = field
+        return
+    assert field.shape[1:] == array.shape[1:], (field.shape, array.shape)
+    is_whole = field.flags.c_contiguous and field.dtype == array.dtype
+    at_once = max(1, len(field) if is_whole else _BYTES_JOINED // array[:1].nbytes)
+    joined = _joined(array)  # one value for each row: two to three times as fast
+    for start in range(0, len(field), at_once):
+        part = slice(start, start + at_once)
+        joined[places[part]] = _joined(np.ascontiguousarray(field[part], array.dtype))
 
 
 class FieldError(Exception):

@@ -19,7 +19,6 @@ _MOST_BYTES_IN_ORDER = 3 * 2**27  # a window of pictures, by default, and column
 _MOST_BYTES_PAGE_LOCKED = 2**27
 _FEWEST_BATCHES_IN_ORDER = 4  # of smaller windows most batches are gathered from several
 _FEWEST_ROWS_AT_ONCE, _MOST_ROWS_AT_ONCE = 2**14, 2**16  # a thread's work takes about a millisecond
-_MOST_COPIES_AHEAD = 2  # for each thread; a row group stays in memory until it is copied
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,8 @@ class Blocks:
         self._fields, self._memory = fields, memory
         self._is_page_locked, self._has_pictures = is_page_locked, has_pictures
         self.in_use = WindowsInUse()
-        self._places: dict[int, list[_Places]] = {}
         self._copies: deque[Future[None]] = deque()
-        self._most_copies = _MOST_COPIES_AHEAD * num_threads
+        self._num_threads = num_threads
         self._reader: PlannedReader[Rows] | None = None
 
     def stop(self) -> None:
@@ -172,8 +170,7 @@ class Blocks:
         share = self._share
         segments = share.plan.segments(share.lanes, first_block)
         with self._read(segments) as reader:
-            of_lanes = zip(segments.lane.tolist(), self._cuts(segments, reader), strict=True)
-            left = _Left(of_lanes, share.plan.window_rows)
+            left = _Left(segments.lane.tolist(), self._cuts(segments, reader), share.plan.window_rows)
             buffer: RowsBuffer | None = None
             for number in range(first_block, share.num_blocks):
                 shares = share.block_lanes(number)
@@ -199,43 +196,39 @@ class Blocks:
         """Return a window whose rows threads are putting in the epoch's order."""
         share = self._share
         buffer = RowsBuffer(min(share.block_rows, share.num_rows), self._memory)
-        places = self._places.pop(number, None) or self._placed(number, shares)
         pending: list[Future[None]] = []
         copies: list[_Copy] = []
-        for column, (lane, of_lane) in enumerate(shares):
+        for (lane, of_lane), places in zip(shares, self._placed(number, shares), strict=True):
             start = 0
             for rows, group in left.take(lane, of_lane):
                 buffer.allocate_for(rows)
                 for first in range(0, len(rows), _MOST_ROWS_AT_ONCE):
                     part = rows.slice(first, first + _MOST_ROWS_AT_ONCE)
-                    copies.append(_Copy(part, places[column], start + first, self._groups[group]))
+                    copies.append(_Copy(part, places, start + first, self._groups[group]))
                     if sum(len(copy.rows) for copy in copies) >= _FEWEST_ROWS_AT_ONCE:
                         pending.append(self._start(buffer, copies))
                         copies = []
                     del part
                 start += len(rows)
                 del rows
+                while len(self._copies) >= self._num_threads:  # a row group stays in memory until it is copied
+                    self._copies.popleft().result()
         if copies:
             pending.append(self._start(buffer, copies))
-        if number + 1 < share.num_blocks:
-            self._places[number + 1] = self._placed(number + 1, share.block_lanes(number + 1))
         return Block(number, buffer.whole(num_rows), number * share.block_rows, num_rows, pending=pending)
 
     def _start(self, buffer: RowsBuffer, copies: "Sequence[_Copy]") -> "Future[None]":
-        while len(self._copies) >= self._most_copies:
-            self._copies.popleft().result()
+        """Have a thread copy rows."""
         self._copies.append(self._threads.submit(_put, buffer, copies, self._fields))
         return self._copies[-1]
 
-    def _placed(self, number: int, shares: Sequence[tuple[int, int]]) -> "list[_Places]":
-        """Have threads find where the rows of each of a window's lanes go."""
+    def _placed(self, number: int, shares: Sequence[tuple[int, int]]) -> "Iterator[_Places]":
+        """Yield where the rows of each of a window's lanes go, which a thread finds out when it is asked for."""
         lanes_at_once = max(1, _FEWEST_ROWS_AT_ONCE * len(shares) // max(1, sum(rows for _, rows in shares)))
-        placed: list[_Places] = []
         for first in range(0, len(shares), lanes_at_once):
             columns = range(first, min(first + lanes_at_once, len(shares)))
             work = self._threads.submit(_lane_places, self._share, number, shares, columns)
-            placed += [_Places(work, index) for index in range(len(columns))]
-        return placed
+            yield from (_Places(work, index) for index in range(len(columns)))
 
     def _is_put_in_order(self, block: int, some: Rows, num_rows: int) -> bool:
         """Return whether a block of so many rows like `some` is put in the epoch's order while it comes."""
@@ -258,22 +251,24 @@ class Blocks:
         self._reader = PlannedReader(self._workers, self._groups, segments.group)
         return self._reader
 
-    def _cuts(self, segments: Segments, reader: Iterable[Rows]) -> "Iterator[tuple[Rows, Rows, int]]":
+    def _cuts(self, segments: Segments, reader: Iterator[Rows]) -> "Iterator[tuple[Rows, Rows, int]]":
         return cuts(segments, reader, self._share.plan, is_numbered=self._has_pictures)
 
 
 def cuts(
-    segments: Segments, reader: Iterable[Rows], plan: Plan, *, is_numbered: bool
+    segments: Segments, reader: Iterator[Rows], plan: Plan, *, is_numbered: bool
 ) -> Iterator[tuple[Rows, Rows, int]]:
-    """Yield each row group, its rows that a segment holds, and its number among the plan's.
+    """Yield each row group, its rows that a segment holds, and its number among the plan's; keep none of them.
 
     With `is_numbered` these rows have one more field, their numbers in the snapshot.
     """
     starts = (np.cumsum(plan.rows_per_group) - plan.rows_per_group)[segments.group] + segments.start
     places = zip(segments.start.tolist(), segments.stop.tolist(), starts.tolist(), segments.group.tolist(), strict=True)
-    for (start, stop, number, group), decoded in zip(places, reader, strict=True):
+    for start, stop, number, group in places:  # not a zip with the reader, which would keep one until the next has come
+        decoded = next(reader)
         cut = decoded.slice(start, stop)
         yield decoded, cut.numbered(number) if is_numbered else cut, group
+        del decoded, cut
 
 
 @dataclass(frozen=True)
@@ -323,16 +318,16 @@ def _put(buffer: RowsBuffer, copies: Sequence[_Copy], fields: Sequence[str]) -> 
 class _Left:
     """What is left of the row groups that were read, of each lane."""
 
-    def __init__(self, cuts: Iterator[tuple[int, tuple[Rows, Rows, int]]], window_rows: int) -> None:
-        """Take (lane, (row group, its rows of a segment, its number)), in the order in which windows need them."""
-        self._cuts, self._window_rows = cuts, window_rows
+    def __init__(self, lanes: Iterable[int], cuts: Iterator[tuple[Rows, Rows, int]], window_rows: int) -> None:
+        """Take the lane of each segment and (row group, its rows of the segment, its number), as windows need them."""
+        self._lanes, self._cuts, self._window_rows = iter(lanes), cuts, window_rows
         self._left: dict[int, deque[tuple[Rows, int]]] = {}
 
     def next_of(self, lane: int) -> tuple[Rows, int]:
         """Return the rows that come next of a lane, and the number of their row group."""
         left = self._left.setdefault(lane, deque())
         if not left:
-            of_lane, (_, cut, group) = next(self._cuts)
+            of_lane, (_, cut, group) = next(self._lanes), next(self._cuts)
             assert of_lane == lane, (of_lane, lane)
             left.append((cut, group))
         return left[0]

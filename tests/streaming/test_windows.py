@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mlspark.errors import DatasetError
+from mlspark.streaming import file_columns, windows
 from mlspark.streaming import rows as rows_module
-from mlspark.streaming import windows
+from mlspark.streaming.decoding import Decoder
 from mlspark.streaming.plan import Plan, RankPlan
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream
@@ -164,6 +165,50 @@ class CountedMemory:
 
     def clear(self) -> None:
         """For `Stream.close`."""
+
+
+@pytest.mark.parametrize("num_bytes", [1, 100, 2**18])
+@pytest.mark.parametrize("options", [{}, {"lanes": 3, "workers": 3}, {"lanes": 1, "shuffle": False}])
+def test_many_columns_become_rows_some_at_a_time(tmp_path, monkeypatch, options, num_bytes):
+    table = written(tmp_path, [[100, 400, 30], [1, 77, 1], [500]])
+    monkeypatch.setattr(rows_module, "_BYTES_JOINED", num_bytes)
+    monkeypatch.setattr(file_columns, "_BYTES_AT_ONCE", num_bytes)
+    columns = {"x": ["age", "hours"] * 4, "row_id": "row_id", "mixed": [*["age"] * 8, "row_id"]}
+    with opened(table, columns=columns, **options) as stream:
+        taken = list(stream)
+    for batch in taken:
+        ids = batch["row_id"]
+        assert torch.equal(batch["x"], torch.stack([ids, ids / 2] * 4, 1).float())
+        assert torch.equal(batch["mixed"], torch.stack([ids] * 9, 1).to(batch["mixed"].dtype))
+        assert batch["x"].is_contiguous()
+    assert sorted(torch.cat([batch["row_id"] for batch in taken]).tolist()) == list(range(1109))
+
+
+def test_row_groups_go_before_others_are_decoded(tmp_path, monkeypatch):
+    """A row group for each worker and one for each thread that copies: however slow these are."""
+    table, alive, most = written(tmp_path, [[200] * 30]), set(), []
+    matrix, put = Decoder._matrix, windows._put
+
+    def counted(*arguments: Any) -> Any:
+        decoded = matrix(*arguments)
+        alive.add(id(decoded.base))
+        weakref.finalize(decoded.base, alive.discard, id(decoded.base))
+        most.append(len(alive))
+        return decoded
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.003)
+        put(*arguments)
+
+    monkeypatch.setattr(Decoder, "_matrix", counted)
+    monkeypatch.setattr(windows, "_put", slow)
+    monkeypatch.setattr(windows, "_FEWEST_ROWS_AT_ONCE", 1)
+    for workers in (1, 2):
+        most.clear()
+        options = {"columns": {"x": ["age"] * 8}, "workers": workers, "read_ahead_bytes": 0}
+        with opened(table, lanes=1, shuffle_window_rows=2000, **options) as stream:
+            assert sum(len(batch["x"]) for batch in stream) == 6000
+        assert max(most) <= 2 * workers
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.002])
