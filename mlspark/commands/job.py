@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -16,8 +17,8 @@ import typer
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from mlspark import session
-from mlspark.commands import interruption, java_options, options, output_file, stage_progress
+from mlspark import python_workers, session
+from mlspark.commands import interruption, java_options, options, output_file, quick_python, stage_progress
 from mlspark.cost import Price
 from mlspark.errors import MlsparkError
 from mlspark.settings import loading
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 def start(main: Callable[..., None]) -> None:
     """Parse the command line and call `main`; an error that is no MlsparkError keeps its plain traceback."""
+    quick_python.collect_seldom()
     app = options.app()
     app.command()(main)
     try:
@@ -53,6 +55,8 @@ class Later:
 
     module: str
     function: str
+    of_workers: str = ""
+    """Module that takes seconds to import in the Python workers that it needs; none: it needs none, or another."""
 
     def __call__(self, spark: SparkSession, settings: Settings) -> dict[str, Any]:
         """Do the work."""
@@ -60,13 +64,19 @@ class Later:
         interruption.rearm()
         return work(spark, settings)
 
+    def begin_worker(self, spark: SparkSession) -> None:
+        """Have a Python worker import its module beside this thread, where workers are on this machine."""
+        if self.of_workers and python_workers.are_here(spark):
+            python_workers.make_ready(spark, partial(python_workers.importing, self.of_workers))
+
     def begin(self, settings: Settings) -> None:
         """Import the module and what it opens MLflow with, under spark-submit beside this thread, which waits for Java.
 
         Elsewhere Python forks to start Java, which a second thread makes unsafe.
         """
         if "PYSPARK_GATEWAY_PORT" in os.environ:
-            Thread(target=_import, args=(self.module, settings), name=f"import {self.module}").start()
+            import_module("pandas")  # Spark does so before it calls Java, in twice the time while a thread imports
+            _import_beside([self.module], settings)
         else:
             _import(self.module, settings)
 
@@ -146,6 +156,8 @@ def run_stages(
             with interruption.raised(spark):
                 for stage in stages:
                     at = stage.name
+                    if isinstance(stage.work, Later):
+                        stage.work.begin_worker(spark)
                     _run(spark, settings, stage, price, begun=begun, to_start=to_start, is_one_of_many=len(stages) > 1)
                     begun = time.monotonic()
         finally:
@@ -162,18 +174,17 @@ def _import(module: str, settings: Settings) -> None:
     """Import a module that `Later` calls: the call imports it again, and fails where the user is told of it."""
     with suppress(Exception):
         import_module(module)
-        if stores := sys.modules.get(
-            "mlspark.tracking.stores"
-        ):  # the stage needs MLflow, which imports more as it opens
+        # Where the stage needs MLflow, which imports more as it opens.
+        if stores := sys.modules.get("mlspark.tracking.stores"):
             stores.import_ahead(settings.tracking.uri)
 
 
 def _import_beside(modules: Sequence[str], settings: Settings) -> None:
-    """Import what later stages need beside this thread, which waits for Java most of the time of the first one."""
+    """Import what stages need beside this thread, which waits for Java most of the time."""
 
     def load() -> None:
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(interval / 10)  # else each answer of Java waits 5 ms for its turn
+        sys.setswitchinterval(interval / 100)  # else this thread waits 5 ms for its turn at each answer of Java
         try:
             for module in modules:
                 _import(module, settings)
@@ -181,7 +192,7 @@ def _import_beside(modules: Sequence[str], settings: Settings) -> None:
             sys.setswitchinterval(interval)
 
     if modules:
-        Thread(target=load, name="import of later stages").start()
+        Thread(target=load, name="import of stages").start()
 
 
 def _run(

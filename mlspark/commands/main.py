@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlspark.commands import options
+from mlspark.commands import options, quick_python
 from mlspark.errors import MlsparkError
 
 COMMANDS = {
@@ -74,6 +74,7 @@ def _mlspark() -> None:
 
 def main() -> None:
     """Run the command line; exit with 2 and one message, without a traceback, for what the user can correct."""
+    quick_python.collect_seldom()
     try:
         app()
     except MlsparkError as error:

@@ -67,7 +67,11 @@ def stage(name: str, reports: str | None, *, is_after_prepare: bool) -> "Stage":
     checks = {"prepare": check.check_prepare, "train": check.check_train, "score": check.check_score}
     return Stage(
         name,
-        Later(f"mlspark.stages.{name}", "promote_in_session" if name == "promote" else name),
+        Later(
+            f"mlspark.stages.{name}",
+            "promote_in_session" if name == "promote" else name,
+            of_workers="torch" if name == "score" else "",
+        ),
         checks.get(name, lambda settings: None),
         report=None if reports is None else str(Path(reports, f"{name}.json")),
         shows_stages=name not in ("train", "promote"),

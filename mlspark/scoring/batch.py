@@ -3,9 +3,8 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from threading import Thread
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -14,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructField, StructType
 
-from mlspark import session, tables
+from mlspark import python_workers, session, tables
 from mlspark.contracts import naming, own_columns
 from mlspark.contracts.column_types import family
 from mlspark.contracts.contract import ColumnRule, Contract
@@ -235,26 +234,18 @@ def predicting() -> Iterator[None]:
 def worker_ahead(spark: SparkSession, package: Package, *, allow_decoder: bool) -> Iterator[None]:
     """Start a Python worker that has the version loaded, beside what Spark plans and reads while the context lasts.
 
-    It takes seconds, most of them torch's import, and the first task that scores finds it. Only in local mode with several
-    cores: on a cluster nobody knows where that task will be. What fails here fails again where rows are scored, and is told.
+    It takes seconds, most of them torch's import; the first task that scores finds it, see `python_workers`.
     """
-    context = spark.sparkContext
-    if not str(context.master).startswith("local") or context.defaultParallelism < 2:
+    if not python_workers.are_here(spark):
         yield
         return
-    files = context.broadcast(dict(package.files))
+    files = spark.sparkContext.broadcast(dict(package.files))
     load = partial(partitions.ahead, files, package.digest, allow_decoder, session.task_cores(spark))
-
-    def start() -> None:
-        with suppress(Exception):
-            spark.range(0, 1, 1, 1).mapInArrow(load, "id bigint").collect()
-
-    starting = Thread(target=start, name="Python worker ahead")
-    starting.start()
+    waiting = python_workers.make_ready(spark, load)
     try:
         yield
     finally:
-        starting.join()
+        waiting.join()
 
 
 def _label(good: DataFrame, contract: Contract) -> Column:

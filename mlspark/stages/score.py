@@ -56,8 +56,10 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     """
     started = time.monotonic()
     check_score(settings)
+    rows_source = _find_source(
+        spark, settings
+    )  # first: what finds models may still be imported, see `commands.job.Later`
     models = _find_models(settings)
-    rows_source = _find_source(spark, settings)
     joins = needed_joins(spark, models, settings.joins, root=settings.sources.root)
     kept = batch.kept_columns(models[0].package, settings.scoring.keep, _types(spark, rows_source, settings))
     table, parts = settings.table("scores"), {}

@@ -63,7 +63,7 @@ def test_modules_of_later_stages_are_imported_in_a_thread_one_after_another(
     interval = sys.getswitchinterval()
     settings: Any = None  # asked for where a stage imports MLflow
     job._import_beside(["first_of_two", "broken_one", "second_of_two"], settings)
-    wait_until(lambda: all(t.name != "import of later stages" for t in threading.enumerate()), 60.0)
+    wait_until(lambda: all(t.name != "import of stages" for t in threading.enumerate()), 60.0)
     first, second = (sys.modules[name].seen for name in ("first_of_two", "second_of_two"))
     assert first == second
     assert first[0] != threading.get_ident()

@@ -1,0 +1,71 @@
+"""Python workers are ready before there is work for them."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark import python_workers
+from mlspark.commands.job import Later
+
+MODULE = "this"  # of the standard library; nobody imports it
+
+
+def imported(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield whether the Python worker has imported the module."""
+    for _ in batches:
+        yield pa.RecordBatch.from_pydict({"is_there": [MODULE in sys.modules]})
+
+
+def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    python_workers.make_ready(spark, partial(python_workers.importing, MODULE)).join()
+    [row] = spark.range(0, 1, 1, 1).mapInArrow(imported, "is_there boolean").collect()
+    assert row["is_there"]
+    assert MODULE not in sys.modules  # here
+    capfd.readouterr()
+
+
+def test_what_cannot_be_imported_is_not_told(spark: SparkSession) -> None:
+    python_workers.make_ready(spark, partial(python_workers.importing, "no_such_module")).join()
+
+
+def test_one_is_made_ready_after_the_other() -> None:
+    at_work: list[int] = []
+    most: list[int] = []
+
+    class Rows:
+        def collect(self) -> None:
+            most.append(len(at_work))
+            at_work.pop()
+            raise RuntimeError
+
+    def map_in_arrow(load: Any, schema: str) -> Rows:
+        at_work.append(1)
+        return Rows()
+
+    session: Any = SimpleNamespace(range=lambda *_: SimpleNamespace(mapInArrow=map_in_arrow))
+    waiting = [python_workers.make_ready(session, lambda batches: batches) for _ in range(20)]
+    for thread in waiting:
+        thread.join()
+    assert most == [1] * 20
+
+
+@pytest.mark.parametrize(
+    ("master", "cores", "are_here"),
+    [("local[2]", 2, True), ("local[*]", 16, True), ("spark://host:7077", 8, False), ("local[1]", 1, False)],
+)
+def test_workers_are_here_in_local_mode_with_several_cores(
+    monkeypatch: pytest.MonkeyPatch, master: str, cores: int, are_here: bool
+) -> None:
+    session: Any = SimpleNamespace(sparkContext=SimpleNamespace(master=master, defaultParallelism=cores))
+    made: list[Any] = []
+    monkeypatch.setattr(python_workers, "make_ready", lambda spark, load: made.append(load))
+    assert python_workers.are_here(session) == are_here
+    for module in ("", MODULE):
+        Later("mlspark.stages.score", "score", of_workers=module).begin_worker(session)
+    assert [load.args for load in made] == ([(MODULE,)] if are_here else [])
