@@ -64,10 +64,11 @@ class Later:
         interruption.rearm()
         return work(spark, settings)
 
-    def begin_worker(self, spark: SparkSession) -> None:
-        """Have a Python worker import its module beside this thread, where workers are on this machine."""
-        if self.of_workers and python_workers.are_here(spark):
-            python_workers.make_ready(spark, partial(python_workers.importing, self.of_workers))
+    def begin_worker(self, spark: SparkSession) -> Thread | None:
+        """Have a Python worker import its module beside this thread, where workers are on this machine; see `make_ready`."""
+        if not self.of_workers or not python_workers.are_here(spark):
+            return None
+        return python_workers.make_ready(spark, partial(python_workers.importing, self.of_workers))
 
     def begin(self, settings: Settings) -> None:
         """Import the module and what it opens MLflow with, under spark-submit beside this thread, which waits for Java.
@@ -75,7 +76,7 @@ class Later:
         Elsewhere Python forks to start Java, which a second thread makes unsafe.
         """
         if "PYSPARK_GATEWAY_PORT" in os.environ:
-            import_module("pandas")  # Spark does so before it calls Java, in twice the time while a thread imports
+            _import("pandas", settings)  # Spark does so before it calls Java, in twice the time while a thread imports
             _import_beside([self.module], settings)
         else:
             _import(self.module, settings)
@@ -152,15 +153,18 @@ def run_stages(
             session.plan_ahead(spark)
         to_start = time.monotonic() - begun
         _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)], settings)
+        waiting: list[Thread] = []
         try:
             with interruption.raised(spark):
                 for stage in stages:
                     at = stage.name
-                    if isinstance(stage.work, Later):
-                        stage.work.begin_worker(spark)
+                    if isinstance(stage.work, Later) and (thread := stage.work.begin_worker(spark)):
+                        waiting.append(thread)
                     _run(spark, settings, stage, price, begun=begun, to_start=to_start, is_one_of_many=len(stages) > 1)
                     begun = time.monotonic()
         finally:
+            for thread in waiting:
+                thread.join()  # Spark writes an error of a worker that is at work when it stops
             spark.stop()
     except MlsparkError as error:
         print_error(f"{at}: {error}")

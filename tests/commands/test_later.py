@@ -5,14 +5,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from mlspark.commands import job
 from mlspark.commands.job import Later
+from mlspark.errors import ConfigError
 
 from ..conftest import wait_until
 
@@ -115,3 +118,33 @@ def test_interruption_is_heard_at_once_though_polars_is_imported_after_its_handl
             waiting.kill()
         assert waiting.stderr is not None
         assert waiting.stderr.read().endswith("KeyboardInterrupt\n")
+
+
+def test_spark_stops_when_the_worker_that_is_being_made_ready_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark would write an error of a worker at work when it stops: where a stage fails soon, or has nothing to do."""
+    happened: list[str] = []
+
+    def make_ready(spark: Any, load: Any) -> threading.Thread:
+        ready = threading.Thread(target=lambda: (time.sleep(0.5), happened.append("ready")))
+        ready.start()
+        return ready
+
+    def fail(spark: Any, settings: Any) -> Any:
+        raise ConfigError("no such version")
+
+    settings = SimpleNamespace(name="census", all_sources={}, model_dump=lambda mode: {})
+    context = SimpleNamespace(master="local[2]", defaultParallelism=2)
+    spark = SimpleNamespace(sparkContext=context, stop=lambda: happened.append("stopped"))
+    monkeypatch.setattr(job.loading, "load", lambda files, overrides: settings)
+    monkeypatch.setattr(job.costs, "price", lambda settings: None)
+    monkeypatch.setattr(job.session, "start", lambda *_, **__: spark)
+    monkeypatch.setattr(job.session, "plan_ahead", lambda spark: None)
+    monkeypatch.setattr(job.interruption, "raised", lambda spark: nullcontext())
+    monkeypatch.setattr(job.python_workers, "make_ready", make_ready)
+    monkeypatch.setitem(sys.modules, "failing_work", SimpleNamespace(fail=fail))
+    stage = job.Stage(
+        "score", Later("failing_work", "fail", of_workers="torch"), lambda settings: None, shows_stages=False
+    )
+    with pytest.raises(typer.Exit):
+        job.run_stages("score", lambda settings: [stage], [], [])
+    assert happened == ["ready", "stopped"]
