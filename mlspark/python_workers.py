@@ -40,6 +40,7 @@ def make_ready(spark: "SparkSession", load: "Callable[[Iterator[pa.RecordBatch]]
 
 
 def importing(module: str, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    """Import a module in a worker; yield what comes."""
-    import_module(module)
+    """Import a module in a worker, if it is there: not every version needs torch; yield what comes."""
+    with suppress(ImportError):
+        import_module(module)
     yield from batches

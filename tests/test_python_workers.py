@@ -1,6 +1,7 @@
 """Python workers are ready before there is work for them."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -22,6 +23,11 @@ def imported(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict({"is_there": [MODULE in sys.modules]})
 
 
+def failing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Raise in the worker."""
+    raise ValueError("no version")
+
+
 def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
     python_workers.make_ready(spark, partial(python_workers.importing, MODULE)).join()
     [row] = spark.range(0, 1, 1, 1).mapInArrow(imported, "is_there boolean").collect()
@@ -30,8 +36,17 @@ def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pyte
     capfd.readouterr()
 
 
-def test_what_cannot_be_imported_is_not_told(spark: SparkSession) -> None:
-    python_workers.make_ready(spark, partial(python_workers.importing, "no_such_module")).join()
+def test_module_that_is_not_there_is_no_failure() -> None:
+    """Spark would write an error: where torch is not installed, as for versions of trees."""
+    batch = pa.RecordBatch.from_pydict({"id": [0]})
+    assert list(python_workers.importing("no_such_module", iter([batch]))) == [batch]
+
+
+def test_failure_in_the_worker_is_left_to_the_task(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    python_workers.make_ready(spark, failing).join()
+    assert raised == []
 
 
 def test_one_is_made_ready_after_the_other() -> None:

@@ -56,9 +56,8 @@ def score(spark: SparkSession, settings: Settings) -> dict[str, Any]:
     """
     started = time.monotonic()
     check_score(settings)
-    rows_source = _find_source(
-        spark, settings
-    )  # first: what finds models may still be imported, see `commands.job.Later`
+    # The source first: what finds models may still be imported, see `commands.job.Later`.
+    rows_source = _find_source(spark, settings)
     models = _find_models(settings)
     joins = needed_joins(spark, models, settings.joins, root=settings.sources.root)
     kept = batch.kept_columns(models[0].package, settings.scoring.keep, _types(spark, rows_source, settings))
