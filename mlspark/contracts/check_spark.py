@@ -1,11 +1,12 @@
-"""A contract on Spark: every row typed, with what is wrong with it, as native expressions. Driver, lazy."""
+"""A contract on Spark: every row typed, with what is wrong with it, as native expressions. Driver, lazy.
+
+The expressions are SQL, which Spark takes as one text: of 40 columns they are thousands, and each would be a call to Java.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
@@ -20,9 +21,15 @@ from mlspark.contracts.schema_differences import SchemaDifferences
 from mlspark.errors import ContractError
 from mlspark.pictures import media
 from mlspark.pictures.media import Media
+from mlspark.sql_literals import sql_double, sql_text
 
-_ABOVE_BIGINT = 2.0**63
-_REASONS_TYPE = "array<struct<column:string,rule:string,value:string>>"
+_ABOVE_BIGINT = sql_double(2.0**63)
+_INFINITE = sql_double(float("inf"))
+_BASE64 = r"\A[A-Za-z0-9+/]*={0,2}\z"
+_TYPED_FLOAT = r"(?i)^\s*[+-]?(0x.*|[0-9.]+(e[+-]?[0-9]+)?[df])\s*$"
+_DAY, _DAY_AND_TIME = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$", r"^\s*\d{4}-\d{1,2}-\d{1,2}([T ]|\s*$)"
+_BELOW_MICROSECOND = r"\.\d{6}\d*[1-9]"
+_REASONS_TYPE = "array<struct<`column`:string,rule:string,value:string>>"
 
 
 def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | None = None) -> DataFrame:
@@ -48,44 +55,43 @@ def conform(raw: DataFrame, contract: Contract, *, looked: Mapping[str, str] | N
         ContractError: the expression of a row rule cannot be analysed.
     """
     types = {field.name: field.dataType.simpleString() for field in raw.schema}
-    values = {name: F.col(name) if name in types else F.lit(None) for name in contract.names}
+    looked = dict(looked or {})
     raw, casts = _with_casts(raw, contract, types)
-    cells = {
-        column.name: _cell(values[column.name], column, types.get(column.name, "string"), casts.get(column.name))
-        for column in contract.columns
-    }
-    looked = looked or {}
-    failures: list[tuple[Column, Column]] = []
+    cells = {column.name: _cell(column, types.get(column.name), casts.get(column.name)) for column in contract.columns}
+    kept = list(looked.values())
     for column in contract.columns:
-        source_type = types.get(column.name, "string")
-        shown = _shown(values[column.name], column, source_type)
-        broken = _failures(column, cells[column.name], source_type)
-        failures.extend((failed, _reason(column.name, rule, shown)) for rule, failed in broken)
+        if column.media is not None and column.name in types and column.name not in looked:
+            looked[column.name] = f"{PREFIX}verdict_{column.name}"
+            raw = raw.withColumn(looked[column.name], _verdict(column.media)(F.expr(cells[column.name].typed)))
+    failures: list[tuple[str, str]] = []
+    for column in contract.columns:
+        cell = cells[column.name]
+        shown = _shown(cell.source, column, cell.source_type)
+        broken = _failures(column, cell)
+        failures.extend((failed, _reason(column.name, sql_text(rule), shown)) for rule, failed in broken)
         if column.media is not None and column.name in types:
-            is_looked = column.name in looked
-            verdict = F.col(looked[column.name]) if is_looked else _verdict(column.media)(cells[column.name].typed)
-            told = F.concat_ws(": ", shown, verdict["what"])
-            failures.append((verdict["rule"].isNotNull(), _reason(column.name, verdict["rule"], told)))
-    malformed = F.array(_reason("", "malformed", F.col(MALFORMED)))
-    reasons = F.when(F.col(MALFORMED).isNotNull(), malformed).otherwise(_reasons(failures))
-    conformed = raw.select(
-        *(cell.typed.alias(name) for name, cell in cells.items()),
-        reasons.cast(_REASONS_TYPE).alias(REASONS),
+            verdict = f"`{looked[column.name]}`"
+            told = _reason(column.name, f"{verdict}.rule", f"concat_ws(': ', {shown}, {verdict}.what)")
+            failures.append((f"{verdict}.rule IS NOT NULL", told))
+    malformed = f"array({_reason('', sql_text('malformed'), MALFORMED)})"
+    reasons = _when(f"{MALFORMED} IS NOT NULL", f"CAST({malformed} AS {_REASONS_TYPE})", _reasons(failures))
+    conformed = raw.selectExpr(
+        *(f"{cell.typed} AS `{name}`" for name, cell in cells.items()),
+        f"{reasons} AS {REASONS}",
         RAW,
         SOURCE_FILE,
-        *looked.values(),
+        *(f"`{name}`" for name in kept),
     )
     conformed = _check_rules(conformed, contract)
     if contract.unique_key:
         same_key = Window.partitionBy(*contract.unique_key)
         shared = F.sum(F.when(is_bad(), 0).otherwise(1)).over(same_key) > 1
-        named = ",".join(contract.unique_key)
         columns = map(contract.column, contract.unique_key)
-        key = F.concat_ws(",", *(_shown(F.col(column.name), column, column.type) for column in columns))
-        present = ~_any_null(contract.unique_key)
-        reason = F.array(_reason(named, "unique", key)).cast(_REASONS_TYPE)
-        reasons = F.when(shared & present & ~is_bad(), reason).otherwise(F.col(REASONS))
-        conformed = conformed.withColumn(REASONS, reasons)
+        key = ", ".join(_shown(f"`{column.name}`", column, column.type) for column in columns)
+        reason = _only(_reason(",".join(contract.unique_key), sql_text("unique"), f"concat_ws(',', {key})"))
+        present = F.expr(" AND ".join(f"`{name}` IS NOT NULL" for name in contract.unique_key))
+        found = F.when(shared & present & ~is_bad(), reason).otherwise(F.col(REASONS))
+        conformed = conformed.withColumn(REASONS, found)
     return conformed
 
 
@@ -101,7 +107,7 @@ def without_raw(conformed: DataFrame) -> DataFrame:
 
 def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) -> DataFrame:
     """Return conformed rows with a reason for those good ones that satisfy `broken`."""
-    reason = F.array(_reason(column, rule, F.lit(None).cast("string"))).cast(_REASONS_TYPE)
+    reason = _only(_reason(column, sql_text(rule), "NULL"))
     return conformed.withColumn(REASONS, F.when(broken & ~is_bad(), reason).otherwise(F.col(REASONS)))
 
 
@@ -140,13 +146,19 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
     if not contract.rules:
         return conformed
     served = contract.conditions
-    sql = {rule.name: rule.expression if rule.batch_only else served[rule.name].sql() for rule in contract.rules}
-    for rule in contract.rules:
+    failures = []
+    for place, rule in enumerate(contract.rules):
         if rule.batch_only:
             _check_free_sql(conformed, contract, rule)
-    failures = [(~F.expr(sql[rule.name]), _reason("", rule.name, F.lit(rule.expression))) for rule in contract.rules]
-    reasons = F.when(is_bad(), F.col(REASONS)).otherwise(_reasons(failures).cast(_REASONS_TYPE))
-    return conformed.withColumn(REASONS, reasons)
+            # As a column: it may end with a comment.
+            holds = f"{PREFIX}rule_{place}"
+            conformed = conformed.withColumn(holds, F.expr(rule.expression))
+        else:
+            holds = served[rule.name].sql()
+        failures.append((f"NOT ({holds})", _reason("", sql_text(rule.name), sql_text(rule.expression))))
+    reasons = _when(f"size({REASONS}) > 0", REASONS, _reasons(failures))
+    others = [name for name in conformed.columns if name != REASONS and not name.startswith(f"{PREFIX}rule_")]
+    return conformed.selectExpr(*(f"`{name}`" for name in others), f"{reasons} AS {REASONS}")
 
 
 def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> None:
@@ -161,80 +173,86 @@ def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A value of one column."""
+    """A value of one column, as SQL."""
 
-    value: Column
-    """As it came, null where it is NaN of a source that has types."""
-    typed: Column
+    source: str
+    """As the source has it, NULL where it has none."""
+    source_type: str
+    value: str
+    """The same, null where it is NaN of a source that has types."""
+    typed: str
     """In the contract's type, null where there is none."""
-    is_missing: Column
+    is_missing: str
 
 
-def _with_casts(raw: DataFrame, contract: Contract, types: Mapping[str, str]) -> tuple[DataFrame, dict[str, Column]]:
+def _with_casts(raw: DataFrame, contract: Contract, types: Mapping[str, str]) -> tuple[DataFrame, dict[str, str]]:
     """Return rows with a column for each text that is cast, by its name: Spark casts anew wherever a cast stands."""
     cast = [
         column
         for column in contract.columns
         if not column.is_text and column_types.family(types.get(column.name, "")) == "string"
     ]
-    names = {column.name: f"{PREFIX}cast_{place}" for place, column in enumerate(cast)}
-    values = {names[column.name]: _typed(F.col(column.name), column, types[column.name]) for column in cast}
-    return raw.withColumns(values), {name: F.col(kept) for name, kept in names.items()}
+    names = {column.name: f"`{PREFIX}cast_{place}`" for place, column in enumerate(cast)}
+    values = (f"{_typed(f'`{c.name}`', c, types[c.name])} AS {names[c.name]}" for c in cast)
+    return raw.selectExpr("*", *values), names
 
 
-def _cell(value: Column, column: ColumnRule, source_type: str, cast: Column | None = None) -> _Cell:
-    """Return a value typed, by the cast that there is of it, if any.
+def _cell(column: ColumnRule, source_type: str | None, cast: str | None = None) -> _Cell:
+    """Return a value typed, by the cast that there is of it, if any; `source_type` None: the source has no such column.
 
     NaN is missing: of a float whatever the contract's type, as text where that is a float.
     """
-    if column_types.family(source_type) == "floating":
-        value = F.when(~F.isnan(value), value)
-    typed, is_missing = _typed(value, column, source_type) if cast is None else cast, value.isNull()
-    if column_types.family(source_type) == "string" and column.type in ("float", "double"):
-        is_missing, typed = is_missing | F.isnan(typed), F.when(~F.isnan(typed), typed)
-    return _Cell(value, typed, is_missing)
+    source = "NULL" if source_type is None else f"`{column.name}`"
+    source_type = source_type or "string"
+    family = column_types.family(source_type)
+    value = _when(f"NOT isnan({source})", source) if family == "floating" else source
+    typed, is_missing = _typed(value, column, source_type) if cast is None else cast, f"{value} IS NULL"
+    if family == "string" and column.type in ("float", "double"):
+        is_missing, typed = f"({is_missing} OR isnan({typed}))", _when(f"NOT isnan({typed})", typed)
+    return _Cell(source, source_type, value, typed, is_missing)
 
 
 def typed(raw: DataFrame, column: ColumnRule) -> Column:
     """Return a column of `raw` in its contract's type, null where there is none: as `conform` types it."""
-    return _cell(F.col(column.name), column, raw.schema[column.name].dataType.simpleString()).typed
+    return F.expr(_cell(column, raw.schema[column.name].dataType.simpleString()).typed)
 
 
-def _typed(value: Column, column: ColumnRule, source_type: str) -> Column:
+def _typed(value: str, column: ColumnRule, source_type: str) -> str:
     """Return the value in its contract's type, null where there is none or the cast changes it.
 
     Texts that say more than the type holds have a value here, see `_says_all`. Arrays may come as JSON text.
     """
-    if column_types.family(source_type) == "string" and column.is_array:
-        return F.from_json(value.cast("string"), column.type)
-    if column_types.family(source_type) == "string" and column.is_binary:
-        is_base64 = value.rlike(r"\A[A-Za-z0-9+/]*={0,2}\z") & (F.length(value) % 4 == 0)
-        return F.when(is_base64, F.unbase64(value))
-    if column.is_text or column_types.family(source_type) == "string" or column.type == source_type:
-        return value.try_cast(column.type)
+    family = column_types.family(source_type)
+    if family == "string" and column.is_array:
+        return f"from_json(CAST({value} AS STRING), '{column.type}')"
+    if family == "string" and column.is_binary:
+        is_base64 = f"{_like(value, _BASE64)} AND length({value}) % 4 = 0"
+        return _when(is_base64, f"unbase64({value})")
+    typed = f"try_cast({value} AS {column.type})"
+    if column.is_text or family == "string" or column.type == source_type:
+        return typed
     if not column_types.is_cast(source_type, column.type):
-        return F.lit(None).cast(column.type)
-    typed, stays = value.try_cast(column.type), F.lit(True)
-    if column_types.family(source_type) == "floating" and column_types.family(column.type) in ("whole", "decimal"):
+        return f"CAST(NULL AS {column.type})"
+    stays = []
+    if family == "floating" and column_types.family(column.type) in ("whole", "decimal"):
         # Greater ones have lost their last digits on the way through a double (or float).
-        stays = F.abs(value) < F.lit(2.0**24 if source_type == "float" else 2.0**53)
+        stays.append(f"abs({value}) < {sql_double(2.0**24 if source_type == 'float' else 2.0**53)}")
     if column.type not in ("float", "array<float>"):
         # 1.5 casts to int, and would be 1.
-        stays = stays & typed.try_cast(source_type).eqNullSafe(value)
+        stays.append(f"try_cast({typed} AS {source_type}) <=> {value}")
     if column.type == "double" and source_type == "bigint":
         # The greatest bigint becomes the double 2^63, and Spark casts that back to the greatest bigint.
-        stays = stays & (F.coalesce(typed, F.lit(0.0)) < _ABOVE_BIGINT)
+        stays.append(f"coalesce({typed}, 0.0D) < {_ABOVE_BIGINT}")
     if column.type == "array<double>" and source_type == "array<bigint>":
-        stays = stays & ~F.exists(typed, lambda element: F.coalesce(element, F.lit(0.0)) >= _ABOVE_BIGINT)
-    return F.when(stays, typed)
+        stays.append(f"NOT exists({typed}, element -> coalesce(element, 0.0D) >= {_ABOVE_BIGINT})")
+    return _when(" AND ".join(stays), typed) if stays else typed
 
 
-def _shown(value: Column, column: ColumnRule, source_type: str) -> Column:
+def _shown(value: str, column: ColumnRule, source_type: str) -> str:
     """Return a value as reasons tell it: as text, of bytes and of their base64 the SHA-256 and number."""
     if column.is_binary and column_types.family(source_type) in ("string", "binary"):
-        num_bytes = F.octet_length(value).cast("string")
-        return F.concat(F.lit("sha256:"), F.sha2(value.cast("binary"), 256), F.lit(", "), num_bytes, F.lit(" bytes"))
-    return value.cast("string")
+        return f"concat('sha256:', sha2(CAST({value} AS BINARY), 256), ', ', octet_length({value}), ' bytes')"
+    return f"CAST({value} AS STRING)"
 
 
 def _verdict(rules: Media) -> Callable[[Column], Column]:
@@ -250,99 +268,108 @@ def _verdict(rules: Media) -> Callable[[Column], Column]:
     return pandas_udf(problems, "rule string, what string")  # type: ignore[call-overload,no-any-return]
 
 
-def _survives(value: Column, typed: Column, column: ColumnRule, source_type: str) -> Column:
+def _survives(column: ColumnRule, cell: _Cell) -> str:
     """Return whether a value is still what it was in its contract's type."""
-    survives = typed.isNotNull()
+    survives = f"{cell.typed} IS NOT NULL"
     if column.is_array:
-        return survives & ~F.exists(typed, lambda element: element.isNull())
-    if column_types.family(source_type) == "string":
-        return survives & _says_all(value, typed, column.type)
-    return survives
+        return f"({survives} AND NOT exists({cell.typed}, element -> element IS NULL))"
+    if column_types.family(cell.source_type) == "string" and (says_all := _says_all(cell, column.type)):
+        return f"({survives} AND {says_all})"
+    return f"({survives})"
 
 
-def _failures(column: ColumnRule, cell: _Cell, source_type: str) -> list[tuple[str, Column]]:
+def _failures(column: ColumnRule, cell: _Cell) -> list[tuple[str, str]]:
     """Return (rule, whether a row breaks it) for each rule of a column, in the order of `check_arrow`."""
     failures = []
-    value, typed = cell.value, cell.typed
-    survives = _survives(value, typed, column, source_type)
-    if (column.type != source_type and not column.is_text) or column.is_array:
-        failures.append(("type", ~cell.is_missing & ~survives))
+    typed, survives = cell.typed, _survives(column, cell)
+    if (column.type != cell.source_type and not column.is_text) or column.is_array:
+        failures.append(("type", f"NOT ({cell.is_missing}) AND NOT {survives}"))
     if column.type in ("date", "timestamp"):
         # What Spark promises for these types, and all that Python and Parquet's readers know.
         is_date = column.type == "date"
-        units = F.unix_date(typed) if is_date else F.unix_micros(typed)
+        units = f"unix_date({typed})" if is_date else f"unix_micros({typed})"
         first, last = (bounds.FIRST_DAY, bounds.LAST_DAY) if is_date else (bounds.FIRST_MICROS, bounds.LAST_MICROS)
-        failures.append(("range", survives & ~units.between(first, last)))
+        failures.append(("range", f"{survives} AND {units} NOT BETWEEN {first} AND {last}"))
     if column.type in ("float", "double"):
-        failures.append(("finite", F.abs(typed).eqNullSafe(float("inf"))))
+        failures.append(("finite", f"abs({typed}) <=> {_INFINITE}"))
     if column.is_array:
-        failures.append(("finite", F.exists(typed, _is_not_finite)))
+        is_not_finite = f"element -> isnan(element) OR abs(element) <=> {_INFINITE}"
+        failures.append(("finite", f"exists({typed}, {is_not_finite})"))
     if not column.nullable:
         failures.append(("null", cell.is_missing))
     if (least := column.bound("min")) is not None:
-        failures.append(("min", typed < _literal(least, column.type)))
+        failures.append(("min", f"{typed} < {_literal(least, column.type)}"))
     if (greatest := column.bound("max")) is not None:
-        failures.append(("max", typed > _literal(greatest, column.type)))
+        failures.append(("max", f"{typed} > {_literal(greatest, column.type)}"))
     if column.allowed is not None:
-        failures.append(("allowed", ~typed.isin(*column.allowed)))
+        failures.append(("allowed", f"{typed} NOT IN ({', '.join(map(sql_text, column.allowed))})"))
     if column.pattern is not None:
-        failures.append(("pattern", ~typed.rlike(patterns.spark(column.pattern))))
-    length = F.size(typed) if column.is_array else F.char_length(typed)
+        failures.append(("pattern", f"NOT {_like(typed, patterns.spark(column.pattern))}"))
+    length = f"size({typed})" if column.is_array else f"char_length({typed})"
     if column.min_length is not None:
-        failures.append(("min_length", length < column.min_length))
+        failures.append(("min_length", f"{length} < {column.min_length}"))
     if column.max_length is not None:
-        failures.append(("max_length", length > column.max_length))
+        failures.append(("max_length", f"{length} > {column.max_length}"))
     return failures
 
 
-def _literal(bound: bounds.Value, column_type: str) -> Column:
-    """Return a bound; dates and decimals go as text, which no driver of Python rounds or moves."""
+def _literal(bound: bounds.Value, column_type: str) -> str:
+    """Return a bound; decimals go as text, which nothing rounds."""
     if isinstance(bound, datetime):
-        return F.timestamp_micros(F.lit(bounds.micros(bound)))
+        return f"timestamp_micros({bounds.micros(bound)})"
     if isinstance(bound, date):
-        return F.lit(bound.isoformat()).cast("date")
-    return F.lit(f"{bound:f}").cast(column_type) if isinstance(bound, Decimal) else F.lit(bound)
+        return f"CAST('{bound.isoformat()}' AS DATE)"
+    if isinstance(bound, Decimal):
+        return f"CAST('{bound:f}' AS {column_type})"
+    return sql_double(bound) if isinstance(bound, float) else str(bound)
 
 
-def _is_not_finite(number: Column) -> Column:
-    return F.isnan(number) | F.abs(number).eqNullSafe(float("inf"))
-
-
-def _says_all(text: Column, typed: Column, kind: str) -> Column:
-    """Return whether a text that casts says no more and no less than its value.
+def _says_all(cell: _Cell, kind: str) -> str | None:
+    """Return whether a text that casts says no more and no less than its value; None: it does.
 
     Spark takes "1f", "2020", "2020-01-01 or so", "10:30" (of today), rounds decimals, and drops digits below a microsecond.
     """
+    text = cell.value
     if kind in ("float", "double"):
-        return ~text.rlike(r"(?i)^\s*[+-]?(0x.*|[0-9.]+(e[+-]?[0-9]+)?[df])\s*$")
+        return f"NOT {_like(text, _TYPED_FLOAT)}"
     if kind == "date":
-        return text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$")
+        return _like(text, _DAY)
     if kind == "timestamp":
-        is_whole = text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}([T ]|\s*$)")
-        return is_whole & ~text.rlike(r"\.\d{6}\d*[1-9]")
+        return f"{_like(text, _DAY_AND_TIME)} AND NOT {_like(text, _BELOW_MICROSECOND)}"
     if kind.startswith("decimal"):
-        digits, scale = (int(number) for number in kind[len("decimal(") : -1].split(","))
-        return typed.eqNullSafe(text.try_cast(f"decimal(38,{38 - digits + scale})"))
-    return F.lit(True)
+        digits, scale = column_types.decimal_digits(kind)
+        return f"{cell.typed} <=> try_cast({text} AS decimal(38,{38 - digits + scale}))"
+    return None
 
 
-def _reasons(failures: Sequence[tuple[Column, Column]]) -> Column:
-    """Return the reasons of those failures that a row has."""
-    none = F.array().cast(_REASONS_TYPE)
+def _like(text: str, pattern: str) -> str:
+    """Return whether a text has a part that matches a pattern of Java's."""
+    return f"({text} RLIKE {sql_text(pattern)})"
+
+
+def _when(condition: str, value: str, otherwise: str = "NULL") -> str:
+    return f"CASE WHEN {condition} THEN {value} ELSE {otherwise} END"
+
+
+def _reasons(failures: Sequence[tuple[str, str]]) -> str:
+    """Return the reasons of those (condition, reason) whose condition a row meets."""
+    none = f"CAST(array() AS {_REASONS_TYPE})"
     if not failures:
         return none
-    reasons = F.array_compact(F.array(*(F.when(failed, reason) for failed, reason in failures))).cast(_REASONS_TYPE)
+    reasons = f"array_compact(array({', '.join(_when(failed, reason) for failed, reason in failures)}))"
     # Most rows are good: they are not made to fill an array that is then emptied.
-    return F.when(reduce(or_, (F.coalesce(failed, F.lit(False)) for failed, _ in failures)), reasons).otherwise(none)
+    has_any = " OR ".join(f"coalesce({failed}, false)" for failed, _ in failures)
+    return _when(has_any, f"CAST({reasons} AS {_REASONS_TYPE})", none)
 
 
-def _any_null(names: Sequence[str]) -> Column:
-    return reduce(or_, (F.col(name).isNull() for name in names), F.lit(False))
+def _only(reason: str) -> Column:
+    """Return the reasons of a row that has one."""
+    return F.expr(f"CAST(array({reason}) AS {_REASONS_TYPE})")
 
 
-def _reason(column: str, rule: str | Column, value: Column) -> Column:
-    named = F.lit(rule) if isinstance(rule, str) else rule
-    return F.struct(F.lit(column).alias("column"), named.alias("rule"), value.alias("value"))
+def _reason(column: str, rule: str, value: str) -> str:
+    """Return a reason of a column, which may be none; rule and value are SQL."""
+    return f"named_struct('column', {sql_text(column)}, 'rule', {rule}, 'value', {value})"
 
 
 def reason_name(reason: Any) -> Column:

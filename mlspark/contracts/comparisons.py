@@ -19,6 +19,7 @@ from mlspark.contracts.column_types import Family
 from mlspark.contracts.expressions import Expression
 from mlspark.contracts.logic import Constant, Node, flat
 from mlspark.errors import FeatureError
+from mlspark.sql_literals import sql_double, sql_text
 
 _ARROW: dict[str, Callable[[Any, Any], Any]] = {
     "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal, "=": pc.equal, "!=": pc.not_equal,
@@ -63,7 +64,7 @@ def operand(node: ast.expr, part_of: Callable[[ast.expr], str], types: Mapping[s
     part = part_of(node)
     number = _number(node, part)
     if number is not None:
-        return Operand("floating", "number", expressions.sql_double(_double(number, part)), literal=number)
+        return Operand("floating", "number", sql_double(_double(number, part)), literal=number)
     if isinstance(node, ast.Constant) and isinstance(node.value, bool):
         return Operand("boolean", "boolean", str(node.value).lower(), literal=node.value)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -105,11 +106,6 @@ def compare(left: Operand, sign: str, right: Operand) -> Node:
             wider = "date" if families == ("date", "date") else "timestamp"
             return _Plain(_side(left, wider), sign, _side(right, wider))
     raise ValueError(f"{left.type} and {right.type} cannot be compared so")
-
-
-def sql_text(text: str) -> str:
-    """Return a text as a literal of Spark SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pyarrow import compute as pc
 from mlspark.contracts import rule_text
 from mlspark.contracts.plain_rows import plain
 from mlspark.errors import FeatureError
+from mlspark.sql_literals import sql_double
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _FUNCTIONS = ("length", "days")
@@ -209,8 +210,3 @@ def _column_doubles(rows: pa.Table, name: str) -> NDArray[np.float64]:
     if (values := plain(rows, name)) is None:
         return doubles(rows.column(name))
     return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-def sql_double(value: float) -> str:
-    """Return a finite double as SQL that parses to the same bits."""
-    return f"{value!r}D" if value >= 0 and "e" not in repr(value) else f"CAST('{value!r}' AS DOUBLE)"

@@ -17,7 +17,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from mlspark.contracts.expressions import sql_double
 from mlspark.features import few_rows, wide_ranges
 from mlspark.features.counts import (
     HALF_BITS,
@@ -34,6 +33,7 @@ from mlspark.features.counts import (
     fold,
 )
 from mlspark.features.few_rows import FewRows
+from mlspark.sql_literals import sql_double
 
 _STEPS = 2**31  # resolution of the exact sums, per range of a column
 

@@ -27,10 +27,10 @@ from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.sources.json import JsonSettings
 from mlspark.sources.source import Source, refuse_changed
+from mlspark.sql_literals import sql_text
 from mlspark.stages import places, score_reports
 from mlspark.stages.check import check_score
 from mlspark.tables import Commit
-from mlspark.tasks.task import sql_text
 from mlspark.tracking import runs
 
 logger = logging.getLogger(__name__)

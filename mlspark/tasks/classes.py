@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from mlspark.errors import ConfigError
+from mlspark.sql_literals import sql_text
 from mlspark.tasks.class_metrics import OF_CLASSES
 from mlspark.tasks.losses import ClassLoss, CrossEntropyLoss, CustomLoss, key_text
-from mlspark.tasks.task import INTEGERS, ClassValue, Column, Seen, Task, is_number, sql_text
+from mlspark.tasks.task import INTEGERS, ClassValue, Column, Seen, Task, is_number
 
 MOST_CLASSES = 10_000
 _WORDS = {bool: "booleans", int: "integers", float: "floats", str: "texts"}

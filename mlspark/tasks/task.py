@@ -303,12 +303,6 @@ def outputs_of(task: Task, outputs: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def sql_text(text: str) -> str:
-    """Return the SQL literal of a text with any characters."""
-    escaped = "".join(f"\\{c}" if c in "\\'" else c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-    return f"'{escaped}'"
-
-
 def rounded(value: float) -> float:
     """Return `value` with 7 significant digits: Spark's sums of doubles differ in the last bits from run to run."""
     return float(f"{value:.6e}") if math.isfinite(value) else value

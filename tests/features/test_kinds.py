@@ -29,8 +29,9 @@ from mlspark.features.kinds.kind import TEXT, Declared, Encode, Fitted, Kind, Ou
 from mlspark.features.kinds.number import Ranked
 from mlspark.features.kinds.numbers import NumberStatistics
 from mlspark.features.kinds.one_hot import OneHot
-from mlspark.features.kinds.sql_text import SqlSteps, array, quoted
+from mlspark.features.kinds.sql_text import SqlSteps, array
 from mlspark.features.settings import FeaturesSettings
+from mlspark.sql_literals import sql_text
 from mlspark.tasks.kinds import from_settings
 from mlspark.tasks.task import Task
 
@@ -117,7 +118,7 @@ def test_an_unknown_kind_is_refused_by_the_kinds_there_are() -> None:
 
 def test_literals_are_the_texts_they_stand_for(spark: SparkSession) -> None:
     texts = ["it's", "back\\slash", "${spark.app.name}", "🙂\n\u001f", '%_$`{}"', ""]
-    row = spark.range(1).selectExpr(*(quoted(text) for text in texts), array(texts, "string")).first()
+    row = spark.range(1).selectExpr(*(sql_text(text) for text in texts), array(texts, "string")).first()
     assert row is not None
     assert list(row)[:-1] == texts
     assert row[-1] == texts

@@ -7,6 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from mlspark import sql_literals
 from mlspark.contracts.contract import ColumnRule
 from mlspark.contracts.expressions import doubles
 from mlspark.errors import FeatureError
@@ -74,7 +75,7 @@ class AsIs(Fitted):
         return f"{self.name}: column {self.column} is missing in a row, and nothing stands for that in kind as_is"
 
     def to_sql(self, steps: SqlSteps) -> list[str]:
-        value = f"coalesce(`{self.column}`, raise_error({sql_text.quoted(self._missing)}))"
+        value = f"coalesce(`{self.column}`, raise_error({sql_literals.sql_text(self._missing)}))"
         return [f"CAST({value} AS INT)" if self.ids else sql_text.clamped(f"CAST({value} AS DOUBLE)")]
 
     def on_arrow(self) -> Encode:

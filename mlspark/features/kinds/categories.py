@@ -17,7 +17,8 @@ from mlspark.features import hashing
 from mlspark.features.counts import Text, TextCounts
 from mlspark.features.hashing import PerfectTable
 from mlspark.features.kinds.kind import CATEGORY, Declared, Fitted, Use
-from mlspark.features.kinds.sql_text import SqlSteps, array, quoted
+from mlspark.features.kinds.sql_text import SqlSteps, array
+from mlspark.sql_literals import sql_text
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _plain_name(value: str) -> str:
 def text_sql(columns: Sequence[str]) -> str:
     """Return SQL of the text by which a category is known, of one column or of several together."""
     texts_sql = [f"CAST(`{column}` AS STRING)" for column in columns]
-    return texts_sql[0] if len(texts_sql) == 1 else f"concat({f', {quoted(SEPARATOR)}, '.join(texts_sql)})"
+    return texts_sql[0] if len(texts_sql) == 1 else f"concat({f', {sql_text(SEPARATOR)}, '.join(texts_sql)})"
 
 
 def texts(columns: Sequence[str]) -> Callable[[pa.Table], pa.ChunkedArray]:

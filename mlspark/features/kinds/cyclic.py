@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pydantic import Field, model_validator
 
-from mlspark.contracts.expressions import sql_double
 from mlspark.features.counts import Counts
 from mlspark.features.kinds.kind import TIME, Declared, Encode, Fitted, Kind, Output, Use
 from mlspark.features.kinds.sql_text import SqlSteps
+from mlspark.sql_literals import sql_double
 from mlspark.tasks.task import Task
 
 

@@ -11,7 +11,8 @@ from mlspark.features.counts import Counts
 from mlspark.features.kinds.categories import MISSING_ID, SEPARATOR, text_sql, texts
 from mlspark.features.kinds.hashed_places import MOST_FLOATS, hashes_of, sign_sql, signs
 from mlspark.features.kinds.kind import CATEGORY, Declared, Encode, FeatureName, Fitted, Kind, Output, Use
-from mlspark.features.kinds.sql_text import SqlSteps, quoted
+from mlspark.features.kinds.sql_text import SqlSteps
+from mlspark.sql_literals import sql_text
 from mlspark.tasks.task import Task
 
 
@@ -85,7 +86,7 @@ class Hashed(Fitted):
     def to_sql(self, steps: SqlSteps) -> list[str]:
         pairs = []
         for columns in self.tokens:
-            token = f"concat({quoted(_prefix(columns))}, {text_sql(columns)})"
+            token = f"concat({sql_text(_prefix(columns))}, {text_sql(columns)})"
             hashed = steps.add(0, f"CASE WHEN {token} IS NOT NULL THEN xxhash64({token}) END")
             bucket = steps.add(1, f"pmod({hashed}, {self.buckets}L)")
             pairs.append((bucket, sign_sql(hashed, self.signed)))

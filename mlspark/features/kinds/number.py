@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from mlspark.contracts.expressions import parse, sql_double
+from mlspark.contracts.expressions import parse
 from mlspark.features.counts import Counts, Number, NumberCounts
 from mlspark.features.kinds import sql_text
 from mlspark.features.kinds.kind import Encode, Kind, Output, indicator, indicator_sql
@@ -26,6 +26,7 @@ from mlspark.features.kinds.numbers import (
     place_sql,
 )
 from mlspark.features.kinds.sql_text import SqlSteps
+from mlspark.sql_literals import sql_double
 from mlspark.tasks.task import Task
 
 _LOG_STEP = 2.0**-30  # log1p of a double is at most 710, less than 2^40 of them

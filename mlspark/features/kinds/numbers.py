@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
-from mlspark.contracts.expressions import parse, sql_double
+from mlspark.contracts.expressions import parse
 from mlspark.features.counts import NumberCounts, finite
 from mlspark.features.kinds.kind import NUMBER, TEXT, TIME, Declared, Fitted, Floats, Part, Use
 from mlspark.features.kinds.sql_text import LARGEST, SqlSteps, array
+from mlspark.sql_literals import sql_double
 
 _WHOLE = ("boolean", "tinyint", "smallint", "int")
 _SAFE_TYPES = (*_WHOLE, "bigint")

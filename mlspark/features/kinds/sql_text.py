@@ -1,12 +1,11 @@
 """SQL of features: literals, clamped floats, and the columns that outputs are computed from. Runs anywhere."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlspark.contracts.expressions import sql_double
 from mlspark.contracts.own_columns import PREFIX
+from mlspark.sql_literals import sql_double, sql_text
 
 LARGEST = 3.4028234663852886e38
 """Largest float32: numbers beyond become it, so that no output is infinite."""
@@ -32,15 +31,9 @@ class SqlSteps:
         return f"`{columns.setdefault(sql, f'{PREFIX}step{step}_{len(columns)}')}`"
 
 
-def quoted(text: str) -> str:
-    """Return a text as an SQL literal."""
-    # Spark would replace ${...} in any SQL by a variable.
-    return "'" + re.sub(r"[\\'$]|[^ -~]", lambda match: f"\\U{ord(match[0]):08x}", text) + "'"
-
-
 def array(items: Sequence[object], kind: str) -> str:
     """Return SQL of an array literal: one text that Spark parses once, when it plans."""
-    return f"from_json({quoted(json.dumps(list(items)))}, 'array<{kind}>')"
+    return f"from_json({sql_text(json.dumps(list(items)))}, 'array<{kind}>')"
 
 
 def clamped(sql: str) -> str:
