@@ -4,12 +4,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
+from threading import Thread
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pyspark
+from pyspark import SparkConf, SparkContext
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
@@ -70,6 +72,34 @@ def defaults() -> dict[str, str]:
     }
 
 
+_begun: list[Thread] = []
+
+
+def begin(app_name: str) -> None:
+    """Begin what `start` ends, beside a thread that has seconds of imports to do; where spark-submit runs a job here.
+
+    What a cluster is asked for waits until the settings were read and checked. What fails here fails again in `start`.
+
+    Args:
+        app_name: what Spark's lists call the job.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ or not {"-h", "--help"}.isdisjoint(sys.argv):
+        return
+    import pandas  # noqa: F401  # Spark does so before it calls Java, in twice the time beside a thread that imports
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+    def begin_context() -> None:
+        with suppress(Exception):
+            SparkContext._ensure_initialized()  # else SparkConf knows no setting
+            conf = SparkConf().setAppName(app_name)
+            if str(conf.get("spark.master")).startswith("local"):
+                SparkContext.getOrCreate(conf)
+
+    _begun.append(Thread(target=begin_context, name="start of Spark"))
+    _begun[-1].start()
+
+
 def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, java_options: str = "") -> SparkSession:
     """Return the session of this job; settings come from spark-submit or SPARK_CONF_DIR, else from `defaults`.
 
@@ -87,6 +117,10 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
+    while _begun:
+        _begun.pop().join()
+        if spark_settings and (context := SparkContext._active_spark_context):
+            context.stop()  # begun without what must be there from its start
     with _quiet_start(), _java_options(java_options):
         spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
     if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):

@@ -1,5 +1,6 @@
 """Python workers are ready before there is work for them."""
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def failing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
-    python_workers.make_ready(spark, partial(python_workers.importing, MODULE)).join()
+    python_workers.make_ready(spark, partial(python_workers.importing, [MODULE])).join()
     [row] = spark.range(0, 1, 1, 1).mapInArrow(imported, "is_there boolean").collect()
     assert row["is_there"]
     assert MODULE not in sys.modules  # here
@@ -39,7 +40,7 @@ def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pyte
 def test_module_that_is_not_there_is_no_failure() -> None:
     """Spark would write an error: where torch is not installed, as for versions of trees."""
     batch = pa.RecordBatch.from_pydict({"id": [0]})
-    assert list(python_workers.importing("no_such_module", iter([batch]))) == [batch]
+    assert list(python_workers.importing(["no_such_module"], iter([batch]))) == [batch]
 
 
 def test_failure_in_the_worker_is_left_to_the_task(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +80,37 @@ def test_workers_are_here_in_local_mode_with_several_cores(
 ) -> None:
     session: Any = SimpleNamespace(sparkContext=SimpleNamespace(master=master, defaultParallelism=cores))
     made: list[Any] = []
-    monkeypatch.setattr(python_workers, "make_ready", lambda spark, load: made.append(load))
+    monkeypatch.setattr(python_workers, "import_once", lambda spark, modules: made.append(modules))
+    monkeypatch.setattr(python_workers, "make_ready", lambda spark, load: made.append(*load.args))
     assert python_workers.are_here(session) == are_here
-    for module in ("", MODULE):
-        Later("mlspark.stages.score", "score", of_workers=module).begin_worker(session)
-    assert [load.args for load in made] == ([(MODULE,)] if are_here else [])
+    for modules in ([], [MODULE]):
+        Later("mlspark.stages.score", "score", of_workers=modules).begin_worker(session)
+    assert made == ([[MODULE], [MODULE]] if are_here else [])
+
+
+ONCE = """
+import sys
+from mlspark import python_workers, session
+spark = session.start("once", dict(setting.split("=") for setting in sys.argv[1:]))
+python_workers.import_once(spark, ["no_such_module", "this", "antigravity_of_nobody", "fractions"])
+
+def told(batches):
+    import os, pyarrow, sys
+    for _ in batches:
+        found = os.getppid(), "this" in sys.modules and "fractions" in sys.modules
+        yield pyarrow.RecordBatch.from_pydict({name: [value] for name, value in zip(("daemon", "has"), found)})
+
+rows = spark.range(0, 2, 1, 2).mapInArrow(told, "daemon bigint, has boolean").collect()
+print("told:", len({row.daemon for row in rows}), all(row.has for row in rows))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [([], "told: 1 True\n"), (["spark.python.daemon.module=pyspark.daemon"], "told: 1 False\n")],
+)
+def test_workers_are_copies_of_one_that_has_imported(settings: list[str], told: str) -> None:
+    """In a process of its own: the tests' session has workers already. `this` prints, which Spark must not read."""
+    command = [sys.executable, "-c", ONCE, *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert told in done.stdout, done.stderr

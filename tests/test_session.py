@@ -1,7 +1,9 @@
 """The settings of a session are those of conf/spark-defaults.conf."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyspark
 import pytest
@@ -32,6 +34,7 @@ def test_defaults_without_spark_submit_are_those_of_conf() -> None:
 
 PLANNED = """
 import sys
+from pathlib import Path
 from mlspark import session
 spark = session.start("planned", dict(setting.split("=") for setting in sys.argv[1:]))
 session.plan_ahead(spark)
@@ -53,3 +56,49 @@ def test_few_rows_are_planned_as_a_whole_unless_the_user_has_said_how(settings: 
     command = [sys.executable, "-c", PLANNED, *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert f"planned: {planned}\n" in done.stdout, done.stderr
+
+
+BEGUN = """
+import sys
+from pathlib import Path
+from mlspark import session
+session.begin("begun")
+from pyspark import SparkContext
+for thread in session._begun:
+    thread.join()
+context = SparkContext._active_spark_context
+print("before:", context and context.appName)
+if context:
+    spark = session.start("started", dict(setting.split("=") for setting in sys.argv[1:]))
+    print("after:", spark.sparkContext is context, spark.conf.get("spark.sql.catalogImplementation"))
+    print("rows:", spark.range(3).count())
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "expected"),
+    [
+        ([], [], ["before: begun", "after: True in-memory", "rows: 3"]),
+        # What a session must have from its start is only known when the settings are read.
+        ([], ["spark.sql.catalogImplementation=hive"], ["before: begun", "after: False hive", "rows: 3"]),
+        (["--master", "spark://127.0.0.1:9"], [], ["before: None"]),
+        ([], ["--help"], ["before: None"]),
+    ],
+)
+def test_spark_begins_beside_imports_on_this_machine_alone(
+    tmp_path: Path, options: list[str], settings: list[str], expected: list[str]
+) -> None:
+    script = tmp_path / "begun.py"
+    script.write_text(BEGUN)
+    command = [str(Path(sys.executable).with_name("spark-submit")), *options, str(script), *settings]
+    environment = {**os.environ, "SPARK_CONF_DIR": str(ROOT / "conf")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path, check=False
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith(("before", "after", "rows"))]
+    assert told == expected, done.stderr
+
+
+def test_python_that_has_yet_to_start_java_begins_nothing() -> None:
+    session.begin("anything")
+    assert not session._begun

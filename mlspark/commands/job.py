@@ -1,9 +1,15 @@
 """What the jobs' command lines share: options, logging, the report, exit status. Driver only."""
 
+import sys
+from pathlib import Path
+
+from mlspark import session
+
+session.begin(f"mlspark {Path(sys.argv[0]).stem}")  # beside the imports that follow
+
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -17,7 +23,7 @@ import typer
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from mlspark import python_workers, session
+from mlspark import python_workers
 from mlspark.commands import interruption, java_options, options, output_file, quick_python, stage_progress
 from mlspark.cost import Price
 from mlspark.errors import MlsparkError
@@ -49,14 +55,18 @@ def print_error(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+OF_SCORING = ("pandas", "torch", "mlspark.scoring.partitions")
+"""What Python workers import to score."""
+
+
 @dataclass(frozen=True)
 class Later:
     """Work of a stage whose module takes seconds to import: before Spark starts, or under spark-submit meanwhile."""
 
     module: str
     function: str
-    of_workers: str = ""
-    """Module that takes seconds to import in the Python workers that it needs; none: it needs none, or another."""
+    of_workers: Sequence[str] = ()
+    """Modules that take seconds to import in the Python workers that it needs."""
 
     def __call__(self, spark: SparkSession, settings: Settings) -> dict[str, Any]:
         """Do the work."""
@@ -65,9 +75,10 @@ class Later:
         return work(spark, settings)
 
     def begin_worker(self, spark: SparkSession) -> Thread | None:
-        """Have a Python worker import its module beside this thread, where workers are on this machine; see `make_ready`."""
+        """Have Python workers' modules imported beside this thread, where workers are on this machine; see `make_ready`."""
         if not self.of_workers or not python_workers.are_here(spark):
             return None
+        python_workers.import_once(spark, self.of_workers)
         return python_workers.make_ready(spark, partial(python_workers.importing, self.of_workers))
 
     def begin(self, settings: Settings) -> None:

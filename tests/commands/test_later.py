@@ -140,10 +140,11 @@ def test_spark_stops_when_the_worker_that_is_being_made_ready_is(monkeypatch: py
     monkeypatch.setattr(job.session, "start", lambda *_, **__: spark)
     monkeypatch.setattr(job.session, "plan_ahead", lambda spark: None)
     monkeypatch.setattr(job.interruption, "raised", lambda spark: nullcontext())
+    monkeypatch.setattr(job.python_workers, "import_once", lambda spark, modules: None)
     monkeypatch.setattr(job.python_workers, "make_ready", make_ready)
     monkeypatch.setitem(sys.modules, "failing_work", SimpleNamespace(fail=fail))
     stage = job.Stage(
-        "score", Later("failing_work", "fail", of_workers="torch"), lambda settings: None, shows_stages=False
+        "score", Later("failing_work", "fail", of_workers=["torch"]), lambda settings: None, shows_stages=False
     )
     with pytest.raises(typer.Exit):
         job.run_stages("score", lambda settings: [stage], [], [])
