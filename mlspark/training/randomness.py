@@ -2,7 +2,6 @@
 
 import os
 import random
-import sys
 
 import numpy as np
 import torch
@@ -25,9 +24,5 @@ def set_up_torch(threads: int, *, deterministic: bool) -> None:
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for on GPUs
-        # Not use_deterministic_algorithms, which does the same and imports torch's compiler: 3.5 s in each rank.
-        torch.set_deterministic_debug_mode("error")
-        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # for the compiler, should it be imported later
-        if compiler := sys.modules.get("torch._inductor.config"):
-            compiler.deterministic = True  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # only costs time
