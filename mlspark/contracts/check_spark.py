@@ -145,7 +145,7 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
     """Add the reasons of row rules; rows with other reasons keep those alone."""
     if not contract.rules:
         return conformed
-    served = contract.conditions
+    served, columns = contract.conditions, conformed.columns
     failures = []
     for place, rule in enumerate(contract.rules):
         if rule.batch_only:
@@ -157,8 +157,7 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
             holds = served[rule.name].sql()
         failures.append((f"NOT ({holds})", _reason("", sql_text(rule.name), sql_text(rule.expression))))
     reasons = _when(f"size({REASONS}) > 0", REASONS, _reasons(failures))
-    others = [name for name in conformed.columns if name != REASONS and not name.startswith(f"{PREFIX}rule_")]
-    return conformed.selectExpr(*(f"`{name}`" for name in others), f"{reasons} AS {REASONS}")
+    return conformed.selectExpr(*(f"{reasons} AS {REASONS}" if name == REASONS else f"`{name}`" for name in columns))
 
 
 def _check_free_sql(conformed: DataFrame, contract: Contract, rule: RowRule) -> None:
