@@ -39,6 +39,7 @@ from _killed_job import overrides as of_census
 from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
 
+from mlspark import quarantine as quarantines
 from mlspark import session, tables
 from mlspark.datasets import pictures_like
 from mlspark.features import prepared
@@ -139,7 +140,7 @@ def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True)
     for commit in history if whole_history else history[:1]:
         in_force = [by_id[commit_id] for commit_id in commit.metadata["ids"]]
         good = tables.read(spark, features, version=commit.version).count()
-        bad = tables.read_quarantine(spark, quarantine, commit.metadata["ids"]).select("job_id").collect()
+        bad = quarantines.read(spark, quarantine, commit.metadata["ids"]).select("job_id").collect()
         said = Counter({metadata["id"]: metadata["rows_quarantined"] for metadata in in_force})
         is_whole = good == sum(metadata["rows_good"] for metadata in in_force)
         halves += not (is_whole and said == Counter(row["job_id"] for row in bad))

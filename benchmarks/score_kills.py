@@ -34,6 +34,7 @@ from _killed_job import CLOCK, ROOT, SCORE, Job, overrides
 from _table_views import Result, View, counted, files_not_needed, orphans, reader, report, write_rows
 from pyspark.sql import SparkSession
 
+from mlspark import quarantine as quarantines
 from mlspark import tables
 from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
@@ -78,13 +79,13 @@ def look(spark: SparkSession, settings: Settings, *, whole_history: bool = True)
     for place, commit in enumerate(history if whole_history else history[:1]):
         said = {each.metadata["id"]: each.metadata for each in history[place:]}
         rows = tables.read(spark, scores, version=commit.version).select("score_id").collect()
-        bad = tables.read_quarantine(spark, quarantine, list(said)).select("job_id").collect()
+        bad = quarantines.read(spark, quarantine, list(said)).select("job_id").collect()
         good_by_id = Counter({score_id: metadata["rows_good"] for score_id, metadata in said.items()})
         bad_by_id = Counter({score_id: metadata["rows_quarantined"] for score_id, metadata in said.items()})
         is_whole = good_by_id == Counter(row[0] for row in rows) and bad_by_id == Counter(row[0] for row in bad)
         halves += not is_whole
     ids = [commit.metadata["id"] for commit in history]
-    bad = tables.read_quarantine(spark, quarantine, ids).collect()
+    bad = quarantines.read(spark, quarantine, ids).collect()
     return View(counted(tables.read(spark, scores).collect()), counted(bad), halves)
 
 

@@ -13,16 +13,13 @@ from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from mlspark import storage
-from mlspark.contracts.own_columns import RAW, REASONS, SOURCE, SOURCE_FILE
 from mlspark.errors import DamagedFile, TableError, one_line
 
 logger = logging.getLogger(__name__)
 
 _KEY = "mlspark"
-_QUARANTINE_ROWS_PER_FILE = 100_000
 _ATTEMPTS = 5
 _LOG_FILES_LOOKED_AT = 100
 """Newest files of a damaged log that are looked at to find the one at fault."""
@@ -318,46 +315,6 @@ def replace_part(
                 raise
             time.sleep(0.5 * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def write_quarantine(bad: DataFrame, table: str, job_id: str, num_rows: int) -> None:
-    """Write the bad rows of a job, with their reasons, as partition `job_id` of its quarantine.
-
-    They are raw rows, so a quarantine that is made here is its owner's alone; make its folder beforehand to share it.
-
-    They count from when the commit with that id stands in the table of the good rows: see `read_quarantine`.
-
-    Args:
-        bad: conformed bad rows with a column `SOURCE`.
-        table: URI of the quarantine.
-        job_id: the id of the commit that will hold the good rows of the same job.
-        num_rows: rows of `bad`; decides the number of files.
-    """
-    if not num_rows and exists(table):
-        return
-    storage.make_private(table)
-    rows = bad.select(
-        F.lit(job_id).alias("job_id"),
-        F.col(SOURCE).alias("source"),
-        F.col(SOURCE_FILE).alias("source_file"),
-        F.col(REASONS).alias("reasons"),
-        F.col(RAW).alias("raw"),
-    )
-    rows = rows.repartition(max(1, -(-num_rows // _QUARANTINE_ROWS_PER_FILE)))
-    replace_part(rows, table, part="job_id", value=job_id, metadata={"id": job_id, "rows": num_rows})
-
-
-def read_quarantine(spark: SparkSession, quarantine: str, job_ids: Sequence[str]) -> DataFrame:
-    """Return the bad rows of the jobs whose good rows are in force: job_id, source, source_file, reasons, raw.
-
-    What an interrupted run left has another id, and is not seen.
-
-    Args:
-        spark: any session.
-        quarantine: URI of the quarantine.
-        job_ids: `ids` of the metadata of a commit of good rows.
-    """
-    return read(spark, quarantine).where(F.col("job_id").isin(*job_ids))
 
 
 def read(spark: SparkSession, table: str, *, version: int | None = None) -> DataFrame:

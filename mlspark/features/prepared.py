@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from mlspark import quarantine as quarantines
 from mlspark import tables
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.contract import Contract
@@ -97,4 +98,4 @@ def read_quarantine(spark: SparkSession, table: str, quarantine: str) -> DataFra
     Raises:
         TableError: nothing was prepared yet.
     """
-    return tables.read_quarantine(spark, quarantine, latest(table).metadata["ids"])
+    return quarantines.read(spark, quarantine, latest(table).metadata["ids"])

@@ -175,7 +175,7 @@ class Read:
         return sum(account.totals["rows_quarantined"] for account in self.accounts.values())
 
     def with_bad(self, bad: DataFrame) -> DataFrame:
-        """Return the bad rows of the pipeline and of all joined sources, as `tables.write_quarantine` wants them."""
+        """Return the bad rows of the pipeline and of all joined sources, as `quarantine.write` wants them."""
         kept = (SOURCE, SOURCE_FILE, REASONS, RAW)
         return reduce(DataFrame.unionByName, (frame.select(*kept) for frame in (bad, *self.bad)))
 

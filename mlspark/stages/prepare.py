@@ -12,7 +12,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mlspark import storage, tables
+from mlspark import quarantine, storage, tables
 from mlspark.contracts import contract as contracts
 from mlspark.contracts.own_columns import GROUP, SPLIT
 from mlspark.features import picture_profile, split
@@ -113,7 +113,7 @@ def _write(spark: SparkSession, settings: Settings, work: Preparation, *, mode: 
         }
         _write_sidecars(settings, work, encoder, task, profiled)
         num_bad = taken.account.totals["rows_quarantined"] + joined.num_bad
-        tables.write_quarantine(joined.with_bad(taken.bad), settings.table("quarantine"), work.commit_id, num_bad)
+        quarantine.write(joined.with_bad(taken.bad), settings.table("quarantine"), work.commit_id, num_bad)
         now = find_sources(spark, settings) | joining.sources(spark, settings.joins, root=settings.sources.root)
         for name, source in work.read.items():
             refuse_changed(source, now[name])

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from mlspark import storage, tables
+from mlspark import quarantine, storage, tables
 from mlspark.contracts.contract import ColumnRule
 from mlspark.errors import ConfigError
 from mlspark.intake import join_types, pictures, row_numbers
@@ -288,7 +288,7 @@ def _refuse_beside(first: ModelVersion, other: ModelVersion) -> None:
 def _write_beside(settings: Settings, score_id: str, bad: DataFrame, num_bad: int) -> None:
     """Write the settings and the bad rows; they count from when the scores stand."""
     storage.write_bytes(tables.sidecar(settings.table("scores"), score_id, "config.yaml"), settings.to_yaml().encode())
-    tables.write_quarantine(bad, settings.table("scores_quarantine"), score_id, num_bad)
+    quarantine.write(bad, settings.table("scores_quarantine"), score_id, num_bad)
 
 
 def _find_source(spark: SparkSession, settings: Settings) -> Source:

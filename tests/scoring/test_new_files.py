@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mlspark import tables
+from mlspark import quarantine, tables
 from mlspark.errors import ConfigError, TableError
 from mlspark.scoring import new_files
 from mlspark.scoring.settings import ScoringSettings
@@ -79,7 +79,7 @@ def test_files_are_scored_once_each_as_they_come(spark: SparkSession, home: Path
     }
     assert of_files == {"a.csv": 4, "b.csv": 4, "c.csv": 12}
     ids = [commit.metadata["id"] for commit in tables.commits(report["output"])]
-    assert tables.read_quarantine(spark, pipeline.table("scores_quarantine"), ids).count() == 1
+    assert quarantine.read(spark, pipeline.table("scores_quarantine"), ids).count() == 1
 
 
 def test_job_that_another_was_faster_than_writes_nothing(spark: SparkSession, tmp_path: Path) -> None:

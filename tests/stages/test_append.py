@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from mlspark import tables
+from mlspark import quarantine, tables
 from mlspark.errors import ConfigError, SourceError, TableError
 from mlspark.features import prepared
 from mlspark.settings.pipeline import Settings
@@ -135,13 +135,13 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
     spark: SparkSession, daily: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = daily
-    write_quarantine = tables.write_quarantine
+    write_quarantine = quarantine.write
 
     def meanwhile(*arguments: Any) -> None:
         write_quarantine(*arguments)
         write_day(data, "day1.csv", [*DAY, line(f0=66)])
 
-    monkeypatch.setattr(tables, "write_quarantine", meanwhile)
+    monkeypatch.setattr(quarantine, "write", meanwhile)
     with pytest.raises(SourceError, match=r"changed while it was read \(.*day1\.csv\)"):
         prepare(spark, settings())
     assert not tables.exists(settings().table("features"))
