@@ -1,5 +1,9 @@
 """Raw rows -> feature table: SPARK_CONF_DIR=conf spark-submit jobs/prepare.py --config conf/census.yaml"""
 
+from mlspark.commands import begin_spark
+
+begin_spark("prepare")  # beside the imports that follow
+
 from enum import StrEnum
 from functools import partial
 from typing import Annotated

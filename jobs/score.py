@@ -1,5 +1,9 @@
 """Raw rows + model version -> scores: SPARK_CONF_DIR=conf spark-submit jobs/score.py --config conf/census.yaml"""
 
+from mlspark.commands import begin_spark
+
+begin_spark("score")  # beside the imports that follow
+
 from mlspark.commands import job, options
 from mlspark.stages.check import check_score
 

@@ -1,5 +1,9 @@
 """Feature table -> registered model version: SPARK_CONF_DIR=conf spark-submit jobs/train.py --config conf/census.yaml"""
 
+from mlspark.commands import begin_spark
+
+begin_spark("train")  # beside the imports that follow
+
 from mlspark.commands import job, options
 from mlspark.stages.check import check_train
 

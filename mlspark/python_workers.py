@@ -26,10 +26,12 @@ def import_once(spark: "SparkSession", modules: Sequence[str]) -> None:
     """Have the session's workers from now on be copies of a process that has imported modules, those that are there.
 
     Else each imports them anew, and there is one for each core: 4 processor seconds and 300 MB for torch. A daemon that
-    Spark was given in its settings stays. Only where workers `are_here`: elsewhere mlspark may reach them with the work.
+    Spark was given in its settings stays. Only where workers `are_here`, and not with `--py-files`: mlspark may reach
+    workers with the work then.
     """
     settings: Any = spark._jvm.org.apache.spark.SparkEnv.get().conf()  # type: ignore[union-attr]
-    if not settings.contains(_DAEMON):
+    sent = settings.get("spark.submit.pyFiles", "").split(",")  # the jars of spark.jars.packages, too
+    if not settings.contains(_DAEMON) and all(not name or name.endswith(".jar") for name in sent):
         settings.set(_DAEMON, "mlspark.commands.worker_daemon")
     spark.sparkContext.environment[IMPORTED] = ",".join(modules)
 
@@ -55,8 +57,8 @@ def make_ready(spark: "SparkSession", load: "Callable[[Iterator[pa.RecordBatch]]
 
 
 def importing(modules: Sequence[str], batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    """Import modules in a worker, those that are there: not every version needs torch; yield what comes."""
+    """Import modules in a worker, those that can be: not every version needs torch; yield what comes."""
     for module in modules:
-        with suppress(ImportError):
+        with suppress(Exception):
             import_module(module)
     yield from batches

@@ -38,6 +38,7 @@ _CONF = Path(__file__).parent / "spark_conf"
 """What Spark's shell and log read where the user has no folder of settings."""
 _ADAPTIVE, _PARTITIONS = "spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions"
 _TIME_ZONE = "spark.sql.session.timeZone"
+_NO_ESCAPES = "spark.sql.parser.escapedStringLiterals"
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 _DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
@@ -78,7 +79,8 @@ _begun: list[Thread] = []
 def begin(app_name: str) -> None:
     """Begin what `start` ends, beside a thread that has seconds of imports to do; where spark-submit runs a job here.
 
-    What a cluster is asked for waits until the settings were read and checked. What fails here fails again in `start`.
+    What a cluster is asked for waits until the settings were read and checked. What fails here fails again in `start`. The
+    context has the settings of spark-submit, and its name from here.
 
     Args:
         app_name: what Spark's lists call the job.
@@ -109,7 +111,7 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
         java_options: of Java, where it is started here; `spark.driver.extraJavaOptions` counts over them.
 
     Raises:
-        ConfigError: the settings in force have no Delta.
+        ConfigError: the settings in force have no Delta, or another SQL.
     """
     # Workers must run this very Python, or they do not find the packages that the driver found.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -119,7 +121,8 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
         builder = builder.config(map=dict(defaults()))
     while _begun:
         _begun.pop().join()
-        if spark_settings and (context := SparkContext._active_spark_context):
+        context, needed = SparkContext._active_spark_context, dict(spark_settings or {})
+        if context and any(context.getConf().get(name) != value for name, value in needed.items()):
             context.stop()  # begun without what must be there from its start
     with _quiet_start(), _java_options(java_options):
         spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
@@ -127,6 +130,10 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
         raise ConfigError(
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "
             f"or copy conf/spark-defaults.conf into {os.environ.get('SPARK_CONF_DIR', 'your Spark conf folder')}"
+        )
+    if spark.conf.get(_NO_ESCAPES) == "true":
+        raise ConfigError(
+            f"{_NO_ESCAPES} is true, as Spark 1 was: texts in the SQL of mlspark have escapes; leave it out"
         )
     spark.conf.set(_TIME_ZONE, "UTC")  # whatever conf or command line say: see `computed_in_utc`
     return spark

@@ -5,8 +5,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pytest
@@ -92,25 +94,37 @@ ONCE = """
 import sys
 from mlspark import python_workers, session
 spark = session.start("once", dict(setting.split("=") for setting in sys.argv[1:]))
-python_workers.import_once(spark, ["no_such_module", "this", "antigravity_of_nobody", "fractions"])
+python_workers.import_once(spark, ["no_such_module", "broken_module", "fractions"])
 
 def told(batches):
     import os, pyarrow, sys
     for _ in batches:
-        found = os.getppid(), "this" in sys.modules and "fractions" in sys.modules
-        yield pyarrow.RecordBatch.from_pydict({name: [value] for name, value in zip(("daemon", "has"), found)})
+        found = {"daemon": [os.getppid()], "has": ["fractions" in sys.modules]}
+        yield pyarrow.RecordBatch.from_pydict(found)
 
 rows = spark.range(0, 2, 1, 2).mapInArrow(told, "daemon bigint, has boolean").collect()
 print("told:", len({row.daemon for row in rows}), all(row.has for row in rows))
+"""
+BROKEN = """
+import os
+print("said by Python")
+os.write(1, b"said by what it loads")
+raise OSError("libbroken.so: cannot open shared object file")
 """
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [([], "told: 1 True\n"), (["spark.python.daemon.module=pyspark.daemon"], "told: 1 False\n")],
+    [
+        ([], "told: 1 True\n"),
+        (["spark.python.daemon.module=pyspark.daemon"], "told: 1 False\n"),
+        (["spark.submit.pyFiles=sent.zip"], "told: 1 False\n"),
+    ],
 )
-def test_workers_are_copies_of_one_that_has_imported(settings: list[str], told: str) -> None:
-    """In a process of its own: the tests' session has workers already. `this` prints, which Spark must not read."""
-    command = [sys.executable, "-c", ONCE, *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+def test_workers_are_copies_of_one_that_has_imported(tmp_path: Path, settings: list[str], told: str) -> None:
+    """In a process of its own: the tests' session has workers already. Spark must not read what a module prints."""
+    (tmp_path / "broken_module.py").write_text(BROKEN)
+    ZipFile(tmp_path / "sent.zip", "w").close()
+    command = [sys.executable, "-c", ONCE, *(setting.replace("=sent", f"={tmp_path}/sent") for setting in settings)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
     assert told in done.stdout, done.stderr

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mlspark import session
+from mlspark.errors import ConfigError
 
 from .conftest import ROOT
 
@@ -81,6 +82,11 @@ if context:
         ([], [], ["before: begun", "after: True in-memory", "rows: 3"]),
         # What a session must have from its start is only known when the settings are read.
         ([], ["spark.sql.catalogImplementation=hive"], ["before: begun", "after: False hive", "rows: 3"]),
+        (
+            ["--conf", "spark.sql.catalogImplementation=hive"],
+            ["spark.sql.catalogImplementation=hive"],
+            ["before: begun", "after: True hive", "rows: 3"],
+        ),
         (["--master", "spark://127.0.0.1:9"], [], ["before: None"]),
         ([], ["--help"], ["before: None"]),
     ],
@@ -102,3 +108,13 @@ def test_spark_begins_beside_imports_on_this_machine_alone(
 def test_python_that_has_yet_to_start_java_begins_nothing() -> None:
     session.begin("anything")
     assert not session._begun
+
+
+def test_spark_whose_texts_have_no_escapes_is_refused(spark: SparkSession) -> None:
+    """Patterns and labels with a backslash or a quote would be others."""
+    spark.conf.set("spark.sql.parser.escapedStringLiterals", "true")
+    try:
+        with pytest.raises(ConfigError, match=r"escapedStringLiterals is true.*leave it out"):
+            session.start("anywhere")
+    finally:
+        spark.conf.unset("spark.sql.parser.escapedStringLiterals")

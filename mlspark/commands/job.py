@@ -1,15 +1,9 @@
 """What the jobs' command lines share: options, logging, the report, exit status. Driver only."""
 
-import sys
-from pathlib import Path
-
-from mlspark import session
-
-session.begin(f"mlspark {Path(sys.argv[0]).stem}")  # beside the imports that follow
-
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -23,7 +17,7 @@ import typer
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from mlspark import python_workers
+from mlspark import python_workers, session
 from mlspark.commands import interruption, java_options, options, output_file, quick_python, stage_progress
 from mlspark.cost import Price
 from mlspark.errors import MlsparkError

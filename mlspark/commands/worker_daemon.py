@@ -18,10 +18,14 @@ from mlspark.python_workers import IMPORTED
 
 def main() -> None:
     """Import what `IMPORTED` names, if it is there, and answer Spark's calls for workers until it ends."""
-    with redirect_stdout(sys.stderr):  # Spark reads an address from standard output
+    output = os.dup(1)  # Spark reads an address from it, so nothing that is imported may print there
+    os.dup2(2, 1)
+    with redirect_stdout(sys.stderr):
         for module in os.environ.get(IMPORTED, "").split(","):
-            with suppress(ImportError, ValueError):
+            with suppress(Exception):  # the worker that needs it fails of it
                 import_module(module)
+    os.dup2(output, 1)
+    os.close(output)
     gc.freeze()  # a look for garbage would copy the memory that workers share
     daemon.manager()
 

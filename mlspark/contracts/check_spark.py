@@ -150,9 +150,9 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
     for place, rule in enumerate(contract.rules):
         if rule.batch_only:
             _check_free_sql(conformed, contract, rule)
-            # As a column: it may end with a comment.
+            # As a column: it may end with a comment. Of good rows alone: it may fail where its values are bad.
             holds = f"{PREFIX}rule_{place}"
-            conformed = conformed.withColumn(holds, F.expr(rule.expression))
+            conformed = conformed.withColumn(holds, F.when(~is_bad(), F.expr(rule.expression)))
         else:
             holds = served[rule.name].sql()
         failures.append((f"NOT ({holds})", _reason("", sql_text(rule.name), sql_text(rule.expression))))
@@ -301,7 +301,8 @@ def _failures(column: ColumnRule, cell: _Cell) -> list[tuple[str, str]]:
     if (greatest := column.bound("max")) is not None:
         failures.append(("max", f"{typed} > {_literal(greatest, column.type)}"))
     if column.allowed is not None:
-        failures.append(("allowed", f"{typed} NOT IN ({', '.join(map(sql_text, column.allowed))})"))
+        others = f"{typed} NOT IN ({', '.join(map(sql_text, column.allowed))})"
+        failures.append(("allowed", others if column.allowed else f"{typed} IS NOT NULL"))
     if column.pattern is not None:
         failures.append(("pattern", f"NOT {_like(typed, patterns.spark(column.pattern))}"))
     length = f"size({typed})" if column.is_array else f"char_length({typed})"

@@ -315,6 +315,7 @@ def contract_of(kind: str, *rules: str, **column: Any) -> Contract:
         # Spark puts the variable's value in the place of such a text wherever it stands in SQL.
         (contract_of("string", "x != '${env:HOME}'"), pa.array(["${env:HOME}", os.environ["HOME"]]), ["rule_0", ""]),
         (contract_of("string", allowed=["${env:HOME}", "it's"]), pa.array(["${env:HOME}", "it's"]), ["", ""]),
+        (contract_of("string", allowed=[]), pa.array(["a", None]), ["allowed", ""]),
         (contract_of("string", max_length=1), pa.array(["😀", "e\u0301"]), ["", "max_length"]),
         (
             contract_of("date"),

@@ -8,6 +8,7 @@ from pyspark.sql.types import BooleanType, StructType
 
 from mlspark.contracts import check_spark, free_sql
 from mlspark.contracts.contract import Contract
+from mlspark.contracts.own_columns import RAW, REASONS, SOURCE_FILE
 from mlspark.errors import ContractError, SourceError
 from mlspark.sources import source
 from mlspark.sources.settings import SourceSettings
@@ -155,3 +156,19 @@ def test_filter_and_rule_say_which_they_are(spark: SparkSession) -> None:
         source.filtered(rows, settings, contract, columns=["age"])
     with pytest.raises(ContractError, match=r"^contract people: rule new: 'age < unix_timestamp\(\)' cannot be used: "):
         check_spark.conform(rows, contract)
+
+
+def test_rule_is_asked_of_rows_alone_whose_values_are_good(spark: SparkSession) -> None:
+    """It may fail of others: Spark ends the job where a text is no number."""
+    rows = spark.createDataFrame(
+        [("7", None, "0", "f"), ("abc", None, "1", "f"), ("3", None, "2", "f"), (None, "no line", "3", "f")],
+        "code string, _mlspark_malformed string, _mlspark_raw string, _mlspark_source_file string",
+    )
+    contract = Contract.model_validate_json(
+        r'{"name": "codes", "columns": [{"name": "code", "type": "string", "pattern": "\\d+"}], "rules": ['
+        '{"name": "great", "expression": "CAST(code AS INT) > 5 -- and no less", "batch_only": true}]}'
+    )
+    conformed = check_spark.conform(rows, contract)
+    assert conformed.columns == ["code", REASONS, RAW, SOURCE_FILE]
+    found = {row[RAW]: [(reason.column, reason.rule) for reason in row[REASONS]] for row in conformed.collect()}
+    assert found == {"0": [], "1": [("code", "pattern")], "2": [("", "great")], "3": [("", "malformed")]}
