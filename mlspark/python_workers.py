@@ -57,8 +57,13 @@ def make_ready(spark: "SparkSession", load: "Callable[[Iterator[pa.RecordBatch]]
 
 
 def importing(modules: Sequence[str], batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    """Import modules in a worker, those that can be: not every version needs torch; yield what comes."""
+    """Import modules in a worker, see `import_all`; yield what comes."""
+    import_all(modules)
+    yield from batches
+
+
+def import_all(modules: Sequence[str]) -> None:
+    """Import modules, those that can be: not every version needs torch, and what needs one that cannot be fails of it."""
     for module in modules:
         with suppress(Exception):
             import_module(module)
-    yield from batches

@@ -42,20 +42,14 @@ def write(bad: DataFrame, table: str, job_id: str, num_rows: int) -> None:
     Raises:
         TableError: it cannot be made.
     """
-    is_new = not tables.exists(table)
-    if is_new:
-        storage.make_private(table)
-    if not num_rows:
-        if is_new:
-            _make(table)
+    if not num_rows and tables.exists(table):
         return
-    rows = bad.select(
-        F.lit(job_id).alias(_JOB),
-        F.col(SOURCE).alias("source"),
-        F.col(SOURCE_FILE).alias("source_file"),
-        F.col(REASONS).alias("reasons"),
-        F.col(RAW).alias("raw"),
-    )
+    storage.make_private(table)
+    if not num_rows:
+        _make(table)
+        return
+    values = F.lit(job_id), F.col(SOURCE), F.col(SOURCE_FILE), F.col(REASONS), F.col(RAW)
+    rows = bad.select(*(value.alias(name) for value, name in zip(values, _COLUMNS.names, strict=True)))
     rows = rows.repartition(max(1, -(-num_rows // _ROWS_PER_FILE)))
     tables.replace_part(rows, table, part=_JOB, value=job_id, metadata={"id": job_id, "rows": num_rows})
 

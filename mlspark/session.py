@@ -119,13 +119,14 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
     is_submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not is_submitted and "SPARK_CONF_DIR" not in os.environ:
         builder = builder.config(map=dict(defaults()))
+    needed = spark_settings or {}
     while _begun:
         _begun.pop().join()
-        context, needed = SparkContext._active_spark_context, dict(spark_settings or {})
+        context = SparkContext._active_spark_context
         if context and any(context.getConf().get(name) != value for name, value in needed.items()):
             context.stop()  # begun without what must be there from its start
     with _quiet_start(), _java_options(java_options):
-        spark = builder.config(map=dict(spark_settings or {})).getOrCreate()
+        spark = builder.config(map=dict(needed)).getOrCreate()
     if _DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise ConfigError(
             f"spark.sql.extensions lacks {_DELTA_EXTENSION}; start with SPARK_CONF_DIR=conf, "

@@ -81,7 +81,6 @@ class Later:
         Elsewhere Python forks to start Java, which a second thread makes unsafe.
         """
         if "PYSPARK_GATEWAY_PORT" in os.environ:
-            _import("pandas", settings)  # Spark does so before it calls Java, in twice the time while a thread imports
             _import_beside([self.module], settings)
         else:
             _import(self.module, settings)

@@ -8,22 +8,19 @@ Spark starts it in place of its own `pyspark.daemon` where `python_workers.impor
 import gc
 import os
 import sys
-from contextlib import redirect_stdout, suppress
-from importlib import import_module
+from contextlib import redirect_stdout
 
 from pyspark import daemon
 
-from mlspark.python_workers import IMPORTED
+from mlspark.python_workers import IMPORTED, import_all
 
 
 def main() -> None:
-    """Import what `IMPORTED` names, if it is there, and answer Spark's calls for workers until it ends."""
+    """Import what `IMPORTED` names and answer Spark's calls for workers until it ends."""
     output = os.dup(1)  # Spark reads an address from it, so nothing that is imported may print there
     os.dup2(2, 1)
     with redirect_stdout(sys.stderr):
-        for module in os.environ.get(IMPORTED, "").split(","):
-            with suppress(Exception):  # the worker that needs it fails of it
-                import_module(module)
+        import_all(os.environ.get(IMPORTED, "").split(","))
     os.dup2(output, 1)
     os.close(output)
     gc.freeze()  # a look for garbage would copy the memory that workers share

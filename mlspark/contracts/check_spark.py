@@ -29,6 +29,7 @@ _BASE64 = r"\A[A-Za-z0-9+/]*={0,2}\z"
 _TYPED_FLOAT = r"(?i)^\s*[+-]?(0x.*|[0-9.]+(e[+-]?[0-9]+)?[df])\s*$"
 _DAY, _DAY_AND_TIME = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$", r"^\s*\d{4}-\d{1,2}-\d{1,2}([T ]|\s*$)"
 _BELOW_MICROSECOND = r"\.\d{6}\d*[1-9]"
+_IS_BAD = f"size({REASONS}) > 0"
 _REASONS_TYPE = "array<struct<`column`:string,rule:string,value:string>>"
 
 
@@ -113,7 +114,7 @@ def add_reason(conformed: DataFrame, broken: Column, *, column: str, rule: str) 
 
 def is_bad() -> Column:
     """Return whether a conformed row breaks its contract."""
-    return F.size(REASONS) > 0
+    return F.expr(_IS_BAD)
 
 
 def differences(
@@ -156,7 +157,7 @@ def _check_rules(conformed: DataFrame, contract: Contract) -> DataFrame:
         else:
             holds = served[rule.name].sql()
         failures.append((f"NOT ({holds})", _reason("", sql_text(rule.name), sql_text(rule.expression))))
-    reasons = _when(f"size({REASONS}) > 0", REASONS, _reasons(failures))
+    reasons = _when(_IS_BAD, REASONS, _reasons(failures))
     return conformed.selectExpr(*(f"{reasons} AS {REASONS}" if name == REASONS else f"`{name}`" for name in columns))
 
 
