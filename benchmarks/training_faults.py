@@ -35,7 +35,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,31 +81,25 @@ class Course:
     left: int = 0
 
 
-def ranks_of(run: Path) -> dict[int, int]:
-    """Return rank -> process of the living ranks of a run."""
+def living_ranks() -> dict[int, int]:
+    """Return rank -> process; one run trains at a time."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if arguments[1:3] == [b"-m", b"mlspark.training.rank"] and arguments[3].startswith(str(run).encode() + b"/"):
-            rank = next(item.partition(b"=")[2] for item in environment if item.startswith(b"RANK="))
-            found[int(rank)] = int(entry.name)
+        with suppress(OSError):
+            name, _, rank = (entry / "comm").read_text().strip().rpartition(" ")
+            if name == "mlspark rank":
+                found[int(rank)] = int(entry.name)
     return found
 
 
 def processes_of(run: Path) -> list[str]:
     """Return the command lines of all processes that have to do with a run."""
-    found = []
+    found, ranks = [], living_ranks().values()
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):
             line = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(run).encode() + b"/" in line and int(entry.name) != os.getpid():
-            found.append(line.replace(b"\0", b" ").decode())
+            if (str(run).encode() + b"/" in line or int(entry.name) in ranks) and int(entry.name) != os.getpid():
+                found.append(line.replace(b"\0", b" ").decode())
     return found
 
 
@@ -239,7 +233,7 @@ class Bench:
 
     def _injuries(self, kind: str, run: Path, spark: SparkSession, victim: int) -> Callable[[], None]:
         def signal_rank(number: signal.Signals) -> None:
-            os.kill(ranks_of(run)[victim], number)
+            os.kill(living_ranks()[victim], number)
 
         def block_storage() -> None:
             place, aside = run / "checkpoints", run / "aside"

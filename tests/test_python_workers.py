@@ -15,6 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mlspark import python_workers
+from mlspark.commands import job
 from mlspark.commands.job import Later
 
 MODULE = "this"  # of the standard library; nobody imports it
@@ -75,19 +76,52 @@ def test_one_is_made_ready_after_the_other() -> None:
 
 @pytest.mark.parametrize(
     ("master", "cores", "are_here"),
-    [("local[2]", 2, True), ("local[*]", 16, True), ("spark://host:7077", 8, False), ("local[1]", 1, False)],
+    [
+        ("local[2]", 2, True),
+        ("local[*]", 16, True),
+        ("spark://host:7077", 8, False),
+        ("local-cluster[2,1,1024]", 2, False),
+        ("local[1]", 1, False),
+    ],
 )
-def test_workers_are_here_in_local_mode_with_several_cores(
-    monkeypatch: pytest.MonkeyPatch, master: str, cores: int, are_here: bool
-) -> None:
+def test_workers_are_here_in_local_mode_with_several_cores(master: str, cores: int, are_here: bool) -> None:
     session: Any = SimpleNamespace(sparkContext=SimpleNamespace(master=master, defaultParallelism=cores))
-    made: list[Any] = []
-    monkeypatch.setattr(python_workers, "import_once", lambda spark, modules: made.append(modules))
-    monkeypatch.setattr(python_workers, "make_ready", lambda spark, load: made.append(*load.args))
     assert python_workers.are_here(session) == are_here
-    for modules in ([], [MODULE]):
-        Later("mlspark.stages.score", "score", of_workers=modules).begin_worker(session)
-    assert made == ([[MODULE], [MODULE]] if are_here else [])
+
+
+@pytest.mark.parametrize(
+    ("are_here", "are_copies", "in_workers", "of_copies", "made"),
+    [
+        (False, True, [MODULE], ["copied"], []),
+        (True, True, [], [], []),
+        (True, True, [MODULE], ["copied"], [[MODULE, "copied"], []]),  # any worker has them from its start
+        (True, False, [MODULE], ["copied"], [[MODULE, "copied"], [MODULE]]),
+        (True, False, [], ["copied"], [["copied"]]),  # no use in a worker that is not copied
+    ],
+)
+def test_workers_import_what_stages_need(
+    monkeypatch: pytest.MonkeyPatch,
+    are_here: bool,
+    are_copies: bool,
+    in_workers: list[str],
+    of_copies: list[str],
+    made: list[list[str]],
+) -> None:
+    asked: list[Any] = []
+
+    def import_once(spark: Any, modules: Any) -> bool:
+        asked.append(modules)
+        return are_copies
+
+    monkeypatch.setattr(python_workers, "are_here", lambda spark: are_here)
+    monkeypatch.setattr(python_workers, "import_once", import_once)
+    monkeypatch.setattr(python_workers, "make_ready", lambda spark, load: asked.append(*load.args))
+    stages: Any = [
+        SimpleNamespace(work=Later("mlspark.stages.score", "score", of_workers=in_workers)),
+        SimpleNamespace(work=Later("mlspark.stages.train", "train", of_copies=lambda settings: of_copies)),
+    ]
+    job._begin_workers(NotImplemented, stages, NotImplemented)
+    assert asked == made
 
 
 ONCE = """

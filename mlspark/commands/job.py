@@ -25,6 +25,7 @@ from mlspark.settings import loading
 from mlspark.settings.pipeline import Settings
 from mlspark.sources import catalog
 from mlspark.stages import costs, job_records
+from mlspark.training import rank
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ OF_SCORING = ("pandas", "torch", "mlspark.scoring.partitions")
 """What Python workers import to score."""
 
 
+def of_ranks(settings: Settings) -> Sequence[str]:
+    """Return what the ranks of a training import where they are copies of a Python worker: trees have none."""
+    return rank.IMPORTS if settings.model.learner == "network" and not settings.training.use_gpu else ()
+
+
 @dataclass(frozen=True)
 class Later:
     """Work of a stage whose module takes seconds to import: before Spark starts, or under spark-submit meanwhile."""
@@ -61,19 +67,14 @@ class Later:
     function: str
     of_workers: Sequence[str] = ()
     """Modules that take seconds to import in the Python workers that it needs."""
+    of_copies: Callable[[Settings], Sequence[str]] = lambda settings: ()
+    """Returns the same of processes that are copies of such workers, where those are copies themselves."""
 
     def __call__(self, spark: SparkSession, settings: Settings) -> dict[str, Any]:
         """Do the work."""
         work: Callable[[SparkSession, Settings], dict[str, Any]] = getattr(import_module(self.module), self.function)
         interruption.rearm()
         return work(spark, settings)
-
-    def begin_worker(self, spark: SparkSession) -> Thread | None:
-        """Have Python workers' modules imported beside this thread, where workers are on this machine; see `make_ready`."""
-        if not self.of_workers or not python_workers.are_here(spark):
-            return None
-        python_workers.import_once(spark, self.of_workers)
-        return python_workers.make_ready(spark, partial(python_workers.importing, self.of_workers))
 
     def begin(self, settings: Settings) -> None:
         """Import the module and what it opens MLflow with, under spark-submit beside this thread, which waits for Java.
@@ -100,6 +101,20 @@ class Stage:
     """Whether it is said how far Spark's stages are: unless the work tells its progress itself."""
     follows: bool = False
     """Whether the check needs what an earlier stage of the session writes: it is made when the stage's turn comes."""
+
+
+def _begin_workers(spark: SparkSession, stages: Sequence[Stage], settings: Settings) -> None:
+    """Have what Python workers of any stage need imported beside this thread, where workers are on this machine."""
+    works = [stage.work for stage in stages if isinstance(stage.work, Later)]
+    modules = [module for work in works for module in work.of_workers]
+    of_copies = [module for work in works for module in work.of_copies(settings)]
+    if not (modules or of_copies) or not python_workers.are_here(spark):
+        return
+    if python_workers.import_once(spark, [*modules, *of_copies]):
+        modules = []  # they are there in any worker
+    elif not modules:
+        return
+    python_workers.make_ready(spark, partial(python_workers.importing, modules))
 
 
 def run(
@@ -157,25 +172,29 @@ def run_stages(
             session.plan_ahead(spark)
         to_start = time.monotonic() - begun
         _import_beside([stage.work.module for stage in stages[1:] if isinstance(stage.work, Later)], settings)
-        waiting: list[Thread] = []
         try:
             with interruption.raised(spark):
+                _begin_workers(spark, stages, settings)
                 for stage in stages:
                     at = stage.name
-                    if isinstance(stage.work, Later) and (thread := stage.work.begin_worker(spark)):
-                        waiting.append(thread)
                     _run(spark, settings, stage, price, begun=begun, to_start=to_start, is_one_of_many=len(stages) > 1)
                     begun = time.monotonic()
+        except (MlsparkError, KeyboardInterrupt) as error:
+            raise _told(at, error) from None  # now: what follows takes seconds
         finally:
-            for thread in waiting:
-                thread.join()  # Spark writes an error of a worker that is at work when it stops
+            python_workers.wait_ready()  # Spark writes an error of a worker that is at work when it stops
             spark.stop()
-    except MlsparkError as error:
+    except (MlsparkError, KeyboardInterrupt) as error:
+        raise _told(at, error) from None
+
+
+def _told(at: str, error: MlsparkError | KeyboardInterrupt) -> typer.Exit:
+    """Print what ended a session, and return what ends the process."""
+    if isinstance(error, MlsparkError):
         print_error(f"{at}: {error}")
-        raise typer.Exit(options.USER_ERROR) from None
-    except KeyboardInterrupt as error:
-        print_error(f"{at}: {interruption.line(error)}")
-        raise typer.Exit(interruption.status(error)) from None
+        return typer.Exit(options.USER_ERROR)
+    print_error(f"{at}: {interruption.line(error)}")
+    return typer.Exit(interruption.status(error))
 
 
 def _import(module: str, settings: Settings) -> None:

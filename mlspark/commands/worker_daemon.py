@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 
 from pyspark import daemon
 
-from mlspark.python_workers import IMPORTED, import_all
+from mlspark import python_workers
 
 
 def main() -> None:
@@ -20,9 +20,10 @@ def main() -> None:
     output = os.dup(1)  # Spark reads an address from it, so nothing that is imported may print there
     os.dup2(2, 1)
     with redirect_stdout(sys.stderr):
-        import_all(os.environ.get(IMPORTED, "").split(","))
+        python_workers.import_all(["pyspark.worker", *os.environ.get(python_workers.IMPORTED, "").split(",")])
     os.dup2(output, 1)
     os.close(output)
+    python_workers.is_copy = True
     gc.freeze()  # a look for garbage would copy the memory that workers share
     daemon.manager()
 

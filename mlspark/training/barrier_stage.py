@@ -3,6 +3,7 @@
 import codecs
 import logging
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -10,15 +11,18 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
-from mlspark.training import driver_link, preflight
+from mlspark import python_workers
+from mlspark.child_processes import Forked
+from mlspark.training import driver_link, preflight, rank_supervisor
 from mlspark.training.driver_link import Listener
 from mlspark.training.events import OnEvent, RankSilent
 from mlspark.training.failures import AttemptFailure, explained
@@ -68,6 +72,7 @@ def run_rank(
     environment: Mapping[str, str],
     functions: bytes,
     shows_output: bool,
+    may_fork: bool,
 ) -> None:
     """Run one rank and wait for it. Runs in a Spark task on an executor, called by TorchDistributor.
 
@@ -81,12 +86,13 @@ def run_rank(
     os.environ.update(environment)
     os.environ.pop(driver_link.FUNCTIONS, None)  # Spark uses a Python for one task after the other
     command = [sys.executable, "-m", "mlspark.training.rank_supervisor", sys.executable, "-m", module, spec_uri]
+    start = partial(_forked, module, spec_uri) if may_fork and python_workers.can_fork() else partial(_started, command)
     with tempfile.TemporaryDirectory(prefix="mlspark-rank-") as folder:
         if functions:
             file = Path(folder) / "functions"
             file.write_bytes(functions)
             os.environ[driver_link.FUNCTIONS] = str(file)
-        status, output = _output_of(command, shows_output=shows_output)
+        status, output = _output_of(start, shows_output=shows_output)
     if status:
         raise RuntimeError(
             f"rank {os.environ['RANK']} on {socket.gethostname()}: Command {command} failed with return code {status}. The "
@@ -94,18 +100,37 @@ def run_rank(
         )
 
 
-def _output_of(command: Sequence[str], *, shows_output: bool) -> tuple[int, str]:
-    """Return the exit status of `command` and the end of what it printed, whatever bytes those are.
+def _started(command: Sequence[str], output: int) -> "subprocess.Popen[bytes]":
+    """Start a command that prints to an open file."""
+    return subprocess.Popen(  # noqa: S603 (the launcher's own)
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )
+
+
+def _forked(module: str, spec_uri: str, output: int) -> Forked:
+    """Start the supervisor of a rank, and by it the rank, as copies of this process: they need import nothing."""
+
+    def rank() -> None:
+        sys.argv = [module, spec_uri]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    def supervisor() -> None:
+        sys.exit(rank_supervisor.run(lambda: Forked(rank, os.dup(1))))
+
+    return Forked(supervisor, output)
+
+
+def _output_of(start: "Callable[[int], subprocess.Popen[bytes] | Forked]", *, shows_output: bool) -> tuple[int, str]:
+    """Return the exit status of what is started, to print to a file, and the end of what it printed, whatever bytes.
 
     TorchDistributor's own `_execute_command` fails on bytes that are no UTF-8, and waits for ever for the end of a pipe
     that another process holds, too.
     """
-    process = subprocess.Popen(  # noqa: S603 (the launcher's own)
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
+    pipe, end = os.pipe()
+    process = start(end)
+    os.close(end)
     output = [""]
-    reader = threading.Thread(target=_pass_on, args=(process.stdout, output, shows_output), daemon=True)
+    reader = threading.Thread(target=_pass_on, args=(pipe, output, shows_output), daemon=True)
     reader.start()
     try:
         status = process.wait()
@@ -116,16 +141,17 @@ def _output_of(command: Sequence[str], *, shows_output: bool) -> tuple[int, str]
     return status, output[0]
 
 
-def _pass_on(pipe: IO[bytes], output: list[str], shows_output: bool) -> None:
+def _pass_on(pipe: int, output: list[str], shows_output: bool) -> None:
     """Read a pipe to its end, show what comes where that is wanted, and keep the end of it in output[0]."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     encoding = sys.stdout.encoding or "utf-8"
-    while chunk := os.read(pipe.fileno(), 65_536):
-        text = decoder.decode(chunk)
-        output[0] = (output[0] + text)[-_OUTPUT_CHARACTERS:]
-        if shows_output:
-            sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-            sys.stdout.flush()
+    with open(pipe, "rb", buffering=0) as file:
+        while chunk := file.read(65_536):
+            text = decoder.decode(chunk)
+            output[0] = (output[0] + text)[-_OUTPUT_CHARACTERS:]
+            if shows_output:
+                sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+                sys.stdout.flush()
 
 
 def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event: OnEvent, functions: bytes) -> None:
@@ -151,7 +177,10 @@ def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event
         shows_output = not distributor.is_spark_local_master
         error: BaseException | None = None
         try:
-            distributor._run("mlspark.training.rank", run_rank, spec.uri, environment, functions, shows_output)
+            may_fork = not spec.training.use_gpu
+            distributor._run(
+                "mlspark.training.rank", run_rank, spec.uri, environment, functions, shows_output, may_fork
+            )
         except BaseException as raised:
             error = _first_cause(raised)
             if not isinstance(error, Exception):

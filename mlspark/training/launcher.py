@@ -11,10 +11,10 @@ import time
 import cloudpickle
 from pyspark.sql import SparkSession
 
-from mlspark import storage
+from mlspark import python_workers, storage
 from mlspark.errors import ConfigError, TrainingFailed
 from mlspark.streaming.snapshot import Snapshot
-from mlspark.training import barrier_stage, outcome, preflight
+from mlspark.training import barrier_stage, outcome, preflight, rank
 from mlspark.training.events import AttemptFailed, OnEvent, Restarting, Started
 from mlspark.training.failures import AttemptFailure, final_message
 from mlspark.training.outcome import TrainingOutcome
@@ -59,6 +59,9 @@ def launch(
     spec.best_metric  # noqa: B018 (raises where the task has no such metric)
     preflight.check_parameters(spec, functions)
     payload = _pickled(functions)
+    if not spec.training.use_gpu and python_workers.are_here(spark):
+        python_workers.import_once(spark, rank.IMPORTS)  # where nobody has, as before a first search of settings
+        python_workers.wait_ready()
     preflight.check(spark, spec, modules=_modules(spec, functions))
     run = _Run(spark, spec, on_event, payload, num_earlier=len(earlier))
     spec, world_size = run.to_the_end()

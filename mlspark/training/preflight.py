@@ -5,6 +5,7 @@ Executors import this module, to look at their place and to start ranks: not tor
 
 import functools
 import importlib.util
+import json
 import logging
 import platform
 import re
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
@@ -22,6 +23,9 @@ from pyspark.sql import SparkSession
 from mlspark import __version__, storage
 from mlspark.errors import ConfigError, MlsparkError
 from mlspark.training.spec import Functions, TrainingSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +147,14 @@ def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[
     count = spec.training.num_processes
     look = functools.partial(_look, spec.snapshot_uri, spec.run_uri, tuple(modules))
     try:
-        # A barrier stage, as that of the ranks: all tasks at once, so where the ranks will be.
-        reports = spark.sparkContext.parallelize(range(count), count).barrier().mapPartitions(look).collect()
+        # A barrier stage, as that of the ranks: all tasks at once, so where the ranks will be. And not of an RDD, for which
+        # Spark starts Python processes of their own.
+        rows = spark.range(0, count, 1, count).mapInArrow(look, "report string", barrier=True).collect()
     except Exception as error:
         if "No module named 'mlspark" in str(error):
             raise ConfigError(NO_MLSPARK) from error
         raise
+    reports = [json.loads(row["report"]) for row in rows]
     here = versions()
     for report in reports:
         host, python = report["host"], report["executable"]
@@ -168,8 +174,12 @@ def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[
             )
 
 
-def _look(snapshot_uri: str, run_uri: str, modules: tuple[str, ...], _: Iterator[int]) -> Iterator[dict[str, Any]]:
-    """Yield a report of the place where a task runs. Executor."""
+def _look(
+    snapshot_uri: str, run_uri: str, modules: tuple[str, ...], _: "Iterator[pa.RecordBatch]"
+) -> "Iterator[pa.RecordBatch]":
+    """Yield a report of the place where a task runs, as JSON. Executor."""
+    import pyarrow as pa
+
     problem, gpus = "", 0
     try:
         storage.read_bytes(snapshot_uri)
@@ -186,10 +196,11 @@ def _look(snapshot_uri: str, run_uri: str, modules: tuple[str, ...], _: Iterator
             problem = f"module {name} is not there; install it on every node, or send it with spark-submit --py-files"
     context = BarrierTaskContext.get()
     gpus = len(context.resources()["gpu"].addresses) if "gpu" in context.resources() else 0
-    yield {
+    report = {
         "host": socket.gethostname(),
         "executable": sys.executable,
         "versions": versions(),
         "gpus": gpus,
         "problem": problem,
     }
+    yield pa.RecordBatch.from_pydict({"report": [json.dumps(report)]})

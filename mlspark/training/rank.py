@@ -1,5 +1,7 @@
 """What runs in each process of a training run: python -m mlspark.training.rank SPEC_URI. No Spark, no MLflow.
 
+In local mode without GPUs that process is a copy of one that has the `IMPORTS` already, see `barrier_stage.run_rank`.
+
 Needs the variables that torchrun sets: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK with several GPUs). The
 launcher adds the driver's address (`driver_link`) and, for functions that a user passed, a file of them.
 
@@ -21,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlspark import child_processes
 from mlspark.errors import MlsparkError
 from mlspark.training import driver_link
 from mlspark.training.driver_link import Link, Stopped
@@ -28,6 +31,8 @@ from mlspark.training.driver_link import Link, Stopped
 if TYPE_CHECKING:
     from mlspark.training.spec import Functions
 
+IMPORTS = ("mlspark.training.loop", "mlspark.training.process_group", "torch._dynamo", "mlspark.training.barrier_stage")
+"""Modules of each rank that take seconds to import; the last is one of torch's optimizers and of its process groups."""
 LOG_LINES = 50
 _LINE_CHARACTERS, _MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 2_000, 20_000, 50_000
 _STOPPED_STATUS = 143  # as of a process that ends on SIGTERM
@@ -174,6 +179,7 @@ if __name__ == "__main__":
     last_lines.setFormatter(logging.getLogger().handlers[0].formatter)
     logging.getLogger().addHandler(last_lines)
     logging.getLogger("mlspark").setLevel(logging.INFO)
+    child_processes.set_name(f"mlspark rank {os.environ.get('RANK', '')}")
     _end_with_parent()
     try:
         main(sys.argv[1], last_lines)

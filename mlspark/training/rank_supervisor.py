@@ -12,35 +12,40 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from mlspark import child_processes
+from mlspark.child_processes import Child
 
 GRACE_SECONDS = 10.0
 """Seconds that a rank may take to end after SIGTERM."""
 _LOOK_SECONDS = 0.05
 
 
-def run(command: Sequence[str]) -> int:
-    """Return the exit status of `command`, 128 + n when signal n ended it, once it and all that it started are gone."""
+def run(start: Callable[[], Child]) -> int:
+    """Return the exit status of a rank, 128 + n when signal n ended it, once it and all that it started are gone.
+
+    Args:
+        start: starts the rank, in a session of its own.
+    """
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()  # Spark's Python sends SIGHUP to its whole group when it ends, which would kill the rank at once
     child_processes.adopt_orphans()
     parent, asked = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 (the launcher's own)
+    process = start()
     deadline = float("inf")
     while (status := child_processes.status(process)) is None:
         time.sleep(_LOOK_SECONDS)
         if deadline == float("inf") and (asked or os.getppid() != parent):
             deadline = time.monotonic() + GRACE_SECONDS
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
+            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, signal.SIGCONT)
         elif time.monotonic() > deadline:
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
     child_processes.end_left(process.pid)
     return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(lambda: subprocess.Popen(sys.argv[1:], start_new_session=True)))  # noqa: S603 (the launcher's own)

@@ -124,10 +124,10 @@ def test_spark_stops_when_the_worker_that_is_being_made_ready_is(monkeypatch: py
     """Spark would write an error of a worker at work when it stops: where a stage fails soon, or has nothing to do."""
     happened: list[str] = []
 
-    def make_ready(spark: Any, load: Any) -> threading.Thread:
+    def make_ready(spark: Any, load: Any) -> None:
         ready = threading.Thread(target=lambda: (time.sleep(0.5), happened.append("ready")))
         ready.start()
-        return ready
+        monkeypatch.setattr(job.python_workers, "_made_ready", [ready])
 
     def fail(spark: Any, settings: Any) -> Any:
         raise ConfigError("no such version")
@@ -140,12 +140,13 @@ def test_spark_stops_when_the_worker_that_is_being_made_ready_is(monkeypatch: py
     monkeypatch.setattr(job.session, "start", lambda *_, **__: spark)
     monkeypatch.setattr(job.session, "plan_ahead", lambda spark: None)
     monkeypatch.setattr(job.interruption, "raised", lambda spark: nullcontext())
-    monkeypatch.setattr(job.python_workers, "import_once", lambda spark, modules: None)
+    monkeypatch.setattr(job.python_workers, "import_once", lambda spark, modules: True)
     monkeypatch.setattr(job.python_workers, "make_ready", make_ready)
+    monkeypatch.setattr(job, "print_error", happened.append)
     monkeypatch.setitem(sys.modules, "failing_work", SimpleNamespace(fail=fail))
     stage = job.Stage(
         "score", Later("failing_work", "fail", of_workers=["torch"]), lambda settings: None, shows_stages=False
     )
     with pytest.raises(typer.Exit):
         job.run_stages("score", lambda settings: [stage], [], [])
-    assert happened == ["ready", "stopped"]
+    assert happened == ["score: no such version", "ready", "stopped"]  # nobody waits to hear of it

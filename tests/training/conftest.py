@@ -1,5 +1,6 @@
 """Training runs on a small feature table that is written without Spark."""
 
+import os
 import subprocess
 import sys
 import traceback
@@ -34,6 +35,8 @@ TASK = BinaryTask(kind="binary", target="label", classes=(0, 1))
 TARGET_DTYPES = {"binary": "float32", "multiclass": "int64", "regression": "float64"}
 ROWS = {"train": 2003, "validation": 301, "test": 307}  # prime: no batch size divides them
 EPOCHS = 3
+_TESTED_BY = "MLSPARK_TESTED_BY"
+os.environ[_TESTED_BY] = str(os.getpid())  # which test process has started what else
 
 
 def columns(split: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -115,16 +118,24 @@ def run_torchrun(spec: TrainingSpec) -> subprocess.CompletedProcess[str]:
 
 
 def ranks_of(spec: TrainingSpec) -> list[int]:
-    """Ids of the living processes that train the run of `spec`, whichever start of it, by their command line."""
+    """Ids of the living processes that train the run of `spec`, whichever start of it.
+
+    By their command line; where they are copies of a Python worker, by their names those that this test process has started.
+    """
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = path.read_bytes().split(b"\0")
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            is_named = (folder / "comm").read_text().startswith("mlspark rank ")
         except OSError:
             continue
-        is_rank = arguments[1:3] == [b"-m", b"mlspark.training.rank"]
-        if is_rank and arguments[3].startswith(f"{spec.run_uri}/".encode()):
-            found.append(int(path.parent.name))
+        if arguments[1:3] == [b"-m", b"mlspark.training.rank"]:
+            is_rank = arguments[3].startswith(f"{spec.run_uri}/".encode())
+        else:
+            is_rank = is_named and f"{_TESTED_BY}={os.environ.get(_TESTED_BY)}".encode() in variables
+        if is_rank:
+            found.append(int(folder.name))
     return found
 
 

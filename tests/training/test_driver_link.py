@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -371,14 +372,16 @@ def test_what_a_rank_has_started_ends_with_it(tmp_path: Path, has_own_session: b
         "print('done')\n"
     )
     # The pipe ends only when the last process that holds it does.
-    status, output = barrier_stage._output_of([*SUPERVISED, sys.executable, "-c", code], shows_output=False)
+    start = partial(barrier_stage._started, [*SUPERVISED, sys.executable, "-c", code])
+    status, output = barrier_stage._output_of(start, shows_output=False)
     assert (status, output) == (0, "done\n")
     assert is_gone(int(noted.read_text()))
 
 
 def test_output_may_be_any_bytes_and_its_end_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
     code = r"import sys; sys.stdout.buffer.write(b'\xff' + b'x' * 5_000_000 + b'\n\xe9t\xc3\xa9 end'); sys.exit(3)"
-    status, output = barrier_stage._output_of([*SUPERVISED, sys.executable, "-c", code], shows_output=True)
+    start = partial(barrier_stage._started, [*SUPERVISED, sys.executable, "-c", code])
+    status, output = barrier_stage._output_of(start, shows_output=True)
     assert status == 3
     assert output.endswith("x\n\ufffdt\xe9 end")
     assert len(output) == 20_000
@@ -399,5 +402,6 @@ def test_output_is_not_waited_for_when_something_else_holds_the_pipe(
         f"while not (pathlib.Path({str(noted)!r}).exists() and pathlib.Path({str(noted)!r}).read_text()): time.sleep(0.01)\n"
         "print('done', flush=True)\n"
     )
-    assert barrier_stage._output_of([sys.executable, "-c", code], shows_output=False) == (0, "done\n")
+    start = partial(barrier_stage._started, [sys.executable, "-c", code])
+    assert barrier_stage._output_of(start, shows_output=False) == (0, "done\n")
     os.kill(int(noted.read_text()), signal.SIGKILL)

@@ -1,0 +1,161 @@
+"""Ranks that are copies of a Python worker which has imported what they need: apart from it, watched, and ended with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from mlspark import python_workers
+from mlspark.streaming.snapshot import Snapshot
+from mlspark.training.launcher import launch
+from mlspark.training.spec import Functions
+
+from ..conftest import wait_until
+from .conftest import new_run
+from .test_driver_link import is_gone
+from .test_launcher import ignore
+
+WORKER = """
+import atexit, fractions, json, os, socket, sys
+from functools import partial
+from mlspark.training import barrier_stage
+
+atexit.register(print, "the end of the worker")
+open_here, _ = socket.socketpair(), open(__file__)
+start = partial(barrier_stage._forked, "work", "spec of the run")
+sys.stderr.write(json.dumps(barrier_stage._output_of(start, shows_output=False)))
+"""
+
+
+def worker(folder: Path, work: str) -> "subprocess.Popen[str]":
+    """A process that runs `work` as its rank, a copy of itself, and writes (status, output) to standard error."""
+    (folder / "worker.py").write_text(WORKER)
+    (folder / "work.py").write_text(work)
+    return subprocess.Popen(
+        [sys.executable, "worker.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(folder: Path, work: str) -> Any:
+    process = worker(folder, work)
+    output, told = process.communicate(timeout=240.0)
+    assert output == "the end of the worker\n"
+    return json.loads(told)
+
+
+def test_copy_has_what_was_imported_and_nothing_else_of_its_parent(tmp_path: Path) -> None:
+    status, output = ended(
+        tmp_path,
+        "import atexit, os, sys, threading\n"
+        "atexit.register(print, 'the end of the rank')\n"
+        "files = {file: os.readlink(f'/proc/self/fd/{file}')[:9] for file in '0123456789' "
+        "if os.path.lexists(f'/proc/self/fd/{file}')}\n"
+        "print(__name__, sys.argv[1:], 'fractions' in sys.modules)\n"
+        "print(sorted({kind.split(':')[0] for kind in files.values()}), files['0'], files['1'] == files['2'])\n"
+        "print(os.getsid(0) == os.getpid(), threading.active_count())\n",
+    )
+    assert status == 0
+    assert output.splitlines() == [
+        "__main__ ['spec of the run'] True",
+        "['/dev/null', 'pipe'] /dev/null True",
+        "True 1",
+        "the end of the rank",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "output"),
+    [
+        ("print('done')", 0, "done\n"),
+        ("raise SystemExit(3)", 3, ""),
+        ("import os; os._exit(143)", 143, ""),
+        ("import os, signal; print('killed', flush=True); os.kill(os.getpid(), signal.SIGKILL)", 137, "killed\n"),
+        ("raise ValueError('odd')", 1, "ValueError: odd\n"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff' + b'x' * 5_000_000 + b' end'); sys.exit(4)", 4, "x end"),
+        (
+            "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.5), print('late'))).start()",
+            0,
+            "late\n",
+        ),
+    ],
+)
+def test_status_and_the_end_of_the_output_come_back(tmp_path: Path, work: str, status: int, output: str) -> None:
+    found = ended(tmp_path, work)
+    assert found[0] == status
+    assert found[1].endswith(output)
+    assert len(found[1]) <= 20_000
+
+
+WAITING = """
+import os, pathlib, signal, subprocess, sys, time
+def save(*_):
+    time.sleep(0.5)
+    pathlib.Path("saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+pathlib.Path("pids.new").write_text(f"{os.getpid()} {os.getppid()} {left.pid}")
+os.rename("pids.new", "pids")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", ["worker", "supervisor", "stopped rank"])
+def test_nothing_is_left_of_a_copy_whose_worker_is_gone(tmp_path: Path, end: str) -> None:
+    process = worker(tmp_path, WAITING)
+    wait_until((tmp_path / "pids").exists)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    if end == "supervisor":  # as Spark's Python asks it to end
+        os.kill(pids[1], signal.SIGTERM)
+    else:
+        if end == "stopped rank":
+            os.kill(pids[0], signal.SIGSTOP)
+        process.kill()
+    wait_until(lambda: all(is_gone(pid) for pid in pids))
+    assert (tmp_path / "saved").exists()
+    process.communicate(timeout=120.0)
+
+
+def test_worker_with_threads_of_its_own_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not python_workers.can_fork()  # the tests' process is no worker
+    monkeypatch.setattr(python_workers, "is_copy", True)
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    assert not python_workers.can_fork()
+    end.set()
+    thread.join()
+
+
+def noting(folder: str, tensors: Any, num_outputs: int) -> Any:
+    """A model that notes which process makes it, and from what."""
+    from torch import nn
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(tensors.num_dense, num_outputs)
+
+        def forward(self, dense: Any, ids: Any) -> Any:
+            return self.layer(dense)
+
+    Path(folder, os.environ["RANK"]).write_text(Path("/proc/self/cmdline").read_text())
+    return Linear()
+
+
+def test_ranks_of_a_local_session_are_copies_of_a_worker(
+    spark: SparkSession, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    (tmp_path / "noted").mkdir()
+    spec = new_run(tmp_path, snapshot, num_processes=2)
+    launch(spark, spec, ignore, functions=Functions(partial(noting, str(tmp_path / "noted"))))
+    commands = [(tmp_path / "noted" / rank).read_text() for rank in "01"]
+    assert all("mlspark.commands.worker_daemon" in command for command in commands)
