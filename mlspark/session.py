@@ -140,6 +140,15 @@ def start(app_name: str, spark_settings: Mapping[str, str] | None = None, *, jav
     return spark
 
 
+def stop(spark: SparkSession) -> None:
+    """Stop Spark at the end of a command: without the wait for pyspark's thread of accumulators, of up to 1.5 seconds.
+
+    It looks once a second whether it is to end, and ends with the process.
+    """
+    spark.sparkContext._accumulatorServer = None  # type: ignore[assignment]
+    spark.stop()
+
+
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """Have Java, should it be started meanwhile, leave standard error to the job; see `spark_conf/`.

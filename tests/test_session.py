@@ -118,3 +118,18 @@ def test_spark_whose_texts_have_no_escapes_is_refused(spark: SparkSession) -> No
             session.start("anywhere")
     finally:
         spark.conf.unset("spark.sql.parser.escapedStringLiterals")
+
+
+def test_stop_does_not_wait_for_the_thread_of_accumulators() -> None:
+    """It looks once a second whether it is to end."""
+    code = (
+        "import sys, time\n"
+        "from pyspark.accumulators import AccumulatorTCPServer as tcp, AccumulatorUnixServer as unix\n"
+        "from mlspark import session\n"
+        "spark = session.start('stops')\n"
+        "tcp.shutdown = unix.shutdown = lambda server: print('waits')\n"
+        "session.stop(spark)\n"
+        "print('stopped', spark.sparkContext._jsc)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+    assert done.stdout == "stopped None\n", done.stderr

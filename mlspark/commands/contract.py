@@ -220,4 +220,4 @@ def _session(name: str, sources: Sequence[SourceSettings], *, root: str) -> Iter
         with stage_progress.shown(spark, name, output=sys.stderr):
             yield spark
     finally:
-        spark.stop()
+        session.stop(spark)

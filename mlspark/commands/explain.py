@@ -197,7 +197,7 @@ def _of_source(
             joins = score.needed_joins(spark, [model], of_joins[0], root=of_joins[1])
             return explanation.of_source(spark, model, source, joins, root=root, row_ids=row_ids, most=most)
     finally:
-        spark.stop()
+        session.stop(spark)
 
 
 def _source(model: "ModelVersion", rows: str, settings: Settings | None) -> SourceSettings:

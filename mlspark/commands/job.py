@@ -183,7 +183,7 @@ def run_stages(
             raise _told(at, error) from None  # now: what follows takes seconds
         finally:
             python_workers.wait_ready()  # Spark writes an error of a worker that is at work when it stops
-            spark.stop()
+            session.stop(spark)
     except (MlsparkError, KeyboardInterrupt) as error:
         raise _told(at, error) from None
 

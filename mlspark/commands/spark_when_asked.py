@@ -27,5 +27,7 @@ def for_command(name: str, settings: Settings) -> "Iterator[Callable[[], SparkSe
     try:
         yield start
     finally:
-        for spark in started:
-            spark.stop()
+        if started:
+            from mlspark import session
+
+            session.stop(started[0])

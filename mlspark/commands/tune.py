@@ -152,7 +152,7 @@ def _tuned(settings: Settings, search: Search, options: TuneOptions, prepared: P
         typer.echo(f"mlspark: tune: stopped; the same command goes on with study {options.study}", err=True)
         raise typer.Exit(interruption.status(error)) from None
     finally:
-        spark.stop()
+        session.stop(spark)
 
 
 def _write(out: str, tuned: Tuned, options: TuneOptions, files: Sequence[str]) -> str:

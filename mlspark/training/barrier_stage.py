@@ -12,11 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyspark import BarrierTaskContext
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
@@ -60,9 +61,32 @@ class _Distributor(TorchDistributor):
         run_task = self._get_spark_task_function(
             framework_wrapper_fn, train_object, run_pytorch_file_fn, spark_dataframe, *args, **kwargs
         )
+        if self.is_spark_local_master:
+            with suppress(OSError):  # then they agree on a port, as on a cluster
+                run_task = partial(_with_port, _free_port(_driver(self.spark)), run_task)
         self._check_encryption()
         tasks = self.spark.range(start=0, end=self.num_tasks, step=1, numPartitions=self.num_tasks)
         tasks.mapInArrow(run_task, schema="chunk binary", barrier=True).collect()
+
+
+def _free_port(host: str) -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        return int(taken.getsockname()[1])
+
+
+def _with_port(port: int, run_task: Callable[[Any], Iterator[Any]], batches: Any) -> Iterator[Any]:
+    """Do what a task of TorchDistributor does, with a port that the driver has found for rank 0. Executor.
+
+    The tasks would ask each other, which takes a second: Spark looks for the answer once in one.
+    """
+    agree = BarrierTaskContext.allGather
+    BarrierTaskContext.allGather = lambda context, message="": [str(port)]  # type: ignore[assignment, method-assign]
+    try:
+        yield from run_task(batches)
+    finally:
+        BarrierTaskContext.allGather = agree  # type: ignore[method-assign]
 
 
 def run_rank(

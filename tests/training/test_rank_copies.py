@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
 from mlspark import python_workers
 from mlspark.streaming.snapshot import Snapshot
+from mlspark.training import barrier_stage
 from mlspark.training.launcher import launch
 from mlspark.training.spec import Functions
 
@@ -133,6 +136,19 @@ def test_worker_with_threads_of_its_own_is_not_copied(monkeypatch: pytest.Monkey
     assert not python_workers.can_fork()
     end.set()
     thread.join()
+
+
+def test_tasks_need_not_agree_on_a_port_that_the_driver_has_found() -> None:
+    """Spark takes a second for each answer."""
+    agree = BarrierTaskContext.allGather
+
+    def task(batches: Any) -> Any:
+        yield BarrierTaskContext.allGather(NotImplemented, str(batches))
+
+    assert list(barrier_stage._with_port(12345, task, "any")) == [["12345"]]
+    assert BarrierTaskContext.allGather is agree
+    with socket.create_server(("127.0.0.1", barrier_stage._free_port("127.0.0.1"))):
+        pass
 
 
 def noting(folder: str, tensors: Any, num_outputs: int) -> Any:
