@@ -9,11 +9,14 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
-import multiprocessing
+import io
 import os
 import signal
 import sys
+import threading
 import time
+import traceback
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -34,52 +37,85 @@ class Child(Protocol):
 class Forked:
     """A child that is a copy of this process and does other work: what has been imported here need not be there.
 
-    It has its own session, the null device as standard input, no file that is open here, and none of the functions that
-    this process is to call at its end. Safe where this process has no other thread, see `python_workers.can_fork`.
+    It ends as an interpreter does that has run the work as its program. It has its own session, the null device as standard
+    input and in place of each file that is open here, and SIGTERM ends it. Only of a process with one thread and without
+    children, see `python_workers.can_fork`. Linux only.
 
     Args:
-        work: what it does. It ends with status 1 on an exception, and otherwise as `sys.exit` says.
+        work: what it does.
         output: an open file, for what it prints.
     """
 
     def __init__(self, work: Callable[[], object], output: int) -> None:
-        self._process = multiprocessing.get_context("fork").Process(target=_apart, args=(work, output))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
         self.returncode: int | None = None
+        if self.pid == 0:
+            _end(_apart(work, output))
 
     def poll(self) -> int | None:
         """Return how it ended, -n by signal n; None while it runs."""
-        return self._process.exitcode
+        return self._look(os.WNOHANG)
 
     def wait(self) -> int:
         """Wait for its end, and return how it ended."""
-        self._process.join()
-        return int(self._process.exitcode or 0)
+        return int(self._look(0) or 0)
 
     def terminate(self) -> None:
         """Ask it to end."""
-        self._process.terminate()
+        os.kill(self.pid, signal.SIGTERM)
+
+    def _look(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
 
-def _apart(work: Callable[[], object], output: int) -> None:
-    """Do the work of a copy, without what is its parent's."""
-    gc.collect()  # what nobody has closes its files now, not those that get their numbers later
-    atexit._clear()
-    faulthandler.disable()  # Spark's writes to a file
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDONLY)
-    for file, number in ((null, 0), (output, 1), (output, 2)):
-        os.dup2(file, number)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            with contextlib.suppress(OSError):  # the folder that was listed
-                os.close(int(name))
+def _apart(work: Callable[[], object], output: int) -> int:
+    """Do the work of a copy, without what is its parent's; return its exit status."""
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # such as remove the parent's folders
+        faulthandler.disable()  # Spark's writes to a file of the parent's
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.dup2(null, 0)
+        for name in os.listdir("/proc/self/fd"):
+            # Not closed: objects here have their numbers, which would be those of other files soon.
+            if int(name) > 2 and int(name) != null:
+                os.dup2(null, int(name), inheritable=False)
+        sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
+        if os.environ.get("PYTHONFAULTHANDLER") or sys.flags.dev_mode:
+            faulthandler.enable()
         work()
-    finally:
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(status: int) -> None:
+    """End a copy as Python ends: threads, functions that are to be called, files that hold something to be written."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        for each in gc.get_objects():
+            if isinstance(each, io.IOBase):
+                with contextlib.suppress(Exception):  # of a user's own kind
+                    if not each.closed and each.writable():
+                        each.flush()
+    finally:
+        os._exit(status)
 
 
 def adopt_orphans() -> None:

@@ -20,6 +20,7 @@ _JEMALLOC = "jemalloc_bg_thd"
 """Name of threads that pyarrow's memory has; jemalloc starts them anew in a copy of the process."""
 _one_at_a_time = threading.Lock()
 _made_ready: list[threading.Thread] = []
+_tasks = 0  # that this worker was given and that may have left something in it
 is_copy = False
 """Whether this process is a Python worker that is a copy of one that `import_once` has made. Set before it is copied."""
 
@@ -40,24 +41,57 @@ def import_once(spark: "SparkSession", modules: Sequence[str]) -> bool:
         Whether they are: not where Spark was given a daemon in its settings, or anything by `--py-files`: mlspark may reach
         workers with the work then.
     """
-    settings: Any = spark._jvm.org.apache.spark.SparkEnv.get().conf()  # type: ignore[union-attr]
+    settings = _settings(spark)
     sent = settings.get("spark.submit.pyFiles", "").split(",")  # the jars of spark.jars.packages, too
-    if not settings.contains(_DAEMON) and all(not name or name.endswith(".jar") for name in sent):
+    is_all_here = all(not name or name.endswith(".jar") for name in sent)
+    # Elsewhere than on Linux a copy of a process that has loaded libraries may crash.
+    if is_all_here and sys.platform == "linux" and not settings.contains(_DAEMON):
         settings.set(_DAEMON, _OURS)
     environment = spark.sparkContext.environment
     named = [name for name in environment.get(IMPORTED, "").split(",") if name]
     environment[IMPORTED] = ",".join(dict.fromkeys([*named, *modules]))
-    return bool(settings.get(_DAEMON, "") == _OURS)
+    return bool(settings.get(_DAEMON, "") == _OURS and settings.get("spark.python.use.daemon", "true") == "true")
+
+
+def import_none(spark: "SparkSession") -> None:
+    """Undo `import_once`: where workers have no mlspark, none could be started."""
+    settings = _settings(spark)
+    if settings.get(_DAEMON, "") == _OURS:
+        settings.remove(_DAEMON)
+    spark.sparkContext.environment.pop(IMPORTED, None)
+
+
+def _settings(spark: "SparkSession") -> Any:
+    """Return the SparkConf that workers are started by."""
+    return spark._jvm.org.apache.spark.SparkEnv.get().conf()  # type: ignore[union-attr]
+
+
+def count_task() -> None:
+    """Note in a worker that it is given a task: it may import, set or start something that a copy would have too."""
+    global _tasks
+    _tasks += 1
+
+
+def leaves_nothing() -> None:
+    """Note in a worker that its task leaves nothing in it that matters."""
+    global _tasks
+    _tasks -= 1
 
 
 def can_fork() -> bool:
-    """Return whether this process is a worker as `import_once` has them, and has no thread but this one.
+    """Return whether this process may be copied, within a task: a worker as `import_once` has them, as it was at its start.
 
-    A copy of it has this thread only. It would wait for ever for others, as torch and pyarrow start them for work.
+    That is, no other task has left anything in it, and it has no thread but this one, as torch and pyarrow start them for
+    work: a copy has this thread only, and would wait for ever for others.
     """
-    if not is_copy or sys.platform != "linux":
+    if not is_copy or _tasks != 1:
         return False
-    names = [Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")]
+    try:
+        names = [
+            Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")
+        ]
+    except OSError:  # one has just ended
+        return False
     return sum(name != _JEMALLOC for name in names) == 1
 
 
@@ -93,6 +127,7 @@ def wait_ready() -> None:
 def importing(modules: Sequence[str], batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
     """Import modules in a worker, see `import_all`; yield what comes."""
     import_all(modules)
+    leaves_nothing()
     yield from batches
 
 

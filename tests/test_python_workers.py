@@ -126,18 +126,33 @@ def test_workers_import_what_stages_need(
 
 ONCE = """
 import sys
+from functools import partial
 from mlspark import python_workers, session
 spark = session.start("once", dict(setting.split("=") for setting in sys.argv[1:]))
 python_workers.import_once(spark, ["no_such_module", "broken_module", "fractions"])
 
 def told(batches):
-    import os, pyarrow, sys
+    import numpy, os, pyarrow, sys
+    from mlspark import python_workers
+    found = {
+        "daemon": os.getppid(), "has": "fractions" in sys.modules, "fresh": python_workers.can_fork(),
+        "drawn": numpy.random.rand(),
+    }
     for _ in batches:
-        found = {"daemon": [os.getppid()], "has": ["fractions" in sys.modules]}
-        yield pyarrow.RecordBatch.from_pydict(found)
+        yield pyarrow.RecordBatch.from_pylist([found])
 
-rows = spark.range(0, 2, 1, 2).mapInArrow(told, "daemon bigint, has boolean").collect()
-print("told:", len({row.daemon for row in rows}), all(row.has for row in rows))
+def ask(workers):
+    schema = "daemon bigint, has boolean, fresh boolean, drawn double"
+    return spark.range(0, workers, 1, workers).mapInArrow(told, schema).collect()
+
+python_workers.make_ready(spark, partial(python_workers.importing, ["fractions"])).join()
+first, [again] = ask(1), ask(1)
+rows = ask(2)
+print("told:", len({row.daemon for row in rows}), all(row.has for row in rows), len({row.drawn for row in rows}))
+print("may be copied:", first[0].fresh, again.fresh)
+python_workers.import_none(spark)
+[none] = ask(1)
+print("by the stock daemon:", none.has, none.fresh)
 """
 BROKEN = """
 import os
@@ -150,9 +165,9 @@ raise OSError("libbroken.so: cannot open shared object file")
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ([], "told: 1 True\n"),
-        (["spark.python.daemon.module=pyspark.daemon"], "told: 1 False\n"),
-        (["spark.submit.pyFiles=sent.zip"], "told: 1 False\n"),
+        ([], "told: 1 True 2\nmay be copied: True False\nby the stock daemon: False False\n"),
+        (["spark.python.daemon.module=pyspark.daemon"], "told: 1 False 2\nmay be copied: False False\n"),
+        (["spark.submit.pyFiles=sent.zip"], "told: 1 False 2\nmay be copied: False False\n"),
     ],
 )
 def test_workers_are_copies_of_one_that_has_imported(tmp_path: Path, settings: list[str], told: str) -> None:

@@ -8,9 +8,12 @@ Spark starts it in place of its own `pyspark.daemon` where `python_workers.impor
 import gc
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from typing import Any
 
-from pyspark import daemon
+import numpy
+from pyspark import daemon, worker
 
 from mlspark import python_workers
 
@@ -20,12 +23,28 @@ def main() -> None:
     output = os.dup(1)  # Spark reads an address from it, so nothing that is imported may print there
     os.dup2(2, 1)
     with redirect_stdout(sys.stderr):
-        python_workers.import_all(["pyspark.worker", *os.environ.get(python_workers.IMPORTED, "").split(",")])
+        python_workers.import_all(os.environ.get(python_workers.IMPORTED, "").split(","))
     os.dup2(output, 1)
     os.close(output)
+    worker.main = _counted(worker.main)
     python_workers.is_copy = True
     gc.freeze()  # a look for garbage would copy the memory that workers share
     daemon.manager()
+
+
+def _counted(work: Callable[..., object]) -> Callable[..., object]:
+    """Return the function of workers that does a task, which counts those, and has no two workers draw the same numbers."""
+    is_seeded = False
+
+    def counted(*files: Any) -> object:
+        nonlocal is_seeded
+        if not is_seeded:
+            numpy.random.seed()
+            is_seeded = True
+        python_workers.count_task()
+        return work(*files)
+
+    return counted
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def run_rank(
 
     Not through torchrun: a Spark task has one rank, and TorchDistributor has set all of torchrun's variables already.
     That saves two processes and seconds of imports per rank, and the exit status counts (pyspark's wrapper around
-    torchrun ends with 0 whatever became of the script).
+    torchrun ends with 0 whatever became of the script). Supervisor and rank are copies of this process, and import nothing,
+    where they may and it `can_fork`: CUDA cannot be used in a copy of a process that has looked for it.
 
     Raises:
         RuntimeError: the rank failed; names rank and host and holds the last lines that it printed.
@@ -110,13 +111,16 @@ def run_rank(
     os.environ.update(environment)
     os.environ.pop(driver_link.FUNCTIONS, None)  # Spark uses a Python for one task after the other
     command = [sys.executable, "-m", "mlspark.training.rank_supervisor", sys.executable, "-m", module, spec_uri]
-    start = partial(_forked, module, spec_uri) if may_fork and python_workers.can_fork() else partial(_started, command)
+    is_copied = may_fork and python_workers.can_fork()
+    start = partial(_forked, module, spec_uri) if is_copied else partial(_started, command)
     with tempfile.TemporaryDirectory(prefix="mlspark-rank-") as folder:
         if functions:
             file = Path(folder) / "functions"
             file.write_bytes(functions)
             os.environ[driver_link.FUNCTIONS] = str(file)
         status, output = _output_of(start, shows_output=shows_output)
+    if is_copied:
+        python_workers.leaves_nothing()
     if status:
         raise RuntimeError(
             f"rank {os.environ['RANK']} on {socket.gethostname()}: Command {command} failed with return code {status}. The "
@@ -151,8 +155,10 @@ def _output_of(start: "Callable[[int], subprocess.Popen[bytes] | Forked]", *, sh
     that another process holds, too.
     """
     pipe, end = os.pipe()
-    process = start(end)
-    os.close(end)
+    try:
+        process = start(end)
+    finally:
+        os.close(end)
     output = [""]
     reader = threading.Thread(target=_pass_on, args=(pipe, output, shows_output), daemon=True)
     reader.start()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from mlspark import __version__, storage
+from mlspark import __version__, python_workers, storage
 from mlspark.errors import ConfigError, MlsparkError
 from mlspark.training.spec import Functions, TrainingSpec
 
@@ -152,6 +152,7 @@ def _check_executors(spark: SparkSession, spec: TrainingSpec, modules: Sequence[
         rows = spark.range(0, count, 1, count).mapInArrow(look, "report string", barrier=True).collect()
     except Exception as error:
         if "No module named 'mlspark" in str(error):
+            python_workers.import_none(spark)
             raise ConfigError(NO_MLSPARK) from error
         raise
     reports = [json.loads(row["report"]) for row in rows]
@@ -203,4 +204,5 @@ def _look(
         "gpus": gpus,
         "problem": problem,
     }
+    python_workers.leaves_nothing()
     yield pa.RecordBatch.from_pydict({"report": [json.dumps(report)]})

@@ -27,14 +27,16 @@ from .test_driver_link import is_gone
 from .test_launcher import ignore
 
 WORKER = """
-import atexit, fractions, json, os, socket, sys
+import fractions, json, logging, os, socket, sys, tempfile
 from functools import partial
 from mlspark.training import barrier_stage
 
-atexit.register(print, "the end of the worker")
-open_here, _ = socket.socketpair(), open(__file__)
+logging.basicConfig(filename="log")
+sockets, file, folder = socket.socketpair(), open(__file__), tempfile.TemporaryDirectory()
 start = partial(barrier_stage._forked, "work", "spec of the run")
-sys.stderr.write(json.dumps(barrier_stage._output_of(start, shows_output=False)))
+found = barrier_stage._output_of(start, shows_output=False)
+sys.stderr.write(json.dumps(found))
+assert os.path.exists(folder.name) and not os.path.getsize("log")
 """
 
 
@@ -49,29 +51,55 @@ def worker(folder: Path, work: str) -> "subprocess.Popen[str]":
 
 def ended(folder: Path, work: str) -> Any:
     process = worker(folder, work)
-    output, told = process.communicate(timeout=240.0)
-    assert output == "the end of the worker\n"
+    _, told = process.communicate(timeout=240.0)
+    assert process.returncode == 0, told
     return json.loads(told)
 
 
+OF_ITS_OWN = """
+import atexit, logging, multiprocessing, os, signal, sys, tempfile, threading
+def file(number):
+    return os.readlink(f"/proc/self/fd/{number}").partition(":")[0]
+files = sorted({file(number) for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")})
+print(__name__, sys.argv[1:], "fractions" in sys.modules)
+print(files, file(0), file(1) == file(2) == "pipe", repr(sys.stdin.read()))
+print(os.getsid(0) == os.getpid(), threading.active_count(), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+logging.getLogger().warning("of the rank")
+multiprocessing.set_start_method("spawn")
+print(multiprocessing.parent_process(), multiprocessing.current_process().name)
+kept, written = tempfile.TemporaryDirectory(dir="."), open("metrics", "w")
+written.write("unflushed")
+atexit.register(lambda: print("the end", threading.active_count()))
+"""
+
+
 def test_copy_has_what_was_imported_and_nothing_else_of_its_parent(tmp_path: Path) -> None:
-    status, output = ended(
-        tmp_path,
-        "import atexit, os, sys, threading\n"
-        "atexit.register(print, 'the end of the rank')\n"
-        "files = {file: os.readlink(f'/proc/self/fd/{file}')[:9] for file in '0123456789' "
-        "if os.path.lexists(f'/proc/self/fd/{file}')}\n"
-        "print(__name__, sys.argv[1:], 'fractions' in sys.modules)\n"
-        "print(sorted({kind.split(':')[0] for kind in files.values()}), files['0'], files['1'] == files['2'])\n"
-        "print(os.getsid(0) == os.getpid(), threading.active_count())\n",
+    status, output = ended(tmp_path, OF_ITS_OWN)
+    assert (status, output.splitlines()) == (
+        0,
+        [
+            "__main__ ['spec of the run'] True",
+            "['/dev/null', 'pipe'] /dev/null True ''",
+            "True 1 True",
+            "None MainProcess",
+            "the end 1",
+        ],
     )
-    assert status == 0
-    assert output.splitlines() == [
-        "__main__ ['spec of the run'] True",
-        "['/dev/null', 'pipe'] /dev/null True",
-        "True 1",
-        "the end of the rank",
-    ]
+
+
+def test_copy_ends_as_a_program_does(tmp_path: Path) -> None:
+    """What it has written and not flushed is kept, and its folder for the time being is gone."""
+    ended(tmp_path, OF_ITS_OWN)
+    assert (tmp_path / "metrics").read_text() == "unflushed"
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"] == []
+
+
+def test_fatal_error_is_told_where_python_is_to_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    status, output = ended(tmp_path, "import os\nos.abort()")
+    assert status == 134
+    assert "Fatal Python error: Aborted" in output
+    assert "work.py" in output
 
 
 @pytest.mark.parametrize(
@@ -130,6 +158,7 @@ def test_nothing_is_left_of_a_copy_whose_worker_is_gone(tmp_path: Path, end: str
 def test_worker_with_threads_of_its_own_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not python_workers.can_fork()  # the tests' process is no worker
     monkeypatch.setattr(python_workers, "is_copy", True)
+    monkeypatch.setattr(python_workers, "_tasks", 1)
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()
