@@ -174,7 +174,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     last_lines = LastLines()
     last_lines.setFormatter(logging.getLogger().handlers[0].formatter)
     logging.getLogger().addHandler(last_lines)
