@@ -10,8 +10,7 @@ from mlspark.stages.check import check_score
 
 def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Score raw rows with a registered model version; bad rows go to the quarantine of scores with their reasons."""
-    work = job.Later("mlspark.stages.score", "score", of_workers=job.OF_SCORING)
-    job.run("score", work, check_score, config, set_, report)
+    job.run("score", job.later("score"), check_score, config, set_, report)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from mlspark.stages.check import check_train
 
 def main(config: options.Config, set_: options.Overrides = None, report: options.Report = None) -> None:
     """Train on the newest feature table with distributed ranks, evaluate on the test rows and register a model version."""
-    work = job.Later("mlspark.stages.train", "train", of_copies=job.of_ranks)
-    job.run("train", work, check_train, config, set_, report, shows_stages=False)
+    job.run("train", job.later("train"), check_train, config, set_, report, shows_stages=False)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ _JEMALLOC = "jemalloc_bg_thd"
 """Name of threads that pyarrow's memory has; jemalloc starts them anew in a copy of the process."""
 _one_at_a_time = threading.Lock()
 _made_ready: list[threading.Thread] = []
-_tasks = 0  # that this worker was given and that may have left something in it
-is_copy = False
-"""Whether this process is a Python worker that is a copy of one that `import_once` has made. Set before it is copied."""
+_tasks = 0
+"""Tasks that may have left something in this worker; counted in copies of a process that `import_once` has made."""
 
 
 def are_here(spark: "SparkSession") -> bool:
@@ -84,7 +83,7 @@ def can_fork() -> bool:
     That is, no other task has left anything in it, and it has no thread but this one, as torch and pyarrow start them for
     work: a copy has this thread only, and would wait for ever for others.
     """
-    if not is_copy or _tasks != 1:
+    if _tasks != 1:
         return False
     try:
         names = [
@@ -100,8 +99,8 @@ def make_ready(
 ) -> threading.Thread:
     """Start a Python worker that loads something, beside this thread; return the thread that waits for it.
 
-    The first task that needs Python finds that worker, as does the next call of this function. What fails here fails again
-    in the task, where the user is told of it. Only where workers `are_here`.
+    The first task that needs Python finds that worker where no other is idle, as does the next call of this function. What
+    fails here fails again in the task, where the user is told of it. Only where workers `are_here`.
 
     Args:
         spark: the session.

@@ -123,7 +123,6 @@ def test_spark_whose_texts_have_no_escapes_is_refused(spark: SparkSession) -> No
 def test_stop_does_not_wait_for_the_thread_of_accumulators() -> None:
     """It looks once a second whether it is to end."""
     code = (
-        "import sys, time\n"
         "from pyspark.accumulators import AccumulatorTCPServer as tcp, AccumulatorUnixServer as unix\n"
         "from mlspark import session\n"
         "spark = session.start('stops')\n"

@@ -50,15 +50,6 @@ def print_error(message: str) -> None:
         print(message, file=sys.stderr)
 
 
-OF_SCORING = ("pandas", "torch", "mlspark.scoring.partitions")
-"""What Python workers import to score."""
-
-
-def of_ranks(settings: Settings) -> Sequence[str]:
-    """Return what the ranks of a training import where they are copies of a Python worker: trees have none."""
-    return rank.IMPORTS if settings.model.learner == "network" and not settings.training.use_gpu else ()
-
-
 @dataclass(frozen=True)
 class Later:
     """Work of a stage whose module takes seconds to import: before Spark starts, or under spark-submit meanwhile."""
@@ -87,6 +78,21 @@ class Later:
             _import(self.module, settings)
 
 
+def later(stage: str) -> Later:
+    """Return the work of a stage: prepare, train, promote or score."""
+    module = f"mlspark.stages.{stage}"
+    if stage == "train":
+        return Later(module, "train", of_copies=_of_ranks)
+    if stage == "score":
+        return Later(module, "score", of_workers=("pandas", "torch", "mlspark.scoring.partitions"))
+    return Later(module, "promote_in_session" if stage == "promote" else stage)
+
+
+def _of_ranks(settings: Settings) -> Sequence[str]:
+    """Return what the ranks of a training import where they are copies of a Python worker: trees have none."""
+    return rank.IMPORTS if settings.model.learner == "network" and settings.training.allows_copies else ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """One of the stages that a session runs."""
@@ -110,11 +116,10 @@ def _begin_workers(spark: SparkSession, stages: Sequence[Stage], settings: Setti
     of_copies = [module for work in works for module in work.of_copies(settings)]
     if not (modules or of_copies) or not python_workers.are_here(spark):
         return
-    if python_workers.import_once(spark, [*modules, *of_copies]):
-        modules = []  # they are there in any worker
-    elif not modules:
-        return
-    python_workers.make_ready(spark, partial(python_workers.importing, modules))
+    are_copies = python_workers.import_once(spark, [*modules, *of_copies])
+    if are_copies or modules:
+        missing = [] if are_copies else modules
+        python_workers.make_ready(spark, partial(python_workers.importing, missing))
 
 
 def run(

@@ -61,18 +61,13 @@ def stage(name: str, reports: str | None, *, is_after_prepare: bool) -> "Stage":
         reports: folder for the reports.
         is_after_prepare: whether the feature table that is trained on is prepared in the same session.
     """
-    from mlspark.commands.job import OF_SCORING, Later, Stage, of_ranks
+    from mlspark.commands.job import Stage, later
     from mlspark.stages import check
 
     checks = {"prepare": check.check_prepare, "train": check.check_train, "score": check.check_score}
     return Stage(
         name,
-        Later(
-            f"mlspark.stages.{name}",
-            "promote_in_session" if name == "promote" else name,
-            of_workers=OF_SCORING if name == "score" else (),
-            of_copies=of_ranks if name == "train" else lambda settings: (),
-        ),
+        later(name),
         checks.get(name, lambda settings: None),
         report=None if reports is None else str(Path(reports, f"{name}.json")),
         shows_stages=name not in ("train", "promote"),

@@ -27,7 +27,6 @@ def main() -> None:
     os.dup2(output, 1)
     os.close(output)
     worker.main = _counted(worker.main)
-    python_workers.is_copy = True
     gc.freeze()  # a look for garbage would copy the memory that workers share
     daemon.manager()
 

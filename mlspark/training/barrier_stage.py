@@ -103,7 +103,7 @@ def run_rank(
     Not through torchrun: a Spark task has one rank, and TorchDistributor has set all of torchrun's variables already.
     That saves two processes and seconds of imports per rank, and the exit status counts (pyspark's wrapper around
     torchrun ends with 0 whatever became of the script). Supervisor and rank are copies of this process, and import nothing,
-    where they may and it `can_fork`: CUDA cannot be used in a copy of a process that has looked for it.
+    where they may and it `can_fork`.
 
     Raises:
         RuntimeError: the rank failed; names rank and host and holds the last lines that it printed.
@@ -207,10 +207,8 @@ def run_ranks(spark: SparkSession, spec: TrainingSpec, world_size: int, on_event
         shows_output = not distributor.is_spark_local_master
         error: BaseException | None = None
         try:
-            may_fork = not spec.training.use_gpu
-            distributor._run(
-                "mlspark.training.rank", run_rank, spec.uri, environment, functions, shows_output, may_fork
-            )
+            arguments = (spec.uri, environment, functions, shows_output, spec.training.allows_copies)
+            distributor._run("mlspark.training.rank", run_rank, *arguments)
         except BaseException as raised:
             error = _first_cause(raised)
             if not isinstance(error, Exception):

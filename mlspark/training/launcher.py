@@ -59,7 +59,7 @@ def launch(
     spec.best_metric  # noqa: B018 (raises where the task has no such metric)
     preflight.check_parameters(spec, functions)
     payload = _pickled(functions)
-    if not spec.training.use_gpu and python_workers.are_here(spark):
+    if spec.training.allows_copies and python_workers.are_here(spark):
         python_workers.import_once(spark, rank.IMPORTS)  # where nobody has, as before a first search of settings
         python_workers.wait_ready()
     preflight.check(spark, spec, modules=_modules(spec, functions))

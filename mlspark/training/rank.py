@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlspark.training.spec import Functions
 
 IMPORTS = ("mlspark.training.loop", "mlspark.training.process_group", "torch._dynamo", "mlspark.training.barrier_stage")
-"""Modules of each rank that take seconds to import; the last is one of torch's optimizers and of its process groups."""
+"""Modules that take seconds to import: of a rank, of torch's optimizers and process groups, of the task that starts it."""
 LOG_LINES = 50
 _LINE_CHARACTERS, _MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 2_000, 20_000, 50_000
 _STOPPED_STATUS = 143  # as of a process that ends on SIGTERM

@@ -148,6 +148,11 @@ class TrainingSettings(Section):
     """Steps of rank 0 recorded with torch.profiler in RUN/profile/trace.json.gz, after 5 that are left out; 0: none."""
     recovery: RecoverySettings = RecoverySettings()
 
+    @property
+    def allows_copies(self) -> bool:
+        """Whether ranks may be copies of a process that has imported torch: after a look for CUDA, a copy cannot use it."""
+        return not self.use_gpu
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainingSettings":
         if self.shard and self.ema_decay:

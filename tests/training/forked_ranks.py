@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from mlspark.training.rank import IMPORTS
 from mlspark.training.spec import TrainingSpec
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    ["torch.distributed", "torch._dynamo", "mlspark.training.loop", "mlspark.training.process_group"]
-)
+_SERVER.set_forkserver_preload(list(IMPORTS))
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,6 @@ def test_nothing_is_left_of_a_copy_whose_worker_is_gone(tmp_path: Path, end: str
 
 def test_worker_with_threads_of_its_own_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not python_workers.can_fork()  # the tests' process is no worker
-    monkeypatch.setattr(python_workers, "is_copy", True)
     monkeypatch.setattr(python_workers, "_tasks", 1)
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
