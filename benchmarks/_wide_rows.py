@@ -89,7 +89,7 @@ class Now:
         """Return the session that a job has which reads so few bytes."""
         from mlspark.commands import java_options
 
-        spark = session.start("wide", java_options=java_options.SMALL)
+        spark = session.start("wide", java_options=java_options.small())
         session.plan_ahead(spark)
         return spark
 

@@ -1,7 +1,7 @@
 """What all settings have in common: a group of them, their names, functions that they name. Runs anywhere."""
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -26,13 +26,6 @@ class Section(BaseModel):
     def _holds_no_secret(self) -> Self:
         credentials.refuse(self.__dict__)
         return self
-
-
-def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return {key: {key: ... value}}."""
-    for key in reversed(keys):
-        value = {key: value}
-    return dict(value)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

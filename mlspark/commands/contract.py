@@ -212,7 +212,7 @@ def _settings(place: str, kind: str | None, options: Sequence[str]) -> SourceSet
 def _session(name: str, sources: Sequence[SourceSettings], *, root: str) -> Iterator[SparkSession]:
     read = {str(place): source.model_dump(mode="json") for place, source in enumerate(sources)}
     is_small = java_options.are_small({"sources": {**read, "root": root}}, ["prepare"])
-    java = java_options.SMALL if is_small else ""
+    java = java_options.small() if is_small else ""
     spark = session.start(f"mlspark {name}", catalog.spark_settings(sources), java_options=java)
     if is_small:
         session.plan_ahead(spark)

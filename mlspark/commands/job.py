@@ -171,7 +171,7 @@ def run_stages(
         spark = session.start(
             f"mlspark {command} {settings.name}",
             catalog.spark_settings(settings.all_sources.values()),
-            java_options=java_options.SMALL if is_small else "",
+            java_options=java_options.small() if is_small else "",
         )
         if is_small:
             session.plan_ahead(spark)

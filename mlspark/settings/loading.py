@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from mlspark import credentials
 from mlspark.errors import ConfigError
-from mlspark.section import nested
 from mlspark.settings import merging, yaml_file
 from mlspark.settings.explaining import explain
 from mlspark.settings.pipeline import Settings
@@ -34,7 +33,7 @@ def override(settings: Settings, values: Mapping[str, Any], *, source: str) -> S
     merged = settings.model_dump(mode="json")
     origin: dict[tuple[str, ...], str] = {}
     for key, value in values.items():
-        merging.lay_over(merged, nested(key.split("."), value), origin, source)
+        merging.lay_over(merged, merging.nested(key.split("."), value), origin, source)
     return _validate(merged, origin, [source])
 
 

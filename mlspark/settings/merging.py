@@ -5,7 +5,6 @@ from typing import Any
 
 from mlspark import credentials
 from mlspark.errors import ConfigError
-from mlspark.section import nested
 from mlspark.settings import yaml_file
 from mlspark.settings.yaml_file import MOST_BYTES, MOST_LEVELS, YamlProblem
 
@@ -49,6 +48,13 @@ def read(file: str, *, option: str = "--config") -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     return content
+
+
+def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return {key: {key: ... value}}."""
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
 
 
 def _parse_override(override: str) -> dict[str, Any]:

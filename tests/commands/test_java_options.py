@@ -9,7 +9,7 @@ import pytest
 
 from mlspark import session
 from mlspark.commands import java_options
-from mlspark.commands.java_options import FEW_BYTES, SMALL
+from mlspark.commands.java_options import COLLECTOR, FEW_BYTES, SMALL
 
 from ..conftest import ROOT
 
@@ -21,20 +21,26 @@ def pipeline(folder: Path, num_bytes: int, **source: str) -> dict[str, object]:
     return {"name": "tiny", "sources": {"root": str(folder), "learn": {"kind": "csv", "path": "rows.csv", **source}}}
 
 
-@pytest.mark.parametrize(("num_bytes", "options"), [(0, SMALL), (FEW_BYTES, SMALL), (FEW_BYTES + 1, "")])
-def test_bytes_of_the_source_decide(tmp_path: Path, num_bytes: int, options: str) -> None:
+@pytest.fixture(autouse=True)
+def _nobody_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in java_options._JAVA_READS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("num_bytes", "is_small"), [(0, True), (FEW_BYTES, True), (FEW_BYTES + 1, False)])
+def test_bytes_of_the_source_decide(tmp_path: Path, num_bytes: int, is_small: bool) -> None:
     settings = pipeline(tmp_path, num_bytes)
-    assert java_options.of_stages(settings, ["prepare"]) == options
-    assert java_options.of_stages(settings, ["prepare", "train", "promote", "score"]) == options
+    assert java_options.are_small(settings, ["prepare"]) == is_small
+    assert java_options.are_small(settings, ["prepare", "train", "promote", "score"]) == is_small
 
 
 def test_feature_table_decides_for_training(tmp_path: Path) -> None:
     settings = pipeline(tmp_path, FEW_BYTES + 1) | {"storage": {"root": str(tmp_path / "home")}}
-    assert java_options.of_stages(settings, ["train"]) == SMALL
+    assert java_options.are_small(settings, ["train"])
     table = tmp_path / "home" / "tables" / "tiny_features"
     table.mkdir(parents=True)
     os.truncate(os.open(table / "part.parquet", os.O_CREAT | os.O_WRONLY), FEW_BYTES + 1)
-    assert java_options.of_stages(settings, ["train"]) == ""
+    assert not java_options.are_small(settings, ["train"])
 
 
 @pytest.mark.parametrize(
@@ -42,15 +48,19 @@ def test_feature_table_decides_for_training(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_seen_is_not_small(source: dict[str, str]) -> None:
     settings = {"name": "far", "sources": {"learn": source}}
-    assert java_options.of_stages(settings, ["prepare"]) == ""
-    assert java_options.of_stages({"name": "scores"}, ["monitor"]) == ""
+    assert not java_options.are_small(settings, ["prepare"])
+    assert not java_options.are_small({"name": "scores"}, ["monitor"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (["jobs/prepare.py", "--config", "conf/census.yaml"], SMALL),
-        (["--master", "local[4]", "jobs/prepare.py", "--config=conf/census.yaml", "--set", "name=census"], SMALL),
+        (["jobs/prepare.py", "--config", "conf/census.yaml"], f"{SMALL} {COLLECTOR}"),
+        (
+            ["--master", "local[4]", "jobs/prepare.py", "--config=conf/census.yaml", "--set", "name=census"],
+            f"{SMALL} {COLLECTOR}",
+        ),
+        (["--driver-java-options", "-XX:+UseG1GC", "jobs/prepare.py", "--config", "conf/census.yaml"], SMALL),
         (["jobs/prepare.py", "--config", "conf/census.yaml", "--set", "sources.learn.path=s3://lake/adult"], ""),
         (["jobs/prepare.py", "--config", "conf/absent.yaml"], ""),
         (["jobs/other.py", "--config", "conf/census.yaml"], ""),
@@ -70,6 +80,46 @@ def test_shell_of_spark_is_told_of_the_job(arguments: list[str], options: str) -
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout.split() == [*options.split(), "-Duser=own"]
+
+
+@pytest.mark.parametrize(
+    "where", ["environment", "spark-defaults.conf", "spark-env.sh", "properties file", "Spark's own"]
+)
+def test_collector_that_somebody_has_chosen_is_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "conf"))
+    assert java_options.small() == f"{SMALL} {COLLECTOR}"
+    arguments: list[str] = []
+    chosen = "spark.driver.extraJavaOptions -Dfile.encoding=UTF-8 -XX:+UseParallelGC\n"
+    match where:
+        case "environment":
+            monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+UseZGC -Da=1")
+        case "properties file":
+            (tmp_path / "own.conf").write_text(chosen)
+            arguments = ["--properties-file", str(tmp_path / "own.conf"), "jobs/prepare.py"]
+        case "Spark's own":
+            monkeypatch.delenv("SPARK_CONF_DIR")
+            monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+            (tmp_path / "conf" / "spark-defaults.conf").write_text(chosen)
+        case file:
+            (tmp_path / "conf" / file).write_text(chosen)
+    assert java_options.small(arguments) == SMALL
+
+
+def test_java_starts_with_these_options_and_a_chosen_collector() -> None:
+    java = ["java", *SMALL.split(), *COLLECTOR.split(), "-Xmx64m"]
+    assert subprocess.run([*java, "-version"], capture_output=True, timeout=60, check=False).returncode == 0
+    refused = subprocess.run([*java, "-XX:+UseG1GC", "-version"], capture_output=True, timeout=60, check=False)
+    assert refused.returncode != 0  # else the choice need not be looked for
+
+
+def test_options_are_found_without_what_takes_long_to_import() -> None:
+    code = "import sys, mlspark.commands.java_options; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "yaml" in imported
+    assert not {"pydantic", "pyspark", "pandas", "numpy", "typer"} & set(imported)
 
 
 def test_options_are_there_only_while_java_starts(monkeypatch: pytest.MonkeyPatch) -> None:
