@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _defaults(arguments: Sequence[str]) -> Iterator[str]:
     folders = [os.environ["SPARK_CONF_DIR"]] if "SPARK_CONF_DIR" in os.environ else [f"{home}/conf" for home in homes]
     files += [Path(folder, name) for folder in folders for name in ("spark-defaults.conf", "spark-env.sh")]
     for file in files:
-        if file.is_file():
+        with suppress(OSError):  # it is not there, or for others: Spark will say so where it matters
             yield file.read_text(encoding="utf-8", errors="replace")
 
 

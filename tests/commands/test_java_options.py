@@ -90,7 +90,9 @@ def test_collector_that_somebody_has_chosen_is_the_only_one(
 ) -> None:
     (tmp_path / "conf").mkdir()
     monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "conf"))
+    (tmp_path / "conf" / "spark-env.sh").mkdir()  # no file
     assert java_options.small() == f"{SMALL} {COLLECTOR}"
+    (tmp_path / "conf" / "spark-env.sh").rmdir()
     arguments: list[str] = []
     chosen = "spark.driver.extraJavaOptions -Dfile.encoding=UTF-8 -XX:+UseParallelGC\n"
     match where:
