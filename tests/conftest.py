@@ -1,6 +1,7 @@
 """What all tests share: one Spark session, a sample of the census, a made-up one, and who runs beside whom."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,14 @@ def small_census(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("census")
     census_like.write(folder, num_train=1500, num_test=600, seed=1, bad_rows=40)
     return folder
+
+
+def imported_by(*modules: str) -> set[str]:
+    """Return the names of all modules that a new Python has once it has imported these."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +42,19 @@ def small(arguments: Sequence[str] = ()) -> str:
 def _defaults(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the texts of the files that Spark may read settings from."""
     files = [Path(file) for file in _values(arguments, "--properties-file")]
-    homes = [os.environ["SPARK_HOME"]] if "SPARK_HOME" in os.environ else list(_packages("pyspark"))
-    folders = [os.environ["SPARK_CONF_DIR"]] if "SPARK_CONF_DIR" in os.environ else [f"{home}/conf" for home in homes]
-    files += [Path(folder, name) for folder in folders for name in ("spark-defaults.conf", "spark-env.sh")]
+    files += [_settings_folder() / name for name in ("spark-defaults.conf", "spark-env.sh")]
     for file in files:
         with suppress(OSError):  # it is not there, or for others: Spark will say so where it matters
             yield file.read_text(encoding="utf-8", errors="replace")
 
 
-def _packages(name: str) -> Sequence[str]:
-    """Return the folders of a package, which is not imported for it."""
-    found = find_spec(name)
-    return (found and found.submodule_search_locations) or ()
+def _settings_folder() -> Path:
+    """Return the folder of Spark's settings, which Spark's shell has a name for."""
+    if "SPARK_CONF_DIR" in os.environ:
+        return Path(os.environ["SPARK_CONF_DIR"])
+    from pyspark.find_spark_home import _find_spark_home  # in a process that is about to start Spark
+
+    return Path(_find_spark_home(), "conf")
 
 
 def are_small(settings: Mapping[str, Any], stages: Sequence[str], folder: Path | None = None) -> bool:

@@ -11,7 +11,7 @@ from mlspark import session
 from mlspark.commands import java_options
 from mlspark.commands.java_options import COLLECTOR, FEW_BYTES, SMALL
 
-from ..conftest import ROOT
+from ..conftest import ROOT, imported_by
 
 
 def pipeline(folder: Path, num_bytes: int, **source: str) -> dict[str, object]:
@@ -118,10 +118,9 @@ def test_java_starts_with_these_options_and_a_chosen_collector() -> None:
 
 
 def test_options_are_found_without_what_takes_long_to_import() -> None:
-    code = "import sys, mlspark.commands.java_options; print(*{name.partition('.')[0] for name in sys.modules})"
-    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    imported = imported_by("mlspark.commands.java_options")
     assert "yaml" in imported
-    assert not {"pydantic", "pyspark", "pandas", "numpy", "typer"} & set(imported)
+    assert not {"pydantic", "pyspark", "pandas", "numpy", "typer"} & imported
 
 
 def test_options_are_there_only_while_java_starts(monkeypatch: pytest.MonkeyPatch) -> None:

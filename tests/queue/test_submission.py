@@ -1,7 +1,5 @@
 """What a job is made from, and when two are the same."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,8 @@ from mlspark.errors import ConfigError
 from mlspark.queue import submission, targets
 from mlspark.queue.job import Limits, Submission
 from mlspark.queue.targets import Place
+
+from ..conftest import imported_by
 
 PIPELINE = """\
 name: fake
@@ -194,11 +194,6 @@ def test_budget_is_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_submitting_imports_nothing_that_takes_seconds() -> None:
-    program = (
-        "import sys\nfrom mlspark.commands import cancel, jobs, logs, retry, submit, wait\n"
-        "from mlspark.queue import worker\n"
-        "print([name for name in ('pyspark', 'torch', 'mlflow', 'pyarrow', 'pandas', 'scipy') if name in sys.modules])"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == "[]\n"
+    commands = (f"mlspark.commands.{name}" for name in ("cancel", "jobs", "logs", "retry", "submit", "wait"))
+    imported = imported_by(*commands, "mlspark.queue.worker")
+    assert not {"pyspark", "torch", "mlflow", "pyarrow", "pandas", "scipy"} & imported

@@ -1,7 +1,5 @@
 """Rows go to Python in large batches of bounded bytes, to workers that import little."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ from mlspark.registry.package import Package
 from mlspark.scoring import batch, partitions
 from mlspark.stages import rescoring
 
+from ..conftest import imported_by
 from ..registry.example import package
 
 arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Spark 4.1 and later")
@@ -62,10 +61,9 @@ def test_number_of_rows_that_a_session_was_given_counts(spark: SparkSession) -> 
 )
 def test_workers_and_refused_jobs_import_what_they_need(module: str, not_needed: set[str]) -> None:
     """MLflow and torch take seconds: each worker of each job, and a job that is refused."""
-    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    imported = imported_by(module)
     assert "mlspark" in imported
-    assert not not_needed & set(imported)
+    assert not not_needed & imported
 
 
 class Unread:

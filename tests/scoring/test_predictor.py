@@ -1,8 +1,6 @@
 """Raw rows in, predictions out, anywhere."""
 
 import random
-import subprocess
-import sys
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +9,7 @@ import pytest
 from mlspark.errors import ContractError
 from mlspark.scoring.predictor import Predictor
 
+from ..conftest import imported_by
 from ..registry.example import BIG, package, rows
 from .rest_server import RECORD
 
@@ -106,14 +105,8 @@ def test_no_rows_give_no_predictions() -> None:
 
 
 def test_serving_loads_neither_spark_nor_delta_nor_petastorm_nor_mlflow() -> None:
-    program = (
-        "import sys; import mlspark.scoring.mlflow_model; import mlspark.engines.engine\n"
-        "print(sorted({name.split('.')[0] for name in sys.modules}))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for name in ("pyspark", "py4j", "delta", "deltalake", "petastorm", "mlflow"):
-        assert f"'{name}'" not in done.stdout
+    imported = imported_by("mlspark.scoring.mlflow_model", "mlspark.engines.engine")
+    assert not {"pyspark", "py4j", "delta", "deltalake", "petastorm", "mlflow"} & imported
 
 
 def test_row_whose_output_is_no_number_is_refused_with_the_column_that_is_out() -> None:

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from mlspark.training.events import EpochEnded, Evaluated, Event, Progressed
 from mlspark.training.settings import OptimizerSettings
 from mlspark.training.spec import TrainingSpec
 
+from ..conftest import imported_by
 from .conftest import (
     EPOCHS,
     ROWS,
@@ -56,18 +55,12 @@ def test_spec_survives_its_file(tmp_path: Path, snapshot: Snapshot) -> None:
 
 
 def test_rank_imports_neither_spark_nor_mlflow() -> None:
-    code = (
-        "import sys, mlspark.training.rank, mlspark.training.loop, mlspark.training.process_group; "
-        "print([m for m in ('pyspark', 'mlflow') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "[]"
+    imported = imported_by("mlspark.training.rank", "mlspark.training.loop", "mlspark.training.process_group")
+    assert not {"pyspark", "mlflow"} & imported
 
 
 def test_executors_that_look_and_start_ranks_import_no_torch() -> None:
-    code = "import sys; from mlspark.training import barrier_stage, preflight; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == "False\n"
+    assert "torch" not in imported_by("mlspark.training.barrier_stage", "mlspark.training.preflight")
 
 
 def test_every_row_is_seen_once_per_epoch_in_equal_steps(one_rank: TrainingSpec, two_ranks: TrainingSpec) -> None:
