@@ -15,6 +15,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ
 for name in ("MLSPARK_HOME", "MLFLOW_TRACKING_URI", "SPARK_CONF_DIR"):
     os.environ.pop(name, None)
 
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
@@ -103,6 +104,14 @@ def imported_by(*modules: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; a zombie, which nobody has asked for its status yet, does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # never was, or ended while it was looked at
+        return False
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:

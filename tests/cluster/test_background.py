@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+
+from ..conftest import is_alive, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_servers_run_until_they_are_stopped(folder: Path) -> None:
     assert started.stdout.startswith("cluster: running\n")
     servers = {name: server for name, server in state(folder).items() if server}
     assert set(servers) == {"s3", "postgres"}
-    assert all(psutil.pid_exists(int(server["pid"])) for server in servers.values())
+    assert all(is_alive(int(server["pid"])) for server in servers.values())
     variables = (folder / ".mlspark/cluster/environment.sh").read_text().splitlines()
     for name, server in (("S3_URL", "s3"), ("POSTGRES_URL", "postgres")):  # which notebooks/receiving.py goes by
         assert f"export {name}={servers[server]['url']}" in variables
@@ -49,7 +49,7 @@ def test_servers_run_until_they_are_stopped(folder: Path) -> None:
     assert again.stdout.splitlines()[0] == "cluster: already running; stop it first to start others"
     assert again.stdout.splitlines()[1:] == started.stdout.splitlines()[1:]
     assert cluster("stop", folder=folder).stdout == "cluster: stopped\n"
-    assert not any(psutil.pid_exists(int(server["pid"])) for server in servers.values())
+    assert not any(is_alive(int(server["pid"])) for server in servers.values())
     assert sorted(path.name for path in (folder / ".mlspark" / "cluster").iterdir()) == ["lock", "log.txt"]
 
 
@@ -79,10 +79,7 @@ def test_one_that_was_killed_does_not_stand_in_the_way(folder: Path) -> None:
     cluster("start", "s3", folder=folder)
     supervisor = int(state(folder)["s3"]["pid"])
     os.kill(int((folder / ".mlspark/cluster/lock").read_text()), signal.SIGKILL)
-    end = time.monotonic() + 120
-    while psutil.pid_exists(supervisor) and psutil.Process(supervisor).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: not is_alive(supervisor))
     assert cluster("stop", folder=folder).stdout == "cluster: not running\n"
     assert cluster("start", "s3", folder=folder).stdout.startswith("cluster: running\n")
 

@@ -14,7 +14,7 @@ from mlspark.queue.job import Attempt, Job, Limits, Stage, Submission
 from mlspark.queue.places import Places
 from mlspark.queue.store import Store
 
-from ..conftest import wait_until
+from ..conftest import is_alive, wait_until
 
 AT_ONCE = Limits(retries=2, retry_after=0.0)
 
@@ -81,13 +81,6 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
     made = Queue(tmp_path / "queue")
     yield made
     made.close()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie, which nobody has asked for its status yet, does not."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def kill(pid: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from mlspark.queue import supervisor, worker
 from mlspark.queue.job import Limits
 
-from ..conftest import wait_until
-from .conftest import Queue, is_alive, kill
+from ..conftest import is_alive, wait_until
+from .conftest import Queue, kill
 
 SAY = "import sys; from pathlib import Path\n"
 REPORT = SAY + "Path(sys.argv[sys.argv.index('--report') + 1]).write_text('{\"rows\": 3}')\n"

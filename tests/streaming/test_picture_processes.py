@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlspark.pictures import processes
 from mlspark.pictures.augment import Crop, Flip, RandAugment
 from mlspark.pictures.processes import Fillers
 from mlspark.streaming.pictures import Picture
+from tests.conftest import is_alive, wait_until
 from tests.streaming.test_pictures import SIZE, assert_equal, opened, photo, shown, write
 
 SIMPLE = (Crop(padding=2), Flip())
@@ -55,23 +56,9 @@ def waited_for(stream: Any) -> Fillers:
     return fillers
 
 
-def until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def of_processes(process_id: int) -> list[int]:
     """Return the ids of the processes that a process started."""
     return [int(each) for each in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
-
-
-def is_there(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -154,10 +141,10 @@ def test_processes_end_with_the_last_stream_of_theirs(table: str) -> None:
         assert len(mine) == 3
         with opened(table, SIMPLE, workers=2, batch_size=4) as other:
             assert other._pictures.fillers is fillers
-        assert all(map(is_there, mine))
+        assert all(map(is_alive, mine))
         shown(one)
     del one, other, fillers
-    until(lambda: not any(map(is_there, mine)))
+    wait_until(lambda: not any(map(is_alive, mine)))
 
 
 def test_a_stream_may_be_closed_while_processes_start(table: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +153,7 @@ def test_a_stream_may_be_closed_while_processes_start(table: str, capfd: pytest.
         started = stream._pictures.fillers._processes
         process = started._process.pid  # which most probably imports torchvision still
     del stream, started
-    until(lambda: not is_there(process))
+    wait_until(lambda: not is_alive(process))
     assert capfd.readouterr().err == ""
 
 
@@ -176,7 +163,7 @@ def test_a_process_that_is_killed_is_told_and_the_stream_can_go_on(table: str, m
         assert fillers._processes is not None
         child = of_processes(fillers._processes._process.pid)[0]
         os.kill(child, signal.SIGKILL)
-        until(lambda: fillers._processes._process.poll() is not None)  # type: ignore[union-attr]
+        wait_until(lambda: fillers._processes._process.poll() is not None)  # type: ignore[union-attr]
         with pytest.raises(
             DatasetError,
             match=r"row group \d+: row \d+: column photo: the process that .* was killed by signal 9; if memory",
@@ -196,7 +183,7 @@ def test_where_processes_do_not_start_threads_go_on_and_it_is_said_once(
     else:
         monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: os.stat("/no/such/program"))
     with opened(table, SIMPLE, workers=4, batch_size=4) as stream:
-        until(lambda: len(shown(stream)) == 61 and bool(caplog.records))
+        wait_until(lambda: len(shown(stream)) == 61 and bool(caplog.records))
         shown(stream)
     (record,) = caplog.records
     assert "pictures are decoded in threads only" in record.getMessage()
@@ -227,7 +214,7 @@ def test_processes_end_with_the_one_that_started_them_however_it_ends(table: str
         mine = [process, *of_processes(process)]
         assert len(mine) == 3
         script.send_signal(how)
-        until(lambda: not any(map(is_there, mine)))
+        wait_until(lambda: not any(map(is_alive, mine)))
 
 
 def test_a_table_that_is_soon_done_starts_no_process(table: str, monkeypatch: pytest.MonkeyPatch) -> None:

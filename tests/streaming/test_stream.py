@@ -27,6 +27,7 @@ from mlspark.streaming.device_copies import to_device
 from mlspark.streaming.snapshot import Snapshot
 from mlspark.streaming.stream import Stream, Transform
 
+from ..conftest import is_alive
 from .conftest import write_snapshot
 from .in_workers import add_double
 
@@ -444,14 +445,6 @@ for line in sys.stdin:  # a new process for each rank, without the seconds of im
         log.write(json.dumps({"state": stream.state_dict()}) + "\\n")
     os._exit(0)
 """
-
-
-def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.slow

@@ -21,11 +21,7 @@ from mlspark.training.events import Event, Resumed
 from mlspark.training.rank_supervisor import GRACE_SECONDS
 from mlspark.training.settings import RecoverySettings
 
-from ..conftest import wait_until
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+from ..conftest import is_alive, wait_until
 
 
 def heard(connection: socket.socket) -> bytes:
@@ -354,7 +350,7 @@ def test_nothing_is_left_when_the_parent_is_killed_and_the_rank_is_stopped(tmp_p
     os.kill(pid, signal.SIGSTOP)
     parent.kill()
     parent.wait()
-    wait_until(lambda: is_gone(pid) and is_gone(supervisor))
+    wait_until(lambda: not is_alive(pid) and not is_alive(supervisor))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process that leaves the group is not found")
@@ -375,7 +371,7 @@ def test_what_a_rank_has_started_ends_with_it(tmp_path: Path, has_own_session: b
     start = partial(barrier_stage._started, [*SUPERVISED, sys.executable, "-c", code])
     status, output = barrier_stage._output_of(start, shows_output=False)
     assert (status, output) == (0, "done\n")
-    assert is_gone(int(noted.read_text()))
+    assert not is_alive(int(noted.read_text()))
 
 
 def test_output_may_be_any_bytes_and_its_end_is_kept(capfd: pytest.CaptureFixture[str]) -> None:

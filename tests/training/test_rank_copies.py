@@ -21,9 +21,8 @@ from mlspark.training import barrier_stage
 from mlspark.training.launcher import launch
 from mlspark.training.spec import Functions
 
-from ..conftest import wait_until
+from ..conftest import is_alive, wait_until
 from .conftest import new_run
-from .test_driver_link import is_gone
 from .test_launcher import ignore
 
 WORKER = """
@@ -150,7 +149,7 @@ def test_nothing_is_left_of_a_copy_whose_worker_is_gone(tmp_path: Path, end: str
         if end == "stopped rank":
             os.kill(pids[0], signal.SIGSTOP)
         process.kill()
-    wait_until(lambda: all(is_gone(pid) for pid in pids))
+    wait_until(lambda: not any(map(is_alive, pids)))
     assert (tmp_path / "saved").exists()
     process.communicate(timeout=120.0)
 
