@@ -19,9 +19,8 @@ from mlspark.contracts.column_types import family
 from mlspark.contracts.contract import ColumnRule, Contract
 from mlspark.contracts.own_columns import ROW_NUMBER, SOURCE_FILE
 from mlspark.errors import ConfigError, ContractError, TableError, raised_by_worker
-from mlspark.features import encode_spark, split
+from mlspark.features import encode_arrow, encode_spark, split
 from mlspark.features.kinds.image import looked_sql
-from mlspark.features.tensors import Tensors
 from mlspark.registry.package import Package
 from mlspark.registry.versions import ModelVersion
 from mlspark.scoring import contributions, partitions
@@ -171,27 +170,29 @@ def scored(
     """
     package = model.package
     contract, encoder = package.contract, package.encoder
-    tensors = encoder.tensors(package.task)
     names = [column.name for column in package.scoring_contract.columns]
     written = written_names(package, kept)
     columns = [F.col(name).alias(written[name]) for name in names if name in written]
     columns += [_label(good, contract).alias(written[contract.label])] if contract.label else []
     columns += [F.col(rule.name).alias(written[rule.name]) for rule in kept]
-    prepared, encoded = encode_spark.encoded(good, encoder)
-    by_name = dict(zip((output.name for output in encoder.outputs), encoded, strict=True))
-    for image in encoder.images:
-        by_name[image.name] = F.expr(f"{looked_sql(image.column, image.name)}.pixels")
-    read = [by_name[name] for spec in tensors.specs for name in ((spec.name,) if spec.picture else spec.columns)]
+    raw, encoded = encode_arrow.columns_from_spark(encoder)
+    prepared, outputs = encode_spark.encoded(good, encode_arrow.left_to_spark(encoder))
+    unwritten = {_input(name): F.col(name) for name in raw if name not in written}
+    unwritten |= dict(zip(encoded, outputs, strict=True))
+    for image in encoder.images:  # as pixels, whatever the feature table holds
+        [output] = image.outputs
+        unwritten[encode_arrow.encoded_name(output)] = F.expr(f"{looked_sql(image.column, image.name)}.pixels")
     inputs = prepared.select(
         *columns,
         split.row_id(contract.unique_key or names, binary=contract.binary),
         F.col(SOURCE_FILE).alias("source_file"),
         F.col(ROW_NUMBER).alias("row_number"),
-        *(column.alias(_input(place)) for place, column in enumerate(read)),
+        *(column.alias(name) for name, column in unwritten.items()),
     )
+    read = [*(written.get(name, _input(name)) for name in raw), *encoded]
     types = {name: _spark_type(good, kind) for name, kind in _predicted_types(package, explaining is not None).items()}
-    predict = _scorer(good.sparkSession, package, tensors, allow_decoder, explaining)
-    scores = _with_predictions(inputs, len(read), types, predict)
+    predict = _scorer(good.sparkSession, package, [*raw, *encoded], allow_decoder, explaining)
+    scores = _with_predictions(inputs, len(unwritten), read, types, predict)
     return scores.select(
         *scores.columns,
         F.lit(model.name).alias("model_name"),
@@ -256,19 +257,22 @@ def _label(good: DataFrame, contract: Contract) -> Column:
     return F.expr(value)
 
 
-def _with_predictions(inputs: DataFrame, num_read: int, types: Mapping[str, DataType], predict: Scorer) -> DataFrame:
-    """Return rows with their predictions in place of the last `num_read` columns, which a model reads. Lazy."""
-    kept, read = inputs.columns[:-num_read], inputs.columns[-num_read:]
+def _with_predictions(
+    inputs: DataFrame, num_unwritten: int, read: Sequence[str], types: Mapping[str, DataType], predict: Scorer
+) -> DataFrame:
+    """Return rows with their predictions, from the columns `read`, in place of the last `num_unwritten` columns. Lazy."""
+    num_kept = len(inputs.columns) - num_unwritten
+    kept = inputs.columns[:num_kept]
     struct = StructType([StructField(name, of, nullable=False) for name, of in types.items()])
     if hasattr(F, "arrow_udf"):
         # Only what the model reads goes to Python, and only predictions come back: the other columns stay with Spark.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it prefers hints, which cannot say "one or more columns"
             udf = F.arrow_udf(predict, struct, F.ArrowUDFType.SCALAR_ITER)  # type: ignore[attr-defined]
-        scored = inputs.withColumn(_PREDICTED, udf(*read))
+        scored = inputs.withColumn(_PREDICTED, udf(*(F.col(name) for name in read)))
         return scored.select(*kept, *(F.col(_PREDICTED)[name].alias(name) for name in types))
-    whole = StructType([*inputs.schema.fields[:-num_read], *struct.fields])
-    return inputs.mapInArrow(partial(partitions.whole_rows, predict, len(kept)), schema=whole)  # before Spark 4.1
+    whole = StructType([*inputs.schema.fields[:num_kept], *struct.fields])
+    return inputs.mapInArrow(partial(partitions.whole_rows, predict, num_kept, read), schema=whole)  # before Spark 4.1
 
 
 def _predicted_types(package: Package, is_explained: bool) -> dict[str, str]:
@@ -277,23 +281,23 @@ def _predicted_types(package: Package, is_explained: bool) -> dict[str, str]:
 
 
 def _scorer(
-    spark: SparkSession, package: Package, tensors: Tensors, allow_decoder: bool, explaining: Explaining | None
+    spark: SparkSession, package: Package, columns: Sequence[str], allow_decoder: bool, explaining: Explaining | None
 ) -> Scorer:
     """Return what predicts the rows of a partition, on an executor."""
     broadcast = spark.sparkContext.broadcast
     return partitions.scorer(
         broadcast(dict(package.files)),
         package.digest,
-        tensors,
+        columns,
         allow_decoder=allow_decoder,
         threads=session.task_cores(spark),
         explaining=None if explaining is None else broadcast(explaining),
     )
 
 
-def _input(place: int) -> str:
-    """Return the column of the number at this place of all that a model reads."""
-    return f"{own_columns.PREFIX}input_{place}"
+def _input(name: str) -> str:
+    """Return the column of a raw one that a model reads and the score table does not hold."""
+    return f"{own_columns.PREFIX}input_{name}"
 
 
 def _spark_type(rows: DataFrame, kind: str) -> Any:

@@ -1,17 +1,15 @@
-"""Encoded rows of a partition become predictions, on an executor.
+"""Rows of a partition become predictions, on an executor.
 
 A Python worker imports this module, and what it imports: neither Spark's session, tables nor MLflow, which take seconds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlspark.contracts.column_types import arrow_type
-from mlspark.features.tensors import Tensors, TensorSpec
 from mlspark.registry.package import Package
 from mlspark.scoring.predictor import Predictor
 
@@ -28,7 +26,7 @@ Scorer = Callable[[Iterator[Any]], Iterator[pa.StructArray]]
 def scorer(
     files: "Broadcast[dict[str, bytes]]",
     digest: str,
-    tensors: Tensors,
+    columns: Sequence[str],
     *,
     allow_decoder: bool,
     threads: int,
@@ -39,7 +37,7 @@ def scorer(
     Args:
         files: of the version's package.
         digest: of the package.
-        tensors: that the columns make up, in their order.
+        columns: that come, of `encode_arrow.columns_from_spark`.
         allow_decoder: see `Predictor`.
         threads: see `Predictor`.
         explaining: what the column of contributions rests on; None: there is none.
@@ -52,8 +50,8 @@ def scorer(
             types = predictor.task.prediction_types
             if explaining is not None and explainer is None:
                 explainer = _explainer(files, explaining.value, allow_decoder, threads)
-            columns = iter(batch if isinstance(batch, tuple) else (batch,))  # one column comes alone
-            encoded = {spec.name: _tensor(columns, spec) for spec in tensors.specs}
+            values = batch if isinstance(batch, tuple) else (batch,)  # one column comes alone
+            encoded = predictor.encoded_from_spark(pa.table(list(values), list(columns)))
             predictions = predictor.predict_encoded(encoded)
             arrays = {name: _array(values, arrow_type(types[name])) for name, values in predictions.items()}
             if explaining is not None and explainer is not None:
@@ -79,10 +77,12 @@ def ahead(
     yield from batches
 
 
-def whole_rows(predict: Scorer, num_kept: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches with predictions in place of the columns after the first `num_kept`."""
+def whole_rows(
+    predict: Scorer, num_kept: int, read: Sequence[str], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches with predictions of the columns `read` in place of those after the first `num_kept`."""
     for batch in batches:
-        [predictions] = predict(iter([tuple(batch.columns[num_kept:])]))
+        [predictions] = predict(iter([tuple(batch.column(name) for name in read)]))
         names = [*batch.schema.names[:num_kept], *(field.name for field in predictions.type)]
         yield pa.RecordBatch.from_arrays([*batch.columns[:num_kept], *predictions.flatten()], names)
 
@@ -108,20 +108,6 @@ def _explainer(
     from mlspark.scoring.explain import Explainer
 
     return Explainer(Package(files.value), explaining.reference, allow_decoder=allow_decoder, threads=threads)
-
-
-def _tensor(columns: Iterator[pa.Array], spec: TensorSpec) -> NDArray[Any]:
-    """Return a tensor (n, ...) of the next of the columns."""
-    if spec.picture is not None:
-        pixels = next(columns)
-        # Not joined to bytes: torch warns of memory that cannot be written to.
-        values = np.frombuffer(bytearray().join(pixels.to_pylist()), np.uint8)
-        return values.reshape(len(pixels), *spec.shape)
-    rows = [next(columns).to_numpy(zero_copy_only=False) for _ in spec.columns]
-    tensor = np.empty((len(rows[0]), len(rows)), spec.dtype)
-    for place, values in enumerate(rows):
-        tensor[:, place] = values
-    return tensor
 
 
 def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:

@@ -141,6 +141,10 @@ class Predictor:
                 refused.append(Broken(row, column, "feature", None, problem))
         return refused
 
+    def encoded_from_spark(self, rows: pa.Table) -> dict[str, NDArray[Any]]:
+        """Return the tensors by name, each (n, ...), of good rows with `encode_arrow.columns_from_spark`."""
+        return self._encoder.transform(rows, is_from_spark=True)
+
     def predict_encoded(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the columns of predictions of rows that are good and encoded.
 

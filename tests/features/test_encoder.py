@@ -14,16 +14,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from mlspark.contracts.plain_rows import PlainRows
 from mlspark.errors import FeatureError
 from mlspark.features.counts import fold
-from mlspark.features.encode_arrow import ArrowEncoder
-from mlspark.features.encode_spark import encode
+from mlspark.features.encode_arrow import ArrowEncoder, columns_from_spark, left_to_spark
+from mlspark.features.encode_spark import encode, encoded
 from mlspark.features.encoder import Encoder
 from mlspark.features.fit import fit
 from mlspark.features.kinds.as_is import AsIs
+from mlspark.features.kinds.hash import Hashed
+from mlspark.features.kinds.index import Indexed
+from mlspark.features.kinds.kind import Fitted
 from mlspark.features.kinds.sql_text import LARGEST
 from mlspark.features.kinds.target import TargetShare
 from mlspark.features.settings import FeaturesSettings
@@ -210,10 +213,44 @@ def test_spark_and_arrow_give_the_same_bits(
     for place, name in enumerate(ids.columns):
         np.testing.assert_array_equal(on_spark.column(name).to_numpy(), tensors["ids"][:, place], name)
         assert tensors["ids"][:, place].max() < ids.cardinalities[place]
+    divided = ArrowEncoder(fitted).transform(from_spark(spark.createDataFrame(raw), fitted), is_from_spark=True)
+    np.testing.assert_array_equal(divided["ids"], tensors["ids"])
+    for place, name in enumerate(dense.columns):  # logarithms and powers are Spark's, as those of training
+        of_training = on_spark.column(name).to_numpy()
+        np.testing.assert_array_equal(divided["dense"][:, place].view(np.uint32), of_training.view(np.uint32), name)
     for part in (slice(0, 40), *(slice(row, row + 1) for row in range(20))):
         of_part = ArrowEncoder(fitted).transform(as_plain(raw.to_pylist()[part]))
         for name in ("dense", "ids"):
             assert of_part[name].tobytes() == tensors[name][part].tobytes()
+
+
+def from_spark(rows: DataFrame, encoder: Encoder) -> pa.Table:
+    """Return what a worker gets of rows that it scores."""
+    raw, names = columns_from_spark(encoder)
+    prepared, outputs = encoded(rows, left_to_spark(encoder))
+    columns = [output.alias(name) for name, output in zip(names, outputs, strict=True)]
+    return prepared.select(*raw, *columns).toArrow()
+
+
+def test_what_costs_more_on_its_way_than_encoded_is_left_to_spark() -> None:
+    def town(name: str, *columns: str) -> Indexed:
+        return Indexed(name=name, columns=columns, values=("a",), counts=(1,), nulls=0, rare=0)
+
+    def hashed(name: str, buckets: int, *columns: str) -> Hashed:
+        return Hashed(name=name, columns=columns, cross=False, buckets=buckets, into="floats", signed=True)
+
+    def left(*features: Fitted) -> tuple[list[str], list[str], list[str]]:
+        inputs = {"town": "string", "street": "string", "price": "decimal(9,2)", "size": "int"}
+        encoder = Encoder(pipeline="x", rows=1, inputs=inputs, features=features)
+        return ([each.name for each in left_to_spark(encoder).features], *columns_from_spark(encoder))
+
+    size, price = AsIs(name="size", column="size", ids=3), AsIs(name="price", column="price", ids=0)
+    assert left(town("id", "town"), size, price) == (["id", "price"], ["size"], ["_mlspark_id", "_mlspark_price"])
+    assert left(town("id", "town"), hashed("few", 4, "town"))[0] == ["id", "few"]
+    assert left(town("id", "town"), hashed("many", 5, "town")) == ([], ["town"], [])  # at hand for both then
+    both = town("both", "town", "street")
+    assert left(both, hashed("many", 5, "town")) == (["both"], ["town"], ["_mlspark_both"])
+    assert left(both, hashed("many", 10, "town", "street")) == ([], ["town", "street"], [])
 
 
 def as_plain(rows: list[dict[str, Any]]) -> PlainRows:

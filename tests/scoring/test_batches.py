@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mlspark.features.encode_arrow import columns_from_spark
 from mlspark.registry.package import Package
 from mlspark.scoring import batch, partitions
 from mlspark.stages import rescoring
@@ -78,9 +79,11 @@ def scorers() -> dict[str, Any]:
     """Return what loads versions on executors, by the module it is of."""
     unread: Any = Unread()
     made = package()
-    tensors = made.encoder.tensors(made.task)
+    raw, encoded = columns_from_spark(made.encoder)
     return {
-        "partitions": partitions.scorer(unread, "unread", tensors, allow_decoder=False, threads=1, explaining=None),
+        "partitions": partitions.scorer(
+            unread, "unread", [*raw, *encoded], allow_decoder=False, threads=1, explaining=None
+        ),
         "rescoring": rescoring._scoring(unread, [], 1),
     }
 

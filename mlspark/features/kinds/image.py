@@ -136,6 +136,11 @@ class Image(Fitted):
         """Return what the feature table holds of a picture, and how large both forms are, for reports."""
         return {"store": self.spec.store, "pixels_bytes": self.spec.num_bytes, "file_bytes": round(self.file_bytes, 1)}
 
+    @property
+    def stays_on_spark(self) -> bool:
+        """Yes: a picture is decoded once, when it is looked at."""
+        return True
+
     def to_sql(self, steps: SqlSteps) -> list[str]:
         is_pixels = self.spec.store == "pixels"
         return [f"{looked_sql(self.column, self.name)}.pixels" if is_pixels else f"`{self.column}`"]

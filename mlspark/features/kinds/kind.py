@@ -86,6 +86,11 @@ class Fitted(Part):
         """The numbers that a row becomes, in order."""
         raise NotImplementedError
 
+    @property
+    def stays_on_spark(self) -> bool:
+        """Whether Spark encodes the rows that it reads even when they are scored, which happens in Python."""
+        return False
+
     def words_of(self, place: int, number: float) -> str:
         """Return what the output at `place` says of a row when it is `number`."""
         return self.outputs[place].meaning

@@ -77,6 +77,11 @@ class FittedNumber(Fitted):
         return tuple(parse(self.expression).columns)
 
     @property
+    def stays_on_spark(self) -> bool:
+        """Where a logarithm or power is taken: another library's may differ in a last bit from the one of training."""
+        return self.log1p or self.power is not None
+
+    @property
     def words(self) -> str:
         """What happens to the number before it is scaled."""
         low, high = self.clip

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 from pydantic import Field, model_validator
 
 from mlspark.contracts.contract import ColumnRule
+from mlspark.contracts.expressions import doubles
 from mlspark.features.counts import Counts
 from mlspark.features.kinds import sql_text
 from mlspark.features.kinds.kind import (
@@ -81,9 +83,9 @@ class Vector(Fitted):
         def encode(rows: pa.Table) -> list[NDArray[np.generic]]:
             column = rows.column(self.column)
             values = np.zeros((rows.num_rows, self.size))
-            for row, array in enumerate(column.to_pylist()):
-                if array is not None:
-                    values[row] = [0.0 if value is None else value for value in array]
+            has_array = column.is_valid().to_numpy()
+            there = pc.fill_null(pc.list_flatten(column), 0.0)  # the elements of the arrays that are not null
+            values[has_array] = doubles(there).reshape(-1, self.size)
             outputs: list[NDArray[np.generic]] = list(clamped(values).T)
             return [*outputs, column.is_null().to_numpy()] if self.indicator else outputs
 
