@@ -197,6 +197,19 @@ def plan_ahead(spark: SparkSession) -> None:
     spark.conf.set(_PARTITIONS, str(context.defaultParallelism))
 
 
+@contextmanager
+def having(spark: SparkSession, name: str, value: str, *, instead_of: str) -> Iterator[None]:
+    """Have a session a value of a setting while the context lasts, in place of Spark's own: one that it was given counts."""
+    if spark.conf.get(name) != instead_of:
+        yield
+        return
+    spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        spark.conf.set(name, instead_of)
+
+
 def computed_in_utc(
     work: Callable[Concatenate[SparkSession, Parameters], Result],
 ) -> Callable[Concatenate[SparkSession, Parameters], Result]:

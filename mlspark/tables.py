@@ -14,7 +14,7 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from mlspark import storage
+from mlspark import session, storage
 from mlspark.errors import DamagedFile, TableError, one_line
 
 logger = logging.getLogger(__name__)
@@ -251,17 +251,21 @@ def _refusing_conflicts(table: str) -> Iterator[None]:
 
 
 _CONFLICTS = (
-    "ConcurrentAppend",
-    "ConcurrentDelete",
-    "ConcurrentWrite",
-    "ConcurrentTransaction",
-    "MetadataChanged",
-    "ProtocolChanged",
+    "ConcurrentAppendException",
+    "ConcurrentDeleteReadException",
+    "ConcurrentDeleteDeleteException",
+    "ConcurrentWriteException",
+    "ConcurrentTransactionException",
+    "MetadataChangedException",
+    "ProtocolChangedException",
     "DELTA_CONCURRENT",
     "DELTA_PATH_EXISTS",
     "DELTA_METADATA_CHANGED",
     "DELTA_PROTOCOL_CHANGED",
 )
+
+
+_WRITERS_OF_TASK = "spark.sql.maxConcurrentOutputFileWriters"
 
 
 def replace_part(
@@ -298,18 +302,20 @@ def replace_part(
     for attempt in range(_ATTEMPTS):
         is_new = not exists(table)
         try:
-            return write(
-                frame,
-                table,
-                metadata=metadata,
-                # Not "overwrite": a table that another run has created meanwhile must not be replaced.
-                mode="error" if is_new else "overwrite",
-                partition_by=[part],
-                replace_where=None if is_new else replacing or f"{part} = '{value}'",
-                may_add_columns=may_add_columns and not is_new,
-                turn=turn,
-                ranges_of=ranges_of,
-            )
+            # A task has rows of one partition: Spark need not sort them by it, on disk where they are many.
+            with session.having(frame.sparkSession, _WRITERS_OF_TASK, "1", instead_of="0"):
+                return write(
+                    frame,
+                    table,
+                    metadata=metadata,
+                    # Not "overwrite": a table that another run has created meanwhile must not be replaced.
+                    mode="error" if is_new else "overwrite",
+                    partition_by=[part],
+                    replace_where=None if is_new else replacing or f"{part} = '{value}'",
+                    may_add_columns=may_add_columns and not is_new,
+                    turn=turn,
+                    ranges_of=ranges_of,
+                )
         except ConcurrentWrite:
             if attempt == _ATTEMPTS - 1:
                 raise

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyspark
@@ -26,6 +27,21 @@ def test_what_is_computed_in_utc_puts_the_session_s_zone_back(spark: SparkSessio
         spark.conf.set("spark.sql.session.timeZone", "UTC")
 
 
+@pytest.mark.parametrize(("given", "there", "after"), [("0", "1", "0"), ("7", "7", "7")])
+def test_setting_of_a_while_is_put_back_and_one_that_was_given_counts(
+    spark: SparkSession, given: str, there: str, after: str
+) -> None:
+    name = "spark.sql.maxConcurrentOutputFileWriters"
+    spark.conf.set(name, given)
+    try:
+        with suppress(ValueError), session.having(spark, name, "1", instead_of="0"):
+            assert spark.conf.get(name) == there
+            raise ValueError("odd")
+        assert spark.conf.get(name) == after
+    finally:
+        spark.conf.unset(name)
+
+
 @pytest.mark.skipif(not pyspark.__version__.startswith("4.2"), reason="conf/ names the Delta jar of pyspark 4.2")
 def test_defaults_without_spark_submit_are_those_of_conf() -> None:
     lines = (ROOT / "conf" / "spark-defaults.conf").read_text().splitlines()
@@ -35,6 +51,7 @@ def test_defaults_without_spark_submit_are_those_of_conf() -> None:
 
 PLANNED = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from mlspark import session
 spark = session.start("planned", dict(setting.split("=") for setting in sys.argv[1:]))
@@ -61,6 +78,7 @@ def test_few_rows_are_planned_as_a_whole_unless_the_user_has_said_how(settings: 
 
 BEGUN = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from mlspark import session
 session.begin("begun")

@@ -209,15 +209,9 @@ def sending(spark: SparkSession) -> Iterator[None]:
     That is from Spark 4.1 on (`spark.sql.execution.arrow.maxBytesPerBatch`). A number of rows that the session was given
     counts.
     """
-    before = spark.conf.get(_ROWS_PER_BATCH)
-    if not hasattr(F, "arrow_udf") or before != _ROWS_OF_SPARK:
+    rows = str(_ROWS_AT_ONCE) if hasattr(F, "arrow_udf") else _ROWS_OF_SPARK
+    with session.having(spark, _ROWS_PER_BATCH, rows, instead_of=_ROWS_OF_SPARK):
         yield
-        return
-    spark.conf.set(_ROWS_PER_BATCH, str(_ROWS_AT_ONCE))
-    try:
-        yield
-    finally:
-        spark.conf.set(_ROWS_PER_BATCH, _ROWS_OF_SPARK)
 
 
 @contextmanager
