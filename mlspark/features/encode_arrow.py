@@ -93,7 +93,7 @@ def _cost(kind: str) -> int:
 
 def encoded_name(output: Output) -> str:
     """Return the column of rows from Spark that an output of a feature stands in."""
-    return f"{PREFIX}{output.name}"
+    return f"{PREFIX}encoded_{output.name}"
 
 
 def _encoded(rows: pa.Table, feature: Fitted) -> list[NDArray[Any]]:

@@ -245,11 +245,15 @@ def test_what_costs_more_on_its_way_than_encoded_is_left_to_spark() -> None:
         return ([each.name for each in left_to_spark(encoder).features], *columns_from_spark(encoder))
 
     size, price = AsIs(name="size", column="size", ids=3), AsIs(name="price", column="price", ids=0)
-    assert left(town("id", "town"), size, price) == (["id", "price"], ["size"], ["_mlspark_id", "_mlspark_price"])
+    assert left(town("id", "town"), size, price) == (
+        ["id", "price"],
+        ["size"],
+        ["_mlspark_encoded_id", "_mlspark_encoded_price"],
+    )
     assert left(town("id", "town"), hashed("few", 4, "town"))[0] == ["id", "few"]
     assert left(town("id", "town"), hashed("many", 5, "town")) == ([], ["town"], [])  # at hand for both then
     both = town("both", "town", "street")
-    assert left(both, hashed("many", 5, "town")) == (["both"], ["town"], ["_mlspark_both"])
+    assert left(both, hashed("many", 5, "town")) == (["both"], ["town"], ["_mlspark_encoded_both"])
     assert left(both, hashed("many", 10, "town", "street")) == ([], ["town", "street"], [])
 
 
