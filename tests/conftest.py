@@ -106,6 +106,12 @@ def imported_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.fixture
+def own_workers(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Have Spark start Python workers for this test, in place of those that others have left idle."""
+    monkeypatch.setitem(spark.sparkContext.environment, "MLSPARK_WORKERS_OF", request.node.name)
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process runs; a zombie, which nobody has asked for its status yet, does not."""
     try:

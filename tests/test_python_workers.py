@@ -32,10 +32,8 @@ def failing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     raise ValueError("no version")
 
 
-def test_worker_imports_ahead_and_tasks_find_it(
-    spark: SparkSession, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(spark.sparkContext.environment, "MLSPARK_WORKERS_OF", "this test")  # none idle of other tests
+@pytest.mark.usefixtures("own_workers")
+def test_worker_imports_ahead_and_tasks_find_it(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
     python_workers.make_ready(spark, partial(python_workers.importing, [MODULE])).join()
     [row] = spark.range(0, 1, 1, 1).mapInArrow(imported, "is_there boolean").collect()
     assert row["is_there"]

@@ -1,5 +1,6 @@
 """The encoder on rows in memory: the same numbers as on Spark, for scoring outside it. Runs anywhere."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,14 @@ class ArrowEncoder:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._specs = encoder.specs
-        self._left = {feature.name for feature in left_to_spark(encoder).features}
         self._features = [
             (feature, feature.on_arrow(), [output.tensor for output in feature.outputs]) for feature in encoder.features
         ]
+
+    @cached_property
+    def _left(self) -> set[str]:
+        """Names of the features that Spark encodes; rows of no other origin ask for them."""
+        return {feature.name for feature in left_to_spark(self.encoder).features}
 
     def transform(self, rows: pa.Table, *, is_from_spark: bool = False) -> dict[str, NDArray[Any]]:
         """Return the tensors of conformed rows by name; see `Encoder.specs`.

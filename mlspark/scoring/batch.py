@@ -192,7 +192,7 @@ def scored(
     read = [*(written.get(name, _input(name)) for name in raw), *encoded]
     types = {name: _spark_type(good, kind) for name, kind in _predicted_types(package, explaining is not None).items()}
     predict = _scorer(good.sparkSession, package, [*raw, *encoded], allow_decoder, explaining)
-    scores = _with_predictions(inputs, len(unwritten), read, types, predict)
+    scores = _with_predictions(inputs, len(inputs.columns) - len(unwritten), read, types, predict)
     return scores.select(
         *scores.columns,
         F.lit(model.name).alias("model_name"),
@@ -252,11 +252,9 @@ def _label(good: DataFrame, contract: Contract) -> Column:
 
 
 def _with_predictions(
-    inputs: DataFrame, num_unwritten: int, read: Sequence[str], types: Mapping[str, DataType], predict: Scorer
+    inputs: DataFrame, num_kept: int, read: Sequence[str], types: Mapping[str, DataType], predict: Scorer
 ) -> DataFrame:
-    """Return rows with their predictions, from the columns `read`, in place of the last `num_unwritten` columns. Lazy."""
-    num_kept = len(inputs.columns) - num_unwritten
-    kept = inputs.columns[:num_kept]
+    """Return rows with their predictions, from the columns `read`, in place of those after the first `num_kept`. Lazy."""
     struct = StructType([StructField(name, of, nullable=False) for name, of in types.items()])
     if hasattr(F, "arrow_udf"):
         # Only what the model reads goes to Python, and only predictions come back: the other columns stay with Spark.
@@ -264,7 +262,7 @@ def _with_predictions(
             warnings.simplefilter("ignore", UserWarning)  # it prefers hints, which cannot say "one or more columns"
             udf = F.arrow_udf(predict, struct, F.ArrowUDFType.SCALAR_ITER)  # type: ignore[attr-defined]
         scored = inputs.withColumn(_PREDICTED, udf(*(F.col(name) for name in read)))
-        return scored.select(*kept, *(F.col(_PREDICTED)[name].alias(name) for name in types))
+        return scored.select(*inputs.columns[:num_kept], *(F.col(_PREDICTED)[name].alias(name) for name in types))
     whole = StructType([*inputs.schema.fields[:num_kept], *struct.fields])
     return inputs.mapInArrow(partial(partitions.whole_rows, predict, num_kept, read), schema=whole)  # before Spark 4.1
 

@@ -102,12 +102,8 @@ def loaded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict({"digest": [digest for digest, *_ in partitions._made]})
 
 
-def test_worker_is_started_with_the_version_while_spark_plans(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(
-        spark.sparkContext.environment, "MLSPARK_WORKERS_OF", "this version"
-    )  # none idle of other tests
+@pytest.mark.usefixtures("own_workers")
+def test_worker_is_started_with_the_version_while_spark_plans(spark: SparkSession) -> None:
     made = package(threshold=0.123)  # of no other test
     with batch.worker_ahead(spark, made, allow_decoder=False):
         pass
